@@ -1,0 +1,130 @@
+"""The activation table: which per-neuron maps commute with each activation, stated once.
+
+On a hidden axis with pre-activation ``z`` a group element acts as ``z -> s*z + k*unit`` and multiplies what
+leaves the activation by ``sigma(s, k)``. Everything that samples, searches or tests symmetries reads this table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Scale = Literal["none", "sign", "positive"]
+Parity = Literal["odd", "even", "none"]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """One row of the table.
+
+    Args:
+        name: the name used in specs.
+        forward: ``(z, omega) -> activation``, elementwise.
+        derivative: ``(z, omega) -> d activation / dz``, elementwise.
+        scale: the factors ``s`` that commute: ``"none"`` (1 only), ``"sign"`` (+1, -1) or ``"positive"`` (> 0).
+        parity: ``"odd"`` functions pass a sign on, ``"even"`` ones swallow it.
+        periodic: whether a shift of ``k * pi / omega`` is allowed, giving a factor ``(-1) ** k``.
+    """
+
+    name: str
+    forward: Callable[[Tensor, float], Tensor]
+    derivative: Callable[[Tensor, float], Tensor]
+    scale: Scale = "none"
+    parity: Parity = "none"
+    periodic: bool = False
+
+    def unit(self, omega: float) -> float:
+        """The shift that one step of phase adds to the pre-activation: ``pi / omega``, or 0 where there is none."""
+        return math.pi / omega if self.periodic else 0.0
+
+    def sigma(self, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+        """The factor ``sigma(s, k)`` on the activation's output; ``None`` stands for one everywhere."""
+        factor = None if self.parity == "even" or self.scale == "none" else scale
+        if shift is None or not self.periodic:
+            return factor
+        parity = 1 - 2 * shift.remainder(2)
+        return parity if factor is None else factor * parity
+
+
+def _sech2(z: Tensor, omega: float) -> Tensor:
+    return 1 - torch.tanh(z).square()
+
+
+def _silu_derivative(z: Tensor, omega: float) -> Tensor:
+    sigmoid = torch.sigmoid(z)
+    return sigmoid * (1 + z * (1 - sigmoid))
+
+
+def _gelu_derivative(z: Tensor, omega: float) -> Tensor:
+    cdf = 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+    return cdf + z * torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+
+
+_LEAK = 0.01
+_ROWS = (
+    Activation(
+        "sine",
+        lambda z, omega: torch.sin(omega * z),
+        lambda z, omega: omega * torch.cos(omega * z),
+        scale="sign",
+        parity="odd",
+        periodic=True,
+    ),
+    Activation(
+        "cosine",
+        lambda z, omega: torch.cos(omega * z),
+        lambda z, omega: -omega * torch.sin(omega * z),
+        scale="sign",
+        parity="even",
+        periodic=True,
+    ),
+    Activation(
+        "relu",
+        lambda z, omega: torch.relu(z),
+        lambda z, omega: (z > 0).to(z.dtype),
+        scale="positive",
+    ),
+    Activation(
+        "leaky_relu",
+        lambda z, omega: torch.nn.functional.leaky_relu(z, _LEAK),
+        lambda z, omega: torch.where(z > 0, 1.0, _LEAK).to(z.dtype),
+        scale="positive",
+    ),
+    Activation("tanh", lambda z, omega: torch.tanh(z), _sech2, scale="sign", parity="odd"),
+    Activation(
+        "gaussian",
+        lambda z, omega: torch.exp(-z.square()),
+        lambda z, omega: -2 * z * torch.exp(-z.square()),
+        scale="sign",
+        parity="even",
+    ),
+    Activation("gelu", lambda z, omega: torch.nn.functional.gelu(z), _gelu_derivative),
+    Activation("silu", lambda z, omega: torch.nn.functional.silu(z), _silu_derivative),
+    Activation(
+        "sigmoid",
+        lambda z, omega: torch.sigmoid(z),
+        lambda z, omega: torch.sigmoid(z) * (1 - torch.sigmoid(z)),
+    ),
+)
+ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
+
+
+def activation(name: str) -> Activation:
+    """Look an activation up by name.
+
+    Raises:
+        ValueError: for a name that is not in the table.
+
+    Example:
+        >>> activation("relu").scale
+        'positive'
+    """
+    try:
+        return ACTIVATIONS[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}") from None

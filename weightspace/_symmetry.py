@@ -1,0 +1,245 @@
+"""``Symmetry``: one group element per network, on every hidden axis a permutation, a scale or sign, and a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from weightspace._activation import activation
+from weightspace._random import rand
+from weightspace._spec import NetSpec, Param
+from weightspace._weights import Weights, summary
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    r"""A batch of group elements that leave the function of each network as it is.
+
+    On a hidden axis the new neuron ``i`` is made from the old neuron ``perm[i]``:
+
+    .. math:: z'_i = s_i \, z_{perm[i]} + k_i \, unit, \qquad unit = \pi / \omega
+
+    and what the next parameter reads is divided by ``sigma(s_i, k_i)`` of the activation table. An axis that a
+    mapping does not name is left alone there, so that a pure sign flip costs no gather and a pure permutation
+    no product.
+
+    Args:
+        spec: the networks it acts on.
+        batch: number of group elements.
+        perm: ``{axis: int64 [batch, size]}``.
+        scale: ``{axis: float [batch, size]}``, positive factors or signs, as the activation allows.
+        shift: ``{axis: float [batch, size]}``, integers: steps of half a period.
+
+    Example:
+        >>> import weightspace as ws
+        >>> spec = ws.siren(2, 8, 8, 1)
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.Weights(torch.randn(3, spec.num_params, generator=gen), spec)
+        >>> g, h = (ws.Symmetry.sample(spec, batch=3, generator=gen) for _ in range(2))
+        >>> torch.allclose((g @ h).act(w).flat, g.act(h.act(w)).flat, atol=1e-5)
+        True
+    """
+
+    spec: NetSpec
+    batch: int
+    perm: Mapping[str, Tensor] = field(default_factory=dict)
+    scale: Mapping[str, Tensor] = field(default_factory=dict)
+    shift: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        hidden = {axis.name: axis.size for axis in self.spec.hidden}
+        for kind, parts in (("perm", self.perm), ("scale", self.scale), ("shift", self.shift)):
+            for name, value in parts.items():
+                if name not in hidden:
+                    raise ValueError(f"{kind}: expected hidden axes {sorted(hidden)}, got {name!r}")
+                if tuple(value.shape) != (self.batch, hidden[name]):
+                    raise ValueError(
+                        f"{kind}[{name!r}]: expected shape {[self.batch, hidden[name]]}, got {list(value.shape)}"
+                    )
+
+    def __len__(self) -> int:
+        return self.batch
+
+    def __getitem__(self, index: slice | Tensor) -> Symmetry:
+        """The group elements at ``index`` (a slice or an index tensor)."""
+        parts = [{name: value[index] for name, value in part.items()} for part in (self.perm, self.scale, self.shift)]
+        return Symmetry(self.spec, len(torch.arange(self.batch)[_cpu(index)]), *parts)
+
+    @classmethod
+    def identity(cls, spec: NetSpec, *, batch: int) -> Symmetry:
+        """The elements that change nothing."""
+        return cls(spec, batch)
+
+    @classmethod
+    def sample(
+        cls,
+        spec: NetSpec,
+        *,
+        batch: int,
+        generator: torch.Generator,
+        permute: bool = True,
+        scale: bool = True,
+        phase: bool = True,
+        max_scale: float = 2.0,
+        max_shift: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> Symmetry:
+        """Draw independent elements of the largest group that each axis' activation allows.
+
+        Args:
+            spec: the networks to act on.
+            batch: number of elements.
+            generator: source of randomness; its device is the device of the result.
+            permute: draw uniform permutations.
+            scale: draw signs with probability 1/2, and positive scales log-uniform in [1/max_scale, max_scale].
+            phase: draw phase steps uniform in [-max_shift, max_shift].
+            max_scale: bound of the positive scales, at least 1.
+            max_shift: bound of the phase steps; unbounded phase is known to wreck accuracy.
+            dtype: of the scales and shifts.
+
+        Raises:
+            ValueError: if a bound is out of range.
+        """
+        if max_scale < 1 or max_shift < 0:
+            raise ValueError(f"expected max_scale >= 1 and max_shift >= 0, got {max_scale} and {max_shift}")
+        perms, scales, shifts = {}, {}, {}
+        for axis in spec.hidden:
+            shape, row = (batch, axis.size), activation(axis.activation or "")
+            if permute and axis.size > 1:
+                perms[axis.name] = rand(shape, generator=generator, dtype=torch.float32).argsort(1)
+            if scale and row.scale != "none":
+                u = 2 * rand(shape, generator=generator, dtype=dtype) - 1
+                scales[axis.name] = torch.where(u < 0, -1.0, 1.0).to(dtype) if row.scale == "sign" else max_scale**u
+            if phase and row.periodic and max_shift > 0:
+                u = rand(shape, generator=generator, dtype=dtype)
+                shifts[axis.name] = (u * (2 * max_shift + 1)).floor().clamp(max=2 * max_shift) - max_shift
+        return cls(spec, batch, perms, scales, shifts)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Symmetry:
+        """Move, and cast scales and shifts; permutations stay integers."""
+        return Symmetry(
+            self.spec,
+            self.batch,
+            {n: v.to(device=device) for n, v in self.perm.items()},
+            {n: v.to(device=device, dtype=dtype) for n, v in self.scale.items()},
+            {n: v.to(device=device, dtype=dtype) for n, v in self.shift.items()},
+        )
+
+    def sigma(self, axis: str) -> Tensor | None:
+        """The factor on what leaves the activation of a hidden axis; ``None`` stands for one."""
+        row = activation(self.spec.axis(axis).activation or "")
+        return row.sigma(self.scale.get(axis), self.shift.get(axis))
+
+    def act(self, weights: Weights) -> Weights:
+        """Move every network along its element: the same function from other weights.
+
+        Args:
+            weights: ``[batch, param]``, or ``[batch, param, channel]`` for features that transform by permutation
+                and factors (no phase).
+
+        Raises:
+            ValueError: for networks of another spec or number, or for phases on features.
+        """
+        if weights.spec != self.spec:
+            raise ValueError(f"expected networks of {summary(self.spec)}, got {summary(weights.spec)}")
+        if len(weights) != self.batch:
+            raise ValueError(f"expected {self.batch} networks, one for each group element, got {len(weights)}")
+        if weights.flat.ndim == 3 and self.shift:
+            raise ValueError("features with a channel axis carry no phase; sample with phase=False")
+        element = self.to(weights.device, weights.dtype)
+        out = torch.empty_like(weights.flat)
+        moved = weights.replace(out)
+        for param in self.spec.params:
+            moved.view(param.name).copy_(element._act_on(param, weights.view(param.name)))
+        return moved
+
+    def _act_on(self, param: Param, value: Tensor) -> Tensor:
+        value = self._gather(param, value)
+        tail = value.ndim
+        produced, consumed = param.produces, param.consumes
+        if (s := self.scale.get(produced)) is not None:
+            value = value * _along(s, 1, tail)
+        if param.kind == "bias" and (k := self.shift.get(produced)) is not None:
+            axis = self.spec.axis(produced)
+            value = value + _along(k * activation(axis.activation or "").unit(axis.omega), 1, tail)
+        if consumed is not None and self.spec.axis(consumed).hidden and (sigma := self.sigma(consumed)) is not None:
+            value = value / _along(sigma, 2, tail)
+        return value
+
+    def _gather(self, param: Param, value: Tensor) -> Tensor:
+        """One gather over all permuted axes of a parameter, whatever their number."""
+        moved = [(i, self.perm[name]) for i, name in enumerate(param.axes, start=1) if name in self.perm]
+        if not moved:
+            return value
+        last = moved[-1][0]
+        sizes = value.shape[1 : last + 1]
+        index = None
+        for i, size in enumerate(sizes, start=1):
+            here = dict(moved).get(i)
+            here = torch.arange(size, device=value.device)[None] if here is None else here
+            index = here if index is None else (index[:, :, None] * size + here[:, None, :]).flatten(1)
+        assert index is not None
+        rest = value.shape[last + 1 :]
+        flat = value.reshape(value.shape[0], sizes.numel(), -1)
+        if flat.shape[2] == 1:
+            return flat[:, :, 0].gather(1, index.expand(flat.shape[0], -1)).reshape(value.shape)
+        index = index[:, :, None].expand(flat.shape[0], -1, flat.shape[2])
+        return flat.gather(1, index).reshape(value.shape[0], *sizes, *rest)
+
+    def __matmul__(self, other: Symmetry) -> Symmetry:
+        """Composition: ``(g @ h).act(w)`` is ``g.act(h.act(w))``."""
+        if self.spec != other.spec or self.batch != other.batch:
+            raise ValueError(
+                f"expected elements for one spec and batch, got {summary(self.spec)} x {self.batch} "
+                f"and {summary(other.spec)} x {other.batch}"
+            )
+        perm, scale, shift = {}, {}, {}
+        for name in (axis.name for axis in self.spec.hidden):
+            mine = self.perm.get(name)
+            theirs = [_gather_rows(part.get(name), mine) for part in (other.perm, other.scale, other.shift)]
+            perm[name] = theirs[0] if other.perm.get(name) is not None else mine
+            scale[name] = _product(self.scale.get(name), theirs[1])
+            carried = _product(self.scale.get(name), theirs[2]) if theirs[2] is not None else None
+            shift[name] = _sum(self.shift.get(name), carried)
+        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)))
+
+    def inverse(self) -> Symmetry:
+        """The elements that undo these."""
+        perm, scale, shift = {}, {}, {}
+        for name in (axis.name for axis in self.spec.hidden):
+            back = self.perm[name].argsort(1) if name in self.perm else None
+            s, k = self.scale.get(name), self.shift.get(name)
+            perm[name] = back
+            scale[name] = None if s is None else _gather_rows(1 / s, back)
+            shift[name] = None if k is None else _gather_rows(-k if s is None else -k / s, back)
+        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)))
+
+
+def _along(value: Tensor, axis: int, ndim: int) -> Tensor:
+    """``[batch, size]`` reshaped so that ``size`` broadcasts along ``axis`` of a tensor of ``ndim`` axes."""
+    shape = [1] * ndim
+    shape[0], shape[axis] = value.shape
+    return value.reshape(shape)
+
+
+def _gather_rows(value: Tensor | None, perm: Tensor | None) -> Tensor | None:
+    return value if value is None or perm is None else value.gather(1, perm)
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a * b
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+def _present(parts: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+def _cpu(index: slice | Tensor) -> slice | Tensor:
+    return index.cpu() if isinstance(index, Tensor) else index

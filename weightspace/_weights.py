@@ -1,0 +1,170 @@
+"""``Weights``: a batch of networks of one spec, as one flat tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightspace._spec import NetSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """A batch of networks with one spec.
+
+    Args:
+        flat: ``[batch, param]``, or ``[batch, param, channel]`` for features inside models. Parameters lie in the
+            spec's order, each contiguous in torch's order.
+        spec: what each network is.
+
+    Raises:
+        TypeError: if ``flat`` is not a floating-point tensor or ``spec`` is not a ``NetSpec``.
+        ValueError: if ``flat`` does not have ``spec.num_params`` columns.
+
+    Example:
+        >>> import weightspace as ws
+        >>> w = ws.Weights(torch.zeros(4, 1185), ws.siren(2, 32, 32, 1))
+        >>> len(w), w.view("0.weight").shape, len(w[1:3])
+        (4, torch.Size([4, 32, 2]), 2)
+    """
+
+    flat: Tensor
+    spec: NetSpec
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spec, NetSpec):
+            raise TypeError(f"spec: expected a NetSpec, got {type(self.spec).__name__}")
+        if not isinstance(self.flat, Tensor) or not self.flat.is_floating_point():
+            got = self.flat.dtype if isinstance(self.flat, Tensor) else type(self.flat).__name__
+            raise TypeError(f"flat: expected a floating-point tensor [batch, param], got {got}")
+        if self.flat.ndim not in (2, 3) or self.flat.shape[1] != self.spec.num_params:
+            raise ValueError(
+                f"flat: expected [batch, {self.spec.num_params}] (and maybe a channel axis) for this spec, "
+                f"got {list(self.flat.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return self.flat.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Weights:
+        """The networks at ``index``; an integer keeps the batch axis, so the result is always a batch."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"expected an index below {len(self)}, got {index}")
+            index = slice(index, index + 1) if index != -1 else slice(-1, None)
+        return self.replace(self.flat[index])
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.flat.shape))
+        return f"Weights({shape}, {self.dtype}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        return self.flat.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.flat.dtype
+
+    def view(self, name: str) -> Tensor:
+        """One parameter of every network: a view ``[batch, *shape]`` (``[batch, *shape, channel]``) of ``flat``."""
+        shape = self.spec.shape(name)
+        part = self.flat[:, self.spec.slices[name]]
+        return part.unflatten(1, shape)
+
+    def views(self) -> Iterator[tuple[str, Tensor]]:
+        """All parameters by name, in the spec's order."""
+        for param in self.spec.params:
+            yield param.name, self.view(param.name)
+
+    def replace(self, flat: Tensor) -> Weights:
+        """The same spec with other numbers."""
+        return Weights(flat, self.spec)
+
+    def to(self, *args: Any, **kwargs: Any) -> Weights:
+        """Move or cast, with the arguments of ``torch.Tensor.to``."""
+        return self.replace(self.flat.to(*args, **kwargs))
+
+    def clone(self) -> Weights:
+        """A copy that shares no memory."""
+        return self.replace(self.flat.clone())
+
+    def state_dict(self, index: int = 0) -> dict[str, Tensor]:
+        """The parameters of one network under the spec's names, copied."""
+        return {name: value[0].clone() for name, value in self[index].views()}
+
+    def state_dicts(self) -> list[dict[str, Tensor]]:
+        """One state dict per network."""
+        return [self.state_dict(i) for i in range(len(self))]
+
+    @classmethod
+    def from_state_dicts(cls, state_dicts: Sequence[Mapping[str, Tensor]], spec: NetSpec) -> Weights:
+        """Stack state dicts whose keys are the spec's parameter names.
+
+        Raises:
+            ValueError: for no state dict at all, or missing, extra or misshapen keys.
+
+        Example:
+            >>> import weightspace as ws
+            >>> spec = ws.mlp(2, 3, 1)
+            >>> sd = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1)).state_dict()
+            >>> len(ws.Weights.from_state_dicts([{k.replace("2.", "1."): v for k, v in sd.items()}], spec))
+            1
+        """
+        if isinstance(state_dicts, Mapping):
+            raise TypeError("expected a sequence of state dicts, got one mapping; put it in a list")
+        if not len(state_dicts):
+            raise ValueError("expected at least one state dict, got none")
+        rows = [_flatten(state_dict, spec, number) for number, state_dict in enumerate(state_dicts)]
+        return cls(torch.stack(rows), spec)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Weights]) -> Weights:
+        """Join batches of one spec.
+
+        Raises:
+            ValueError: if the specs differ or nothing is given.
+        """
+        if not parts:
+            raise ValueError("expected at least one batch of weights, got none")
+        for part in parts[1:]:
+            check_same_spec(parts[0], part)
+        return cls(torch.cat([part.flat for part in parts]), parts[0].spec)
+
+
+def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Tensor:
+    expected = [param.name for param in spec.params]
+    missing = [name for name in expected if name not in state_dict]
+    extra = [name for name in state_dict if name not in expected]
+    if missing or extra:
+        raise ValueError(f"state dict {number}: expected the keys {expected}, missing {missing}, extra {extra}")
+    parts = []
+    for name in expected:
+        value = torch.as_tensor(state_dict[name]).detach()
+        if tuple(value.shape) != spec.shape(name):
+            raise ValueError(
+                f"state dict {number}, {name!r}: expected shape {list(spec.shape(name))}, got {list(value.shape)}"
+            )
+        parts.append(value.reshape(-1))
+    flat = torch.cat(parts)
+    return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def check_same_spec(a: Weights, b: Weights) -> None:
+    """Raise ``ValueError`` unless both batches hold networks of one spec."""
+    if a.spec != b.spec:
+        raise ValueError(
+            f"expected networks of one spec, got {summary(a.spec)} and {summary(b.spec)}; networks mix within a spec only"
+        )
+
+
+def summary(spec: NetSpec) -> str:
+    """A few words that tell one spec from another, for messages and listings."""
+    hidden = " ".join(f"{a.name}:{a.size}{a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in spec.hidden)
+    ends = f"{spec.in_features}->{spec.out_features}"
+    shift = f" shift {spec.output_shift:g}" if spec.output_shift else ""
+    return f"<{ends} {hidden}{shift} {spec.init}, {spec.num_params} parameters>"
