@@ -1,0 +1,7 @@
+"""Signals to weights: the batched fitting engine, recipes and executors."""
+
+from weightspace.fit._engine import fit_chunk
+from weightspace.fit._fit import FitConfig, FitResult, fit
+from weightspace.fit._init import initial_weights
+
+__all__ = ["FitConfig", "FitResult", "fit", "fit_chunk", "initial_weights"]

@@ -1,0 +1,180 @@
+"""The batched fitting engine: closed-form gradients and elementwise Adam on a chunk of independent networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weightspace._activation import activation
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
+
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+CHECK_EVERY = 10
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkResult:
+    """What became of one chunk: ``flat [batch, param]``, final ``mse [batch]``, ``steps [batch]`` taken."""
+
+    flat: Tensor
+    mse: Tensor
+    steps: Tensor
+
+
+class _Blocks:
+    """Parameters of a chunk, parameter by parameter contiguous, so that every matrix product is one batched call."""
+
+    def __init__(self, spec: NetSpec, batch: int, like: Tensor) -> None:
+        self.buffer = torch.zeros(batch * spec.num_params, dtype=like.dtype, device=like.device)
+        self.spec, self.batch = spec, batch
+        self.part = {
+            name: self.buffer[batch * s.start : batch * s.stop].view(batch, *spec.shape(name))
+            for name, s in spec.slices.items()
+        }
+
+    def load(self, flat: Tensor) -> None:
+        for name, s in self.spec.slices.items():
+            self.part[name].copy_(flat[:, s].view(self.part[name].shape))
+
+    def flat(self) -> Tensor:
+        return torch.cat([self.part[p.name].flatten(1) for p in self.spec.params], dim=1)
+
+    def keep(self, rows: Tensor) -> _Blocks:
+        out = _Blocks(self.spec, len(rows), self.buffer)
+        for name, value in self.part.items():
+            torch.index_select(value, 0, rows, out=out.part[name])
+        return out
+
+
+class _Step:
+    """Buffers and the fused forward and backward pass for one chunk size. Layout ``[batch, neuron, point]``."""
+
+    def __init__(self, spec: NetSpec, coords: Tensor, targets: Tensor, params: _Blocks) -> None:
+        self.spec, self.params = spec, params
+        self.batch, self.points = targets.shape[0], coords.shape[0]
+        self.x = coords.t().expand(self.batch, -1, -1).contiguous()
+        self.targets = (targets.transpose(1, 2) - spec.output_shift).contiguous()
+        self.grads = _Blocks(spec, self.batch, params.buffer)
+        self.z, self.h = {}, {"in": self.x}
+        for layer in spec.layers:
+            shape = (self.batch, spec.axis(layer.produces).size, self.points)
+            self.z[layer.produces] = torch.empty(shape, dtype=self.x.dtype, device=self.x.device)
+            self.h[layer.produces] = torch.empty_like(self.z[layer.produces])
+        self.h[spec.input] = self.x
+
+    def forward(self) -> Tensor:
+        """Fill ``h`` (activations) and ``z`` (their derivatives); return the residual ``[batch, out, point]``."""
+        for layer in self.spec.layers:
+            axis = self.spec.axis(layer.produces)
+            z, h = self.z[layer.produces], self.h[layer.produces]
+            periodic = axis.activation == "sine"
+            gain = axis.omega if periodic else 1.0
+            w = self.params.part[layer.weight]
+            if layer.bias is None:
+                torch.bmm(w, self.h[layer.consumes], out=z)
+                z.mul_(gain)
+            else:
+                b = self.params.part[layer.bias].unsqueeze(2)
+                torch.baddbmm(b, w, self.h[layer.consumes], beta=gain, alpha=gain, out=z)
+            if periodic:  # z holds omega * z; the factor omega of the derivative is put into the backward product
+                torch.sin(z, out=h)
+                torch.cos(z, out=z)
+            elif axis.activation is not None:
+                row = activation(axis.activation)
+                h.copy_(row.forward(z, axis.omega))
+                z.copy_(row.derivative(z, axis.omega))
+        return torch.sub(self.z[self.spec.output], self.targets, out=self.h[self.spec.output])
+
+    def mse(self) -> Tensor:
+        residual = self.forward()
+        return residual.square().flatten(1).mean(1)
+
+    def backward(self, residual: Tensor) -> None:
+        """Gradients of every network's mean squared error with respect to its own parameters."""
+        delta = residual.mul_(2.0 / (self.points * residual.shape[1]))
+        for layer in reversed(self.spec.layers):
+            if layer.bias is not None:
+                torch.sum(delta, dim=2, out=self.grads.part[layer.bias])
+            below = self.h[layer.consumes]
+            torch.bmm(delta, below.transpose(1, 2), out=self.grads.part[layer.weight])
+            axis = self.spec.axis(layer.consumes)
+            if axis.activation is None:
+                break
+            gain = axis.omega if axis.activation == "sine" else 1.0
+            w = self.params.part[layer.weight].transpose(1, 2)
+            torch.baddbmm(below, w, delta, beta=0.0, alpha=gain, out=below)  # h is not needed again: reuse it
+            delta = below.mul_(self.z[layer.consumes])
+
+
+def fit_chunk(
+    start: Weights,
+    coords: Tensor,
+    targets: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    target_mse: float | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> ChunkResult:
+    r"""Fit one chunk of networks, each to its own signal, by full-batch Adam.
+
+    Every network has its own loss, moments and end: nothing is shared but the matrix products' calls.
+
+    Args:
+        start: ``batch`` networks to start from.
+        coords: ``[point, in]``.
+        targets: ``[batch, point, out]``.
+        steps: Adam steps.
+        lr: step size.
+        target_mse: a network whose mean squared error is at or below this leaves the chunk; looked at every ten steps.
+        on_step: called after each step with its number.
+
+    Reference:
+        Kingma and Ba, *Adam*, 2015, Algorithm 1.
+    """
+    spec, batch = start.spec, len(start)
+    final = torch.empty_like(start.flat)
+    taken = torch.full((batch,), steps, dtype=torch.int64)
+    rows = torch.arange(batch, device=start.device)
+    params = _Blocks(spec, batch, start.flat)
+    params.load(start.flat)
+    m, v = (_Blocks(spec, batch, start.flat) for _ in range(2))
+    step = _Step(spec, coords, targets, params)
+    scratch = torch.empty_like(params.buffer)
+    for count in range(1, steps + 1):
+        residual = step.forward()
+        if target_mse is not None and (count - 1) % CHECK_EVERY == 0:
+            done = residual.square().flatten(1).mean(1) <= target_mse
+            if bool(done.any()):
+                final[rows[done]] = params.flat()[done]
+                taken[rows[done].cpu()] = count - 1
+                alive = (~done).nonzero()[:, 0]
+                rows = rows[alive]
+                if not len(rows):
+                    break
+                params, m, v = params.keep(alive), m.keep(alive), v.keep(alive)
+                step = _Step(spec, coords, targets[rows], params)
+                scratch = torch.empty_like(params.buffer)
+                residual = step.forward()
+        step.backward(residual)
+        _adam(params.buffer, step.grads.buffer, m.buffer, v.buffer, scratch, lr=lr, count=count)
+        if on_step is not None:
+            on_step(count)
+    if len(rows):
+        final[rows] = params.flat()
+    whole = _Blocks(spec, batch, final)
+    whole.load(final)
+    return ChunkResult(final, _Step(spec, coords, targets, whole).mse(), taken)
+
+
+def _adam(p: Tensor, g: Tensor, m: Tensor, v: Tensor, scratch: Tensor, *, lr: float, count: int) -> None:
+    m.lerp_(g, 1 - BETA1)
+    v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+    torch.sqrt(v, out=scratch)
+    scratch.div_(math.sqrt(1 - BETA2**count)).add_(EPS)
+    p.addcdiv_(m, scratch, value=-lr / (1 - BETA1**count))

@@ -1,0 +1,219 @@
+"""``fit``: signals to weights, thousands of independent networks at once."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightspace._spec import INITS, Init, NetSpec
+from weightspace._weights import Weights
+from weightspace.fit._engine import fit_chunk
+from weightspace.fit._init import initial_weights
+
+CPU_CHUNK = 8
+CUDA_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How networks are fitted: the recipe that a zoo records.
+
+    Args:
+        steps: full-batch Adam steps of each network.
+        lr: Adam step size.
+        init: initialisation convention ("dws", "siren", "torch"); the spec's own where None.
+        views: independent fits of every signal.
+        seed: of the initial weights; each network's derive from (seed, source, view).
+        target_psnr: dB at which a network stops early; never where None.
+        shared_init: start every network from the same point (a different data set altogether: see the docs).
+    """
+
+    steps: int = 1000
+    lr: float = 5e-4
+    init: Init | None = None
+    views: int = 1
+    seed: int = 0
+    target_psnr: float | None = None
+    shared_init: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "views"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise ValueError(f"lr: expected a positive number, got {self.lr}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
+        if self.init is not None and self.init not in INITS:
+            raise ValueError(f"unknown init: expected one of {list(INITS)}, got {self.init!r}")
+
+    @property
+    def regime(self) -> str:
+        """Init regime: the largest single factor in every published figure of the field."""
+        return "shared" if self.shared_init else "independent"
+
+    def recipe(self) -> dict[str, Any]:
+        """What a zoo's manifest records."""
+        return {"optimizer": "adam", "batch": "full", **asdict(self)}
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """Fitted networks and what they are fits of.
+
+    Args:
+        weights: ``batch`` networks, all views of a signal side by side.
+        psnr: dB, ``[batch]``, of signals of range one, after the last step.
+        source: int64 ``[batch]``, the signal each network was fitted to.
+        view: int64 ``[batch]``, which of its independent fits.
+        steps: int64 ``[batch]``, Adam steps taken.
+    """
+
+    weights: Weights
+    psnr: Tensor
+    source: Tensor
+    view: Tensor
+    steps: Tensor
+
+
+def fit(
+    coords: Tensor,
+    targets: Tensor,
+    spec: NetSpec,
+    *,
+    config: FitConfig | None = None,
+    sources: Tensor | None = None,
+    device: str | torch.device = "cpu",
+    workers: int | None = None,
+    chunk: int | None = None,
+    on_done: Callable[[int, Tensor], None] | None = None,
+    **options: Any,
+) -> FitResult:
+    r"""Fit one network to every signal, ``views`` times over.
+
+    Minimises :math:`\frac{1}{M c} \sum_m \lVert f(w_i)(x_m) - y_{im} \rVert^2` for each network alone, by full-batch
+    Adam with closed-form gradients. The result does not depend on ``chunk`` or ``workers``.
+
+    Args:
+        coords: ``[point, in]``, the same points for every signal.
+        targets: ``[signal, point, out]``, of range one.
+        spec: the network.
+        config: the recipe; ``options`` replace single fields of it (``steps=``, ``lr=``, ``views=``, ...).
+        sources: int64 ``[signal]``, stable numbers of the signals; their positions where None.
+        device: where to compute; the result comes back on the CPU.
+        workers: threads on a CPU (one core each); all cores where None.
+        chunk: networks computed together; what fits the cache (or the GPU) where None.
+        on_done: called with the number of networks and their PSNR after each chunk.
+        options: fields of :class:`FitConfig`.
+
+    Raises:
+        ValueError: for non-finite or misshapen signals, or options out of range.
+        TypeError: for unknown options.
+
+    Example:
+        >>> import weightspace as ws
+        >>> coords, targets = ws.signals.images(torch.rand(3, 8, 8).numpy())
+        >>> result = ws.fit(coords, targets, ws.siren(2, 8, 8, 1), steps=20, lr=5e-3, views=2)
+        >>> len(result.weights), result.source.tolist(), result.view.tolist()
+        (6, [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1])
+    """
+    config = replace(config or FitConfig(), **options)
+    coords, targets = (torch.as_tensor(t, dtype=torch.float32) for t in (coords, targets))
+    sources = torch.arange(len(targets)) if sources is None else torch.as_tensor(sources, dtype=torch.int64)
+    _check(coords, targets, spec, sources)
+    device = torch.device(device)
+    size = chunk or (CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK)
+    workers = 1 if device.type == "cuda" else workers or os.cpu_count() or 1
+    source, view = sources.repeat_interleave(config.views), torch.arange(config.views).repeat(len(sources))
+    signal = torch.arange(len(targets)).repeat_interleave(config.views)
+    out = FitResult(
+        Weights(torch.empty(len(source), spec.num_params), spec),
+        torch.empty(len(source)),
+        source,
+        view,
+        torch.empty(len(source), dtype=torch.int64),
+    )
+    lock, stop, points = threading.Lock(), threading.Event(), coords.to(device)
+
+    def one(start: int) -> None:
+        if stop.is_set():
+            return
+        rows = slice(start, min(start + size, len(source)))
+        init = initial_weights(
+            spec, source[rows], view[rows], seed=config.seed, init=config.init, shared=config.shared_init
+        )
+        done = fit_chunk(
+            init.to(device),
+            points,
+            targets[signal[rows]].to(device),
+            steps=config.steps,
+            lr=config.lr,
+            target_mse=None if config.target_psnr is None else 10 ** (-config.target_psnr / 10),
+            on_step=lambda count: _interrupt(stop),
+        )
+        out.weights.flat[rows] = done.flat.cpu()
+        out.psnr[rows] = -10 * done.mse.clamp_min(1e-12).log10().cpu()
+        out.steps[rows] = done.steps
+        if on_done is not None:
+            with lock:
+                on_done(len(done.flat), out.psnr[rows])
+
+    with _one_thread_each(workers), ThreadPoolExecutor(workers) as pool:
+        try:
+            for future in [pool.submit(one, start) for start in range(0, len(source), size)]:
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return out
+
+
+class _Stopped(Exception):
+    """Another chunk failed, or the user interrupted: this one gives up."""
+
+
+def _interrupt(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise _Stopped
+
+
+@contextmanager
+def _one_thread_each(workers: int) -> Iterator[None]:
+    """Chunks run one a core; threads inside their small matrix products would only wait for one another."""
+    before = torch.get_num_threads()
+    try:
+        if workers > 1:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _check(coords: Tensor, targets: Tensor, spec: NetSpec, sources: Tensor) -> None:
+    if coords.ndim != 2 or coords.shape[1] != spec.in_features:
+        raise ValueError(f"coords: expected [point, {spec.in_features}] for this spec, got {list(coords.shape)}")
+    if targets.ndim != 3 or targets.shape[1:] != (len(coords), spec.out_features):
+        raise ValueError(
+            f"targets: expected [signal, {len(coords)}, {spec.out_features}] for these points and this spec, "
+            f"got {list(targets.shape)}"
+        )
+    if not len(targets) or not len(coords):
+        raise ValueError(f"expected at least one signal and one point, got {len(targets)} and {len(coords)}")
+    for name, value in (("coords", coords), ("targets", targets)):
+        if not bool(torch.isfinite(value).all()):
+            bad = int((~torch.isfinite(value)).sum())
+            raise ValueError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite; remove them")
+    if sources.shape != (len(targets),):
+        raise ValueError(f"sources: expected one number for each of {len(targets)} signals, got {list(sources.shape)}")
+    if len(sources) and (int(sources.min()) < 0 or len(sources.unique()) != len(sources)):
+        raise ValueError("sources: expected distinct numbers of at least 0; use views= to fit a signal more than once")

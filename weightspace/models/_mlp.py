@@ -1,0 +1,47 @@
+"""The plain baseline: an MLP on normalised flat weights."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
+from weightspace.models._base import Model, Normalize
+
+
+class MLP(Model):
+    """A multi-layer perceptron on the flat weights, each scalar normalised by itself. It respects no symmetry.
+
+    Args:
+        spec: the networks to read; any spec.
+        out_features: number of outputs.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+        dropout: after each hidden layer.
+
+    Example:
+        >>> import weightspace as ws
+        >>> spec = ws.siren(2, 32, 32, 1)
+        >>> ws.models.MLP(spec, out_features=10)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        torch.Size([4, 10])
+
+    Reference:
+        The baseline of Navon et al. 2023, table 1, and of Shamsian et al. 2023.
+    """
+
+    respects = "nothing"
+
+    def __init__(
+        self, spec: NetSpec, out_features: int, *, hidden: int = 512, layers: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__(spec, Normalize(spec, per="entry"))
+        if min(out_features, hidden, layers) < 1:
+            raise ValueError(f"expected positive sizes, got {out_features=}, {hidden=}, {layers=}")
+        widths = [spec.num_params] + [hidden] * layers
+        blocks: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:], strict=False):
+            blocks += [nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU(), nn.Dropout(dropout)]
+        self.net = nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+
+    def _forward(self, weights: Weights) -> Tensor:
+        return self.net(weights.flat)
