@@ -92,7 +92,7 @@ _ROWS = (
     Activation(
         "leaky_relu",
         lambda z, omega: torch.nn.functional.leaky_relu(z, _LEAK),
-        lambda z, omega: torch.where(z > 0, 1.0, _LEAK).to(z.dtype),
+        lambda z, omega: torch.where(z > 0, torch.ones_like(z), _LEAK),
         scale="positive",
     ),
     Activation("tanh", lambda z, omega: torch.tanh(z), _sech2, scale="sign", parity="odd"),

@@ -40,6 +40,7 @@ class Axis:
             activation(self.activation)
         if not (math.isfinite(self.omega) and self.omega > 0):
             raise ValueError(f"axis {self.name!r}: expected a positive omega, got {self.omega!r}")
+        object.__setattr__(self, "omega", float(self.omega))
 
     @property
     def hidden(self) -> bool:
@@ -57,6 +58,9 @@ class Param:
     name: str
     axes: tuple[str, ...]
     kind: Kind = "weight"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", tuple(self.axes))
 
     @property
     def produces(self) -> str:
@@ -111,6 +115,7 @@ class NetSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
         object.__setattr__(self, "params", tuple(self.params))
+        object.__setattr__(self, "output_shift", float(self.output_shift))
         _check(self)
 
     @cached_property
@@ -176,17 +181,21 @@ class NetSpec:
         chain, here = [], self.input
         while here != self.output:
             weights = [p for p in self.params if p.consumes == here]
-            if len(weights) != 1 or len(weights[0].axes) != 2 or len(chain) > len(self.params):
-                raise ValueError(
-                    f"expected a chain of linear layers from {self.input!r} to {self.output!r}, "
-                    f"got {len(weights)} parameters that consume axis {here!r}; this needs a sequential network"
-                )
+            expected = f"expected a chain of linear layers from {self.input!r} to {self.output!r}, got"
+            if len(weights) != 1 or len(chain) > len(self.params):
+                names = [p.name for p in weights]
+                raise ValueError(f"{expected} {names} that consume axis {here!r}; this needs a sequential network")
             weight = weights[0]
+            if len(weight.axes) != 2:
+                raise ValueError(f"{expected} {weight.name!r} with axes {weight.axes}; this needs 2-D weights")
             biases = [p.name for p in self.params if p.kind == "bias" and p.axes == (weight.produces,)]
             if len(biases) > 1:
                 raise ValueError(f"expected one bias on axis {weight.produces!r}, got {biases}")
             chain.append(Layer(weight.name, biases[0] if biases else None, here, weight.produces))
             here = weight.produces
+        used = {name for layer in chain for name in (layer.weight, layer.bias)}
+        if outside := [p.name for p in self.params if p.name not in used]:
+            raise ValueError(f"expected every parameter in one chain of linear layers, got {outside} outside of it")
         return tuple(chain)
 
     def to_json(self) -> str:
@@ -224,6 +233,8 @@ def _check(spec: NetSpec) -> None:
         raise ValueError(f"unknown init: expected one of {list(INITS)}, got {spec.init!r}")
     if not spec.params:
         raise ValueError("expected at least one parameter, got none")
+    if not math.isfinite(spec.output_shift):
+        raise ValueError(f"expected a finite output shift, got {spec.output_shift!r}")
     for end in (spec.input, spec.output):
         if end not in spec._axis or spec._axis[end].hidden:
             raise ValueError(f"expected {end!r} among the axes and without activation; it is an end of the network")
@@ -243,11 +254,18 @@ def _check_param(spec: NetSpec, param: Param) -> None:
     if unknown := [name for name in param.axes if name not in spec._axis]:
         raise ValueError(f"parameter {param.name!r} names unknown axes {unknown}; expected {sorted(spec._axis)}")
     # Kernel axes may repeat ("k", "k"): nothing permutes them. A repeated hidden, produced or consumed axis may not.
-    twice = [n for i, n in enumerate(param.axes) if n in param.axes[:i] and (n in param.axes[:2] or spec._axis[n].hidden)]
+    twice = [
+        n for i, n in enumerate(param.axes) if n in param.axes[:i] and (n in param.axes[:2] or spec._axis[n].hidden)
+    ]
     if twice:
         raise ValueError(
             f"parameter {param.name!r} names axis {twice[0]!r} twice in {param.axes}; "
             "one permutation cannot act on both: give each its own axis name"
+        )
+    if late := [n for n in param.axes[2:] if spec._axis[n].hidden]:
+        raise ValueError(
+            f"parameter {param.name!r}: expected hidden axes first (produced) or second (consumed), got {late[0]!r} "
+            f"later in {param.axes}; move it to the second place"
         )
 
 
@@ -257,7 +275,7 @@ def _chain(
     last = len(widths) - 1
     names = ["in", *(f"h{i}" for i in range(1, last)), "out"]
     axes = [
-        Axis(name, size, *((activations[i - 1], omegas[i - 1]) if 0 < i < last else ()))
+        Axis(name, size, activations[i - 1], omegas[i - 1]) if 0 < i < last else Axis(name, size)
         for i, (name, size) in enumerate(zip(names, widths, strict=True))
     ]
     params = []

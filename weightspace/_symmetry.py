@@ -13,6 +13,8 @@ from weightspace._random import rand
 from weightspace._spec import NetSpec, Param
 from weightspace._weights import Weights, summary
 
+_CACHED = 2**18  # scalars of a batch whose temporaries stay in the cache while one chunk is moved
+
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
@@ -106,6 +108,7 @@ class Symmetry:
         if max_scale < 1 or max_shift < 0:
             raise ValueError(f"expected max_scale >= 1 and max_shift >= 0, got {max_scale} and {max_shift}")
         perms, scales, shifts = {}, {}, {}
+        biased = {param.produces for param in spec.params if param.kind == "bias"}  # a phase lives in the bias
         for axis in spec.hidden:
             shape, row = (batch, axis.size), activation(axis.activation or "")
             if permute and axis.size > 1:
@@ -113,7 +116,7 @@ class Symmetry:
             if scale and row.scale != "none":
                 u = 2 * rand(shape, generator=generator, dtype=dtype) - 1
                 scales[axis.name] = torch.where(u < 0, -1.0, 1.0).to(dtype) if row.scale == "sign" else max_scale**u
-            if phase and row.periodic and max_shift > 0:
+            if phase and row.periodic and max_shift > 0 and axis.name in biased:
                 u = rand(shape, generator=generator, dtype=dtype)
                 shifts[axis.name] = (u * (2 * max_shift + 1)).floor().clamp(max=2 * max_shift) - max_shift
         return cls(spec, batch, perms, scales, shifts)
@@ -152,21 +155,24 @@ class Symmetry:
         element = self.to(weights.device, weights.dtype)
         out = torch.empty_like(weights.flat)
         moved = weights.replace(out)
-        for param in self.spec.params:
-            moved.view(param.name).copy_(element._act_on(param, weights.view(param.name)))
+        for rows in _chunks(weights):
+            part = element if rows is None else element[rows]
+            source, target = (weights, moved) if rows is None else (weights[rows], moved[rows])
+            for param in self.spec.params:
+                target.view(param.name).copy_(part._act_on(param, source.view(param.name)))
         return moved
 
     def _act_on(self, param: Param, value: Tensor) -> Tensor:
-        value = self._gather(param, value)
+        given, value = value, self._gather(param, value)
         tail = value.ndim
         produced, consumed = param.produces, param.consumes
         if (s := self.scale.get(produced)) is not None:
-            value = value * _along(s, 1, tail)
+            value = _times(value, _along(s, 1, tail), fresh=value is not given)
         if param.kind == "bias" and (k := self.shift.get(produced)) is not None:
             axis = self.spec.axis(produced)
             value = value + _along(k * activation(axis.activation or "").unit(axis.omega), 1, tail)
         if consumed is not None and self.spec.axis(consumed).hidden and (sigma := self.sigma(consumed)) is not None:
-            value = value / _along(sigma, 2, tail)
+            value = _times(value, _along(sigma.reciprocal(), 2, tail), fresh=value is not given)
         return value
 
     def _gather(self, param: Param, value: Tensor) -> Tensor:
@@ -183,7 +189,7 @@ class Symmetry:
             index = here if index is None else (index[:, :, None] * size + here[:, None, :]).flatten(1)
         assert index is not None
         rest = value.shape[last + 1 :]
-        flat = value.reshape(value.shape[0], sizes.numel(), -1)
+        flat = value.reshape(value.shape[0], sizes.numel(), rest.numel())
         if flat.shape[2] == 1:
             return flat[:, :, 0].gather(1, index.expand(flat.shape[0], -1)).reshape(value.shape)
         index = index[:, :, None].expand(flat.shape[0], -1, flat.shape[2])
@@ -218,11 +224,24 @@ class Symmetry:
         return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)))
 
 
+def _chunks(weights: Weights) -> list[slice] | list[None]:
+    """Rows that fit the cache together on the host; a single ``None`` stands for all of them."""
+    size = max(1, _CACHED * len(weights) // max(1, weights.flat.numel()))
+    if weights.device.type != "cpu" or len(weights) <= size:
+        return [None]
+    return [slice(start, start + size) for start in range(0, len(weights), size)]
+
+
 def _along(value: Tensor, axis: int, ndim: int) -> Tensor:
     """``[batch, size]`` reshaped so that ``size`` broadcasts along ``axis`` of a tensor of ``ndim`` axes."""
     shape = [1] * ndim
     shape[0], shape[axis] = value.shape
     return value.reshape(shape)
+
+
+def _times(value: Tensor, factor: Tensor, *, fresh: bool) -> Tensor:
+    """A product, in place where ``value`` is a temporary of ours: one pass over memory less."""
+    return value.mul_(factor) if fresh and not factor.requires_grad else value * factor
 
 
 def _gather_rows(value: Tensor | None, perm: Tensor | None) -> Tensor | None:

@@ -77,9 +77,10 @@ class Weights:
         return part.unflatten(1, shape)
 
     def views(self) -> Iterator[tuple[str, Tensor]]:
-        """All parameters by name, in the spec's order."""
-        for param in self.spec.params:
-            yield param.name, self.view(param.name)
+        """All parameters by name, in the spec's order, from one split: in a backward pass far cheaper than views."""
+        sizes = [s.stop - s.start for s in self.spec.slices.values()]
+        for param, part in zip(self.spec.params, self.flat.split(sizes, dim=1), strict=True):
+            yield param.name, part.unflatten(1, self.spec.shape(param.name))
 
     def replace(self, flat: Tensor) -> Weights:
         """The same spec with other numbers."""

@@ -1,0 +1,71 @@
+"""The public surface is exactly this: a name is added or dropped here on purpose, never by accident."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import weightspace as ws
+
+SURFACE = [
+    "Axis",
+    "FitConfig",
+    "FitResult",
+    "NetSpec",
+    "Param",
+    "Symmetry",
+    "TrainConfig",
+    "TrainResult",
+    "Weights",
+    "Zoo",
+    "align",
+    "evaluate",
+    "fit",
+    "fit_zoo",
+    "mlp",
+    "models",
+    "signals",
+    "siren",
+    "spec_of",
+    "testing",
+    "train",
+    "transforms",
+]
+TESTING = [
+    "assert_equivariant",
+    "assert_invariant",
+    "assert_same_function",
+    "random_spec",
+    "random_symmetry",
+    "random_weights",
+]
+
+
+def test_the_package_exports_what_is_listed() -> None:
+    assert sorted(ws.__all__) == sorted(SURFACE)
+    assert len(set(ws.__all__)) == len(ws.__all__)
+
+
+def test_testing_exports_what_is_listed() -> None:
+    from weightspace import testing
+
+    assert sorted(testing.__all__) == TESTING
+    assert all(inspect.getdoc(getattr(testing, name)) for name in TESTING)
+
+
+def test_every_name_exists_and_is_documented() -> None:
+    for name in ws.__all__:
+        assert inspect.getdoc(getattr(ws, name)), name
+
+
+def test_nothing_else_is_public() -> None:
+    """Whatever else can be reached from the package is a module of its own or starts with an underscore."""
+    public = {name for name, value in vars(ws).items() if not name.startswith("_") and not inspect.ismodule(value)}
+    assert public <= set(SURFACE)
+
+
+def test_import_loads_neither_plots_nor_the_command_line() -> None:
+    code = "import sys, weightspace; print([m for m in ('matplotlib', 'typer', 'rich', 'jinja2') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

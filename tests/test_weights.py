@@ -1,0 +1,123 @@
+"""Weights: views of one flat tensor, state dicts, and what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace import testing
+
+SPEC = ws.siren(2, 5, 3, 1)
+
+
+@pytest.fixture
+def weights(generator: torch.Generator) -> ws.Weights:
+    return testing.random_weights(SPEC, 4, generator=generator)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_state_dicts_round_trip(seed: int, dtype: torch.dtype) -> None:
+    gen = torch.Generator().manual_seed(seed)
+    spec = testing.random_spec(generator=gen)
+    w = testing.random_weights(spec, 3, generator=gen, dtype=dtype)
+    back = ws.Weights.from_state_dicts(w.state_dicts(), spec)
+    assert torch.equal(back.flat, w.flat)
+    assert back.dtype == dtype
+    assert [tuple(v.shape) for v in w.state_dict(1).values()] == [spec.shape(p.name) for p in spec.params]
+
+
+def test_views_share_memory_with_flat_and_state_dicts_do_not(weights: ws.Weights) -> None:
+    before = weights.flat.clone()
+    weights.state_dict(0)["0.weight"].zero_()
+    assert torch.equal(weights.flat, before)
+    weights.view("1.weight")[2, 1, 3] = 7.0
+    assert weights.flat[2, SPEC.slices["1.weight"].start + 1 * 5 + 3] == 7.0
+    assert dict(weights.views()).keys() == {p.name for p in SPEC.params}
+    assert sum(v[0].numel() for _, v in weights.views()) == SPEC.num_params
+
+
+def test_channels_trail(generator: torch.Generator) -> None:
+    w = ws.Weights(torch.randn(2, SPEC.num_params, 6, generator=generator), SPEC)
+    assert w.view("1.weight").shape == (2, 3, 5, 6)
+    assert torch.equal(w.view("1.weight")[..., 4], ws.Weights(w.flat[..., 4], SPEC).view("1.weight"))
+
+
+def test_indexing_keeps_the_batch_axis(weights: ws.Weights) -> None:
+    assert len(weights) == 4
+    for index, rows in (
+        (0, [0]),
+        (-1, [3]),
+        (-4, [0]),
+        (slice(1, 3), [1, 2]),
+        ([3, 1], [3, 1]),
+        (torch.tensor([2, 2]), [2, 2]),
+        (torch.tensor([True, False, False, True]), [0, 3]),
+    ):
+        assert torch.equal(weights[index].flat, weights.flat[rows])
+    with pytest.raises(IndexError, match="expected an index below 4, got 4"):
+        weights[4]
+
+
+def test_cat_clone_and_cast(weights: ws.Weights) -> None:
+    assert torch.equal(ws.Weights.cat([weights[:1], weights[1:]]).flat, weights.flat)
+    copy = weights.clone()
+    copy.flat.zero_()
+    assert weights.flat.abs().sum() > 0
+    assert weights.to(torch.float64).dtype == torch.float64
+    assert "4x" in repr(weights)
+
+
+def test_device(device: torch.device, generator: torch.Generator) -> None:
+    w = testing.random_weights(SPEC, 2, generator=generator, device=device)
+    assert w.device.type == device.type
+    assert w.state_dict(0)["0.weight"].device.type == device.type
+
+
+def _state(**changes: Any) -> dict[str, torch.Tensor]:
+    state = ws.Weights(torch.zeros(1, SPEC.num_params), SPEC).state_dict(0)
+    state.update(changes.pop("replace", {}))
+    return {k: v for k, v in state.items() if k not in changes.get("drop", ())}
+
+
+@pytest.mark.parametrize(
+    ("states", "text"),
+    [
+        ([_state(), _state(drop=["1.bias"])], r"state dict 1: expected the keys .*missing \['1.bias'\], extra \[\]"),
+        ([_state(replace={"9.bias": torch.zeros(1)})], r"state dict 0: .*missing \[\], extra \['9.bias'\]"),
+        (
+            [_state(replace={"1.weight": torch.zeros(5, 3)})],
+            r"state dict 0, '1.weight': expected shape \[3, 5\], got \[5, 3\]",
+        ),
+        ([], "at least one state dict, got none"),
+    ],
+)
+def test_bad_state_dicts_are_refused(states: list[dict[str, torch.Tensor]], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ws.Weights.from_state_dicts(states, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        (lambda: ws.Weights(torch.zeros(2, 7), SPEC), ValueError, r"expected \[batch, 37\].*got \[2, 7\]"),
+        (lambda: ws.Weights(torch.zeros(37), SPEC), ValueError, r"got \[37\]"),
+        (lambda: ws.Weights(torch.zeros(2, 37, dtype=torch.int64), SPEC), TypeError, "floating-point.*int64"),
+        (lambda: ws.Weights([[0.0] * 37], SPEC), TypeError, "floating-point tensor.*got list"),  # type: ignore[arg-type]
+        (lambda: ws.Weights(torch.zeros(2, 37), "siren"), TypeError, "expected a NetSpec, got str"),  # type: ignore[arg-type]
+        (lambda: ws.Weights.from_state_dicts(_state(), SPEC), TypeError, "put it in a list"),  # type: ignore[arg-type]
+        (lambda: ws.Weights.cat([]), ValueError, "at least one batch"),
+        (
+            lambda: ws.Weights.cat(
+                [ws.Weights(torch.zeros(1, 37), SPEC), ws.Weights(torch.zeros(1, 37), ws.mlp(2, 5, 3, 1))]
+            ),
+            ValueError,
+            "expected networks of one spec, got .*sine.* and .*relu",
+        ),
+    ],
+)
+def test_bad_input_is_refused(make: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        make()

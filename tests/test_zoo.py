@@ -1,0 +1,291 @@
+"""Reading zoos: round trip, memory mapping, batches, what is refused and what verify finds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace.zoo import Zoo, ZooWriter, write_zoo
+
+SPEC = ws.siren(2, 8, 8, 1)
+
+
+def networks(count, seed=0, spec=SPEC):
+    generator = torch.Generator().manual_seed(seed)
+    return ws.Weights(torch.randn(count, spec.num_params, generator=generator), spec)
+
+
+def make(path, *, shard_size=5, train=13, test=6, **about):
+    """A zoo of two views a source; ``psnr`` of one network is unknown."""
+    psnr = torch.arange(train, dtype=torch.float32)
+    psnr[3] = float("nan")
+    data = {
+        "train": (networks(train), torch.arange(train) % 3, torch.arange(train) // 2, torch.arange(train) % 2, psnr),
+        "test": (networks(test, seed=1), None, 100 + torch.arange(test), None, None),
+    }
+    about = {"recipe": {"steps": 20, "lr": 1e-3}, "seed": 5, "classes": ["a", "b", "c"], **about}
+    zoo = write_zoo(path, data, shard_size=shard_size, init_regime="independent", **about)
+    return zoo, data
+
+
+@pytest.mark.parametrize("shard_size", [1, 5, 100])
+def test_round_trip(tmp_path, shard_size):
+    _, data = make(tmp_path / "zoo", shard_size=shard_size, provenance={"data set": "toy", "licence": "CC0"})
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.splits == ("train", "test")
+    assert zoo.spec == SPEC
+    assert zoo.recipe == {"steps": 20, "lr": 1e-3}
+    assert (zoo.init_regime, zoo.seed, zoo.num_views, zoo.classes) == ("independent", 5, 2, ("a", "b", "c"))
+    assert zoo.provenance["data set"] == "toy"
+    assert zoo.provenance["weightspace"] == ws.__version__
+    assert {"torch", "created"} <= set(zoo.provenance)
+    for split, (weights, labels, sources, views, psnr) in data.items():
+        count = len(weights)
+        assert zoo.count(split) == count
+        assert torch.equal(zoo.weights(split).flat, weights.flat)
+        assert torch.equal(zoo.labels(split), torch.full((count,), -1) if labels is None else labels)
+        assert torch.equal(zoo.sources(split), sources)
+        assert torch.equal(zoo.views(split), torch.zeros(count, dtype=torch.int64) if views is None else views)
+        expected = torch.full((count,), float("nan")) if psnr is None else psnr
+        assert torch.equal(zoo.psnr(split).nan_to_num(-1), expected.nan_to_num(-1))
+        for column in (zoo.labels(split), zoo.sources(split), zoo.views(split)):
+            assert column.dtype == torch.int64
+    assert zoo.verify() == []
+
+
+def test_one_shard_is_a_view_and_writing_to_it_leaves_the_file(tmp_path):
+    make(tmp_path / "zoo", shard_size=100)
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.weights("train").flat.data_ptr() == zoo.weights("train").flat.data_ptr()
+    (first, _), *_ = zoo.batches("train", 4, shuffle=False)
+    assert first.flat.data_ptr() == zoo.weights("train").flat.data_ptr()
+    zoo.weights("train").flat.zero_()
+    assert Zoo.open(tmp_path / "zoo").weights("train").flat.abs().sum() > 0
+
+
+def test_opening_does_not_read_the_shards(tmp_path):
+    spec = ws.mlp(2, 256, 256, 1)
+    write_zoo(tmp_path / "zoo", {"train": (networks(256, spec=spec), None, None, None, None)})
+    size = sum(file.stat().st_size for file in (tmp_path / "zoo" / "shards").iterdir())
+    assert size > 60e6
+    script = """if True:
+        import sys
+        import torch
+        from weightspace.zoo import Zoo
+        def resident():
+            with open("/proc/self/status") as file:
+                return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+        Zoo.open(sys.argv[2])
+        before = resident()
+        zoo = Zoo.open(sys.argv[1])
+        flat = zoo.weights("train").flat
+        next(zoo.batches("train", 4, shuffle=False))
+        opened = resident()
+        flat.sum()
+        print(opened - before, resident() - before)
+    """
+    make(tmp_path / "small")
+    command = [sys.executable, "-c", script, str(tmp_path / "zoo"), str(tmp_path / "small")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    opened, read = map(int, done.stdout.split())
+    assert opened < size / 4
+    assert read > size / 2  # the measure does see the file once it is read
+
+
+@pytest.mark.parametrize("shard_size", [3, 100])
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 50])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_batches_cover_every_network_once(tmp_path, shard_size, batch_size, shuffle):
+    zoo, data = make(tmp_path / "zoo", shard_size=shard_size, classes=())
+    generator = torch.Generator().manual_seed(3) if shuffle else None
+    batches = list(zoo.batches("train", batch_size, generator=generator, shuffle=shuffle))
+    assert all(len(weights) == len(labels) == batch_size for weights, labels in batches[:-1])
+    flat = torch.cat([weights.flat for weights, _ in batches])
+    labels = torch.cat([label for _, label in batches])
+    order = torch.randperm(13, generator=torch.Generator().manual_seed(3)) if shuffle else torch.arange(13)
+    assert sorted(order.tolist()) == list(range(13))
+    assert torch.equal(flat, data["train"][0].flat[order])
+    assert torch.equal(labels, data["train"][1][order])
+
+
+def test_batches_follow_the_generator_and_not_the_shards(tmp_path):
+    few, _ = make(tmp_path / "few", shard_size=3)
+    one, _ = make(tmp_path / "one", shard_size=100)
+
+    def epoch(zoo, seed):
+        batches = zoo.batches("train", 4, generator=torch.Generator().manual_seed(seed))
+        return torch.cat([weights.flat for weights, _ in batches])
+
+    assert torch.equal(epoch(few, 0), epoch(one, 0))
+    assert not torch.equal(epoch(few, 0), epoch(few, 1))
+    before = epoch(few, 0)
+    few.weights("train")  # joined now: the same batches
+    assert torch.equal(epoch(few, 0), before)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.cat([w.flat for w, _ in few.batches("train", 4, generator=generator)]) for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+def test_drop_last_and_device(tmp_path):
+    zoo, _ = make(tmp_path / "zoo")
+    sizes = [len(weights) for weights, _ in zoo.batches("train", 4, shuffle=False, drop_last=True)]
+    assert sizes == [4, 4, 4]
+    weights, labels = next(zoo.batches("train", 4, shuffle=False, device="meta"))
+    assert weights.device.type == labels.device.type == "meta"
+
+
+def test_batches_refuse_at_the_call(tmp_path):
+    zoo, _ = make(tmp_path / "zoo")
+    with pytest.raises(TypeError, match=r"expected a torch.Generator to shuffle with, got NoneType"):
+        zoo.batches("train", 4)
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+        zoo.batches("train", 0, shuffle=False)
+    for ask in (zoo.weights, zoo.labels, zoo.count, lambda split: zoo.batches(split, 4, shuffle=False)):
+        with pytest.raises(ValueError, match=r"expected one of \['train', 'test'\], got 'val'"):
+            ask("val")
+
+
+def test_no_zoo(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a zoo, a folder with a manifest.json, got none"):
+        Zoo.open(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="expected a zoo manifest in JSON"):
+        Zoo.open(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"name": "an app"}')
+    with pytest.raises(ValueError, match="expected a manifest with format 'weightspace-zoo'"):
+        Zoo.open(tmp_path)
+
+
+def change_manifest(path, change):
+    file = path / "manifest.json"
+    body = json.loads(file.read_text())
+    change(body)
+    file.write_text(json.dumps(body))
+
+
+def test_unknown_version(tmp_path):
+    make(tmp_path / "zoo")
+    change_manifest(tmp_path / "zoo", lambda body: body.update(version=7))
+    with pytest.raises(ValueError, match="expected zoo format version 1, got 7; read it with"):
+        Zoo.open(tmp_path / "zoo")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body.pop("shards"),
+        lambda body: body.update(colour="red"),
+        lambda body: body["shards"][0].update(file="../../secret.safetensors"),
+        lambda body: body["shards"][0].update(file="/shards/x.safetensors"),
+        lambda body: body["shards"][0].update(state="half"),
+        lambda body: body["spec"].pop("axes"),
+    ],
+)
+def test_malformed_manifest(tmp_path, change):
+    make(tmp_path / "zoo")
+    change_manifest(tmp_path / "zoo", change)
+    with pytest.raises(ValueError, match="malformed"):
+        Zoo.open(tmp_path / "zoo")
+
+
+def test_altered_byte(tmp_path):
+    make(tmp_path / "zoo")
+    shard = tmp_path / "zoo" / "shards" / "train-00001.safetensors"
+    data = bytearray(shard.read_bytes())
+    data[-40] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=r"train-00001.safetensors is altered: expected sha256 \w+"):
+        Zoo.open(tmp_path / "zoo")
+    (problem,) = Zoo.open(tmp_path / "zoo", verify=False).verify()
+    assert "train-00001.safetensors is altered" in problem
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_truncated_and_missing_shards(tmp_path, verify):
+    make(tmp_path / "zoo")
+    shards = tmp_path / "zoo" / "shards"
+    whole = (shards / "train-00000.safetensors").read_bytes()
+    (shards / "train-00000.safetensors").write_bytes(whole[:-1])
+    match = f"train-00000.safetensors is truncated or altered: expected {len(whole)} bytes, got {len(whole) - 1}"
+    with pytest.raises(ValueError, match=match):
+        Zoo.open(tmp_path / "zoo", verify=verify)
+    (shards / "test-00001.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"test-00001.safetensors is missing"):
+        Zoo.open(tmp_path / "zoo", verify=verify)
+
+
+def test_another_shape_than_the_spec(tmp_path):
+    make(tmp_path / "zoo")
+    change_manifest(tmp_path / "zoo", lambda body: body.update(spec=json.loads(ws.siren(2, 4, 1).to_json())))
+    with pytest.raises(ValueError, match="holds other tensors"):
+        Zoo.open(tmp_path / "zoo")
+
+
+def test_incomplete(tmp_path):
+    plan = [("train", 2, 0), ("train", 3, 1), ("test", 2, 2)]
+    writer = ZooWriter.create(tmp_path / "zoo", SPEC, plan=plan)
+    writer.write(1, networks(3), sources=[2, 3, 4])
+    with pytest.raises(ValueError, match="1 of 3 shards are done; run the fit again to finish it"):
+        Zoo.open(tmp_path / "zoo")
+    zoo = Zoo.open(tmp_path / "zoo", allow_incomplete=True)
+    assert (zoo.splits, zoo.count("train")) == (("train",), 3)
+    assert len(zoo.verify()) == 2
+    assert zoo.summary()["shards_done"] == 1
+
+
+def forge(path, columns):
+    """Put other columns into the first shard, with an honest hash: what a foreign writer could do."""
+    import hashlib
+
+    from safetensors.torch import save
+
+    from weightspace.zoo._format import map_shard
+
+    file = path / "shards" / "train-00000.safetensors"
+    data = save({**{name: value.clone() for name, value in map_shard(file).items()}, **columns})
+    file.write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    change_manifest(path, lambda body: body["shards"][0].update(sha256=digest, bytes=len(data)))
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"flat": torch.full((5, SPEC.num_params), float("nan"))}, "5 networks are not finite, first in row 0"),
+        ({"label": torch.tensor([0, 1, 2, 3, 0])}, "expected labels of the 3 classes, got 3"),
+        ({"view": torch.tensor([0, 1, 2, 0, 0])}, "expected views below 2, got 2"),
+        (
+            {"source": torch.tensor([0, 1, 100, 101, 4])},
+            r"expected no source in two splits, got source 100 \(2 in all\)",
+        ),
+    ],
+)
+def test_verify_finds(tmp_path, columns, match):
+    make(tmp_path / "zoo")
+    forge(tmp_path / "zoo", columns)
+    (problem,) = Zoo.open(tmp_path / "zoo").verify()
+    with pytest.raises(ValueError, match=match):
+        raise ValueError(problem)
+
+
+def test_summary(tmp_path):
+    zoo, _ = make(tmp_path / "zoo")
+    found = zoo.summary()
+    json.dumps(found)
+    assert found["init_regime"] == "independent"
+    assert found["splits"]["test"]["psnr"] is None
+    train = found["splits"]["train"]
+    assert (train["count"], train["sources"], train["views"]) == (13, 7, 2)
+    assert train["labels"] == {0: 5, 1: 4, 2: 4}
+    assert (train["psnr"]["min"], train["psnr"]["max"]) == (0, 12)
+    assert train["psnr"]["mean"] == pytest.approx(75 / 12)
+    assert "train 13" in repr(zoo)
+
+
+def test_properties_are_copies(tmp_path):
+    zoo, _ = make(tmp_path / "zoo")
+    zoo.recipe["steps"] = 0
+    assert zoo.recipe["steps"] == 20

@@ -1,0 +1,182 @@
+"""``spec_of``: read the spec of a sequential network off an ``nn.Module``, or say which operator stands in the way.
+
+The module is traced with torch.fx and the live part of its graph walked once. Nothing is guessed: an operator without
+a rule in ``_trace_rules`` is refused by name, and what comes out is compared with the module itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.nn.parameter import UninitializedParameter
+
+from weightspace._evaluate import evaluate
+from weightspace._random import rand, randn
+from weightspace._spec import Axis, Init, NetSpec, Param
+from weightspace._trace_rules import Parameter, Refused, Value, apply, apply_module, refuse
+from weightspace._weights import Weights
+
+
+def _trace(module: nn.Module) -> tuple[nn.Module, fx.Graph]:
+    """A float64 copy of the module and its graph."""
+    try:
+        module = copy.deepcopy(module).to(device="cpu", dtype=torch.float64)
+        return module, fx.Tracer().trace(module)
+    except Exception as error:
+        raise Refused(f"torch.fx cannot trace {type(module).__name__}: {type(error).__name__}: {error}") from error
+
+
+def _walk(graph: fx.Graph, module: nn.Module) -> Value:
+    """Run the live part of the graph on :class:`Value` in place of tensors."""
+    live: set[fx.Node] = {node for node in graph.nodes if node.op == "output"}
+    for node in reversed(graph.nodes):
+        if node in live:
+            live.update(node.all_input_nodes)
+    parameters, values = dict(module.named_parameters()), {}
+    for node in graph.nodes:
+        if node not in live:
+            continue
+        args, kwargs = map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+        if node.op == "placeholder":
+            if Value() in values.values():
+                refuse(f"a second input {node.target!r}")
+            values[node] = Value()
+        elif node.op == "get_attr":
+            if node.target not in parameters:
+                refuse(f"tensor constant or buffer {node.target!r}; hold constants as Python numbers")
+            values[node] = Parameter(str(node.target))
+        elif node.op == "call_module":
+            values[node] = apply_module(module.get_submodule(str(node.target)), str(node.target), args, kwargs)
+        elif node.op == "output":
+            return _output(args[0])
+        else:
+            values[node] = apply(node.target, _label(node), args, kwargs)
+    refuse("no output")
+
+
+def _label(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return f"torch.Tensor.{node.target}"
+    module = getattr(node.target, "__module__", None) or "torch"
+    return f"{module.removeprefix('_')}.{getattr(node.target, '__name__', node.target)}"
+
+
+def _output(value: Any) -> Value:
+    """The checks on what the network returns."""
+    if not isinstance(value, Value):
+        refuse(f"an output of type {type(value).__name__}; expected one tensor")
+    if not value.layers:
+        refuse("a network without a linear layer")
+    if not value.linear:
+        refuse(f"{value.layers[-1].activation} after the last linear layer; a spec has no activation on the output")
+    if not value.factor == value.power == 1.0:
+        refuse(f"output {value.factor:g} * z ** {value.power:g}; only a constant added to the output is recorded")
+    return value
+
+
+def _check_tensors(module: nn.Module) -> None:
+    """Refuse what a spec cannot hold: buffers, shared, lazy or integer parameters."""
+    if buffers := [name for name, _ in module.named_buffers()]:
+        refuse(f"buffers {buffers}; a spec holds parameters only")
+    owners: dict[int, str] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if isinstance(parameter, UninitializedParameter) or not parameter.is_floating_point():
+            refuse(f"parameter {name!r} of type {type(parameter).__name__}; expected initialised real numbers")
+        if id(parameter) in owners:
+            refuse(f"one parameter shared by {owners[id(parameter)]!r} and {name!r}")
+        owners[id(parameter)] = name
+
+
+def _build(value: Value, module: nn.Module, init: Init) -> NetSpec:
+    """The spec of a chain, its parameters in the order of the state_dict."""
+    state = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    used = [name for layer in value.layers for name in (layer.weight, layer.bias) if name is not None]
+    if twice := sorted({name for name in used if used.count(name) > 1}):
+        refuse(f"parameters {twice} used more than once")
+    if unused := [name for name in state if name not in used]:
+        refuse(f"parameters {unused} that the output does not depend on through linear layers; remove them")
+    if unknown := [name for name in used if name not in state]:
+        refuse(f"parameters {unknown} that are not in the state_dict {sorted(state)}")
+    axes, params = [Axis("in", state[value.layers[0].weight][-1])], []
+    for i, layer in enumerate(value.layers, start=1):
+        shape, last = state[layer.weight], i == len(value.layers)
+        axes.append(Axis("out" if last else f"h{i}", shape[0], layer.activation, layer.omega))
+        bias = shape[:1] if layer.bias is None else state[layer.bias]
+        if shape[1:] != (axes[-2].size,) or bias != shape[:1]:
+            refuse(f"{layer.weight!r} of shape {list(shape)} after {axes[-2].size} features, with a bias {list(bias)}")
+        params.append(Param(layer.weight, (axes[-1].name, axes[-2].name)))
+        if layer.bias is not None:
+            params.append(Param(layer.bias, (axes[-1].name,), "bias"))
+    order = list(state)
+    params.sort(key=lambda param: order.index(param.name))
+    return NetSpec(tuple(axes), tuple(params), output_shift=value.shift, init=init)
+
+
+@torch.no_grad()
+def _verify(module: nn.Module, spec: NetSpec) -> None:
+    """Compare ``evaluate`` with the module's own forward pass, its parameters moved a little off their values."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        noise = randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.copy_(parameter.nan_to_num(0.0, 0.0, 0.0) + 0.01 * noise)
+    x = 2 * rand((16, spec.in_features), generator=generator, dtype=torch.float64) - 1
+    with torch.random.fork_rng(devices=[]):
+        try:
+            expected = module(x)
+        except Exception as error:
+            raise Refused(f"the module fails on points {list(x.shape)}: {error}") from error
+    found = evaluate(Weights.from_state_dicts([module.state_dict()], spec), x)[0]
+    if not isinstance(expected, Tensor) or expected.shape != found.shape:
+        refuse(f"the module's output has another shape than {list(found.shape)}")
+    difference = float((found - expected).abs().max())
+    if not difference <= 1e-6 * max(1.0, float(expected.abs().max())):
+        refuse(f"the traced network differs from the module by {difference:.3e}; does it have hooks?")
+
+
+def spec_of(module: nn.Module, *, init: Init = "torch") -> NetSpec:
+    r"""Read the spec of a sequential network off a module: which linear maps, activations and constants it is made of.
+
+    The module is traced with torch.fx, and only what can be proved to be
+
+    .. math:: x \mapsto W_L a_{L-1}(... a_1(W_1 x + b_1) ...) + b_L + shift
+
+    with activations of the table is accepted; then the result is compared with the module in float64. Works on a
+    copy: the module, its mode and the global random state stay as they are.
+
+    Args:
+        module: ``nn.Linear`` (or ``F.linear`` on its own parameters), activations as modules or functions, a Python
+            number times the argument of a sine or cosine, one added to the output; nested as you like.
+        init: the initialisation to record, which a module does not tell; see :func:`weightspace.siren`.
+
+    Returns:
+        A spec whose parameter names are the keys of ``module.state_dict()``, in that order.
+
+    Raises:
+        TypeError: if ``module`` is not an ``nn.Module``.
+        ValueError: for anything else than a sequential network, naming the operator in the way.
+
+    Example:
+        >>> import weightspace as ws
+        >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        >>> spec = ws.spec_of(module)
+        >>> [p.name for p in spec.params], spec.axis("h1").activation
+        (['0.weight', '0.bias', '2.weight', '2.bias'], 'tanh')
+        >>> len(ws.Weights.from_state_dicts([module.state_dict()], spec))
+        1
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
+    try:
+        _check_tensors(module)
+        module, graph = _trace(module)
+        spec = _build(_walk(graph, module), module, init)
+        _verify(module, spec)
+    except Refused as refusal:
+        raise ValueError(
+            f"cannot prove symmetric: {refusal}; expected a sequential MLP or SIREN"
+        ) from refusal.__cause__
+    return spec

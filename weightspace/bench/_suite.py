@@ -1,0 +1,67 @@
+"""Suites: a grid of models, augmentations and seeds, and the budget every cell gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from weightspace.models import MODELS
+from weightspace.train import TrainConfig
+from weightspace.transforms import AUGMENTATIONS
+
+TAXONOMY: tuple[str, ...] = ("none", *AUGMENTATIONS)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the grid: its registered name, options, and what its training changes in the suite's budget."""
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {self.model!r}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A grid to measure.
+
+    Args:
+        name: of the suite.
+        entries: models.
+        augmentations: names of the registry, or "none"; ``"a+b"`` composes.
+        train: the budget of each cell.
+        seeds: run for every cell.
+        leaders: how many rows (by validation accuracy) run the further seeds too.
+        leader_seeds: those further seeds.
+    """
+
+    name: str
+    entries: Mapping[str, Entry]
+    augmentations: tuple[str, ...]
+    train: TrainConfig
+    seeds: tuple[int, ...] = (0,)
+    leaders: int = 0
+    leader_seeds: tuple[int, ...] = ()
+
+
+SUITES: dict[str, Suite] = {
+    "demo": Suite(
+        "demo",
+        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2})},
+        ("none", "noise", "rotate", "translate", "sign", "mixup-permutation"),
+        TrainConfig(epochs=14, batch_size=64),
+    ),
+    "fashion-mnist": Suite(
+        "fashion-mnist",
+        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}), "mlp": Entry("mlp")},
+        TAXONOMY,
+        TrainConfig(epochs=60, batch_size=64),
+        leaders=5,
+        leader_seeds=(1, 2),
+    ),
+}

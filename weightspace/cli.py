@@ -1,0 +1,332 @@
+"""The command line: parse, build a configuration, make one call."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import weightspace as ws
+from weightspace._options import options
+from weightspace.bench import SUITES, Cell, run_suite
+from weightspace.fit import FitConfig
+from weightspace.report import write_report
+from weightspace.train import TrainConfig
+from weightspace.transforms import augmentation
+from weightspace.zoo import export_state_dicts, import_state_dicts
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=ws.__doc__)
+console = Console()
+DEMO_RECIPE = FitConfig(steps=200, lr=2e-3)
+
+Workers = Annotated[int | None, typer.Option(help="cores to use; all where not given")]
+Device = Annotated[str, typer.Option(help="'cpu' or 'cuda'")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(ws.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option(help="show the traceback of an error")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _fit_progress(what: str) -> Any:
+    """A bar with rate, PSNR and time left; yields the callback of ``fit_zoo``."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} networks/s  PSNR {task.fields[psnr]} dB"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(speed_estimate_period=120),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None, rate="-", psnr="-")
+        state = {"count": 0, "sum": 0.0, "first": True}
+
+        def step(done: int, total: int, psnr: Any) -> None:
+            state["count"] += len(psnr)
+            state["sum"] += float(psnr.sum())
+            if state["first"]:  # what an earlier run finished is not this run's rate
+                bar.reset(task, total=total, completed=done - len(psnr), rate="-", psnr="-")
+                state["first"] = False
+            elapsed = bar.tasks[task].elapsed or 0.0
+            rate = f"{state['count'] / elapsed:.1f}" if elapsed > 0 else "-"
+            bar.update(task, completed=done, rate=rate, psnr=f"{state['sum'] / state['count']:.2f}")
+
+        yield step
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"expected widths such as 32,32, got {text!r}") from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder of the zoo, the results and the page")] = Path("demo-run"),
+    workers: Workers = None,
+    device: Device = "cpu",
+) -> None:
+    """Fit the 4,000 embedded images, train with and without augmentation, and write a page that compares them."""
+    data, spec = ws.signals.embedded(), ws.siren(2, 32, 32, 1)
+    console.print(f"1/3  fitting {len(data)} networks to Fashion-MNIST images, {DEMO_RECIPE.steps} steps each")
+    with _fit_progress("fit") as step:
+        zoo = ws.fit_zoo(
+            out / "zoo", data, spec, config=DEMO_RECIPE, device=device, workers=workers, on_progress=step
+        )
+    console.print(f"2/3  training {', '.join(SUITES['demo'].entries)} with and without augmentation")
+    result = _bench("demo", zoo.path, out / "bench", workers, device)
+    console.print("3/3  writing the page")
+    page = write_report([result], out / "report.html", zoo=zoo.path)
+    console.print(f"open {page}", soft_wrap=True)
+
+
+@app.command()
+@options(FitConfig)
+def fit(
+    *,
+    config: FitConfig,
+    data: Annotated[str, typer.Argument(help="'embedded', 'fashion-mnist', 'digits', or a file or folder of images")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo; run again, it goes on where it stopped")],
+    widths: Annotated[str, typer.Option(help="hidden widths")] = "32,32",
+    activation: Annotated[str, typer.Option(help="'sine', 'relu', 'tanh', 'gaussian', ...")] = "sine",
+    omega: Annotated[float, typer.Option(help="frequency of the sines")] = 30.0,
+    train: Annotated[int | None, typer.Option(help="first images of the training split; all where not given")] = None,
+    val: Annotated[int | None, typer.Option(help="images after those, as validation split")] = None,
+    test: Annotated[int | None, typer.Option(help="first images of the test split")] = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+) -> None:
+    """Fit one network (or several views) to every image of a data set."""
+    images = ws.signals.load(data)
+    channels = images.images.shape[3] if images.images.ndim == 4 else 1
+    hidden = _widths(widths)
+    if activation == "sine":
+        spec = ws.siren(2, *hidden, channels, omega=omega, **({"init": config.init} if config.init else {}))
+    else:
+        spec = ws.mlp(2, *hidden, channels, activation=activation)
+    counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count is not None}
+    with _fit_progress("fit") as step:
+        zoo = ws.fit_zoo(
+            out,
+            images,
+            spec,
+            config=config,
+            counts=counts or None,
+            device=device,
+            workers=workers,
+            on_progress=step,
+        )
+    _print_zoo(zoo)
+
+
+@app.command()
+@options(TrainConfig)
+def train(
+    *,
+    config: TrainConfig,
+    zoo: Annotated[Path, typer.Argument(help="a zoo with labels")],
+    model: Annotated[str, typer.Option(help="'dwsnet' or 'mlp'")] = "dwsnet",
+    augment: Annotated[str | None, typer.Option(help="names joined by +, such as sign+noise")] = None,
+    hidden: Annotated[int | None, typer.Option(help="width of the model")] = None,
+    layers: Annotated[int | None, typer.Option(help="depth of the model")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of checkpoints and logs; a run there goes on")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Train a model on the networks of a zoo."""
+    import torch
+
+    opened = ws.Zoo.open(zoo)
+    torch.manual_seed(config.seed)
+    sizes = {name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None}
+    net = ws.models.build(model, opened.spec, len(opened.classes) or 1 + int(opened.labels("train").max()), **sizes)
+    with _training_progress(config.epochs) as step:
+        result = ws.train(
+            net,
+            opened,
+            transform=augmentation(augment) if augment else None,
+            config=config,
+            device=device,
+            run_dir=out,
+            on_epoch=step,
+        )
+    test = "" if result.test is None else f", test {100 * result.test:.2f} %"
+    console.print(f"best epoch {result.best_epoch}: validation {100 * result.val:.2f} %{test}")
+
+
+@contextmanager
+def _training_progress(epochs: int) -> Any:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[line]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("epochs", total=epochs, line="")
+
+        def step(line: dict[str, float]) -> None:
+            text = f"loss {line['loss']:.3f}  train {100 * line['train']:.1f} %  val {100 * line['val']:.1f} %"
+            bar.update(task, completed=line["epoch"], line=text)
+
+        yield step
+
+
+def _bench(name: str, zoo: Path, out: Path, workers: int | None, device: str, epochs: int | None = None) -> Path:
+    if name not in SUITES:
+        raise ValueError(f"unknown suite: expected one of {sorted(SUITES)}, got {name!r}")
+    suite = SUITES[name]
+    if epochs is not None:
+        suite = replace(suite, train=replace(suite.train, epochs=epochs))
+
+    def told(cell: Cell, result: dict[str, Any], done: int, total: int) -> None:
+        test = f"test {100 * result['test']:5.2f} %" if result["test"] is not None else ""
+        label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
+        console.print(f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s")
+
+    return run_suite(suite, zoo, out, workers=workers, device=device, on_cell=told)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Argument(help=f"one of {', '.join(SUITES)}")],
+    zoo: Annotated[Path, typer.Option(help="the zoo to train on")],
+    out: Annotated[Path, typer.Option(help="folder of the results; run again, it goes on where it stopped")],
+    epochs: Annotated[int | None, typer.Option(help="another budget than the suite's")] = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+) -> None:
+    """Run a grid of models, augmentations and seeds, and write result.json."""
+    console.print(f"wrote {_bench(suite, zoo, out, workers, device, epochs)}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    results: Annotated[list[Path], typer.Argument(help="result.json files")],
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+    zoo: Annotated[Path | None, typer.Option(help="zoo to draw networks of")] = None,
+) -> None:
+    """Turn result.json files into one self-contained HTML page."""
+    console.print(f"open {write_report(results, out, zoo=zoo)}", soft_wrap=True)
+
+
+@app.command()
+def inspect(
+    zoo: Annotated[Path, typer.Argument(help="a zoo, finished or not")],
+    picture: Annotated[Path | None, typer.Option(help="PNG of the first networks, to write")] = None,
+) -> None:
+    """Say what is in a zoo: spec, counts, recipe, PSNR, and a picture."""
+    opened = ws.Zoo.open(zoo, verify=False, allow_incomplete=True)
+    _print_zoo(opened)
+    if picture is not None:
+        from weightspace.report import write_picture
+
+        console.print(f"wrote {write_picture(opened, picture)}", soft_wrap=True)
+
+
+def _print_zoo(zoo: ws.Zoo) -> None:
+    about = zoo.summary()
+    console.print(f"{about['spec']}", soft_wrap=True, highlight=False)
+    console.print(f"data {about['provenance'].get('data', 'unknown')}, {about['init_regime']} inits, {about['views']} view(s)")
+    console.print(f"{about['shards_done']} of {about['shards']} shards, {about['bytes'] / 1e6:.1f} MB")
+    console.print("recipe " + ", ".join(f"{name} {value}" for name, value in about["recipe"].items()), soft_wrap=True)
+    table = Table("split", "networks", "sources", "PSNR mean", "5 %", "median", "95 %", "PSNR histogram")
+    for split in zoo.splits:
+        row, psnr = about["splits"][split], zoo.psnr(split)
+        quality = row["psnr"] or {}
+        marks = [f"{quality[name]:.2f}" if quality else "-" for name in ("mean", "q05", "median", "q95")]
+        table.add_row(split, str(row["count"]), str(row["sources"]), *marks, _histogram(psnr[~psnr.isnan()]))
+    console.print(table)
+
+
+def _histogram(values: Any, bins: int = 16) -> str:
+    """A histogram in one line of text, from the smallest value to the largest."""
+    if not len(values):
+        return "-"
+    counts = values.histc(bins=bins)
+    blocks = " ▁▂▃▄▅▆▇█"
+    return "".join(blocks[int(round(8 * float(c / counts.max())))] for c in counts)
+
+
+@app.command()
+def verify(zoo: Annotated[Path, typer.Argument(help="a zoo")]) -> None:
+    """Check every shard's hash, every number, and that no source lies in two splits."""
+    problems = ws.Zoo.open(zoo, verify=False).verify()
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise ValueError(f"{zoo}: {len(problems)} problem(s)")
+    console.print(f"{zoo}: good", soft_wrap=True)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="a folder of .pth state dicts with a splits.json")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
+    splits: Annotated[str, typer.Option(help="the split file, relative to the folder")] = "splits.json",
+    omega: Annotated[float, typer.Option(help="of the SIRENs in the folder")] = 30.0,
+    widths: Annotated[str | None, typer.Option(help="all widths, such as 2,32,32,1; read off the files if not given")] = None,
+    output_shift: Annotated[float, typer.Option(help="constant that the networks' class adds to the output")] = 0.5,
+) -> None:
+    """Read the field's own format, one .pth state dict a network, into a zoo."""
+    spec = None if widths is None else ws.siren(*_widths(widths), omega=omega, output_shift=output_shift)
+    _print_zoo(import_state_dicts(folder, out, splits=splits, spec=spec))
+
+
+@app.command()
+def export(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    folder: Annotated[Path, typer.Argument(help="new folder of .pth state dicts and a splits.json")],
+) -> None:
+    """Write a zoo in the field's own format."""
+    export_state_dicts(ws.Zoo.open(zoo), folder)
+    console.print(f"wrote {folder}", soft_wrap=True)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command. Errors are one line: exit code 2 for usage, 1 for failure; ``--debug`` shows the traceback."""
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    try:
+        code = app(args=arguments, prog_name="weightspace", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.UsageError as error:
+        _fail(error.format_message() + "; see --help", 2)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+        if debug:
+            raise
+        _fail(str(error) or type(error).__name__, 1)
+
+
+def _fail(message: str, code: int) -> None:
+    line = " ".join(message.split())
+    typer.echo(f"weightspace: {line}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Reports: ``result.json`` files to tables, plots and one self-contained HTML page."""
+
+from weightspace.report._page import write_report
+from weightspace.report._tables import load_result, markdown_table
+
+__all__ = ["load_result", "markdown_table", "write_report"]

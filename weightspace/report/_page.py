@@ -1,0 +1,140 @@
+"""The page: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+import weightspace
+from weightspace.report._facts import facts, plain
+from weightspace.report._pictures import Gallery, gallery
+from weightspace.report._plots import difference_bars, validation_curves
+from weightspace.report._tables import (
+    ModelTable,
+    Verdict,
+    accuracy,
+    leaders,
+    load_result,
+    model_tables,
+    points,
+    seconds,
+)
+from weightspace.zoo import Zoo
+from weightspace.zoo._files import write_atomic
+
+ALIGNMENTS = {
+    "none": "midpoint, not aligned",
+    "permutation": "midpoint, permutations aligned",
+    "signed": "midpoint, permutations and signs aligned",
+    "full": "midpoint, whole group aligned",
+}
+
+
+def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | Path | None = None) -> Path:
+    """Turn result files into one self-contained HTML page: no script, no network, light and dark.
+
+    Args:
+        results: ``result.json`` files, or the folders that hold them; a section each.
+        out: the page, or a folder to put ``report.html`` into.
+        zoo: a zoo whose networks are drawn before and after each augmentation and between MixUp pairs.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ValueError: for no results, one of another schema, or a folder that is no zoo.
+        OSError: if the page cannot be written; an older one stays.
+
+    Example:
+        See ``examples/report.py``.
+    """
+    if isinstance(results, str | Path):
+        raise TypeError(f"results: expected a sequence of paths, got one path {str(results)!r}; put it in a list")
+    if not results:
+        raise ValueError("results: expected at least one result.json, got none")
+    loaded = [load_result(path) for path in results]
+    pictures = None if zoo is None else gallery(Zoo.open(zoo))
+    out = Path(out)
+    out = out / "report.html" if out.is_dir() else out
+    write_atomic(out, page(loaded, pictures, no_pictures=zoo is not None and pictures is None).encode("utf-8"))
+    return out
+
+
+def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_pictures: bool = False) -> str:
+    """The page of loaded results as text."""
+    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {
+        "accuracy": accuracy,
+        "points": points,
+        "seconds": seconds,
+        "plain": plain,
+        "names": _names,
+        "small": _small,
+    }
+    template = env.from_string(files("weightspace.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.render(
+        sections=[_section(result, index) for index, result in enumerate(results)],
+        pictures=pictures,
+        no_pictures=no_pictures,
+        alignments=ALIGNMENTS,
+        version=weightspace.__version__,
+    )
+
+
+def _section(result: Mapping[str, Any], index: int) -> dict[str, Any]:
+    tables = model_tables(result)
+    return {
+        "title": str(result.get("suite") or f"result {index + 1}"),
+        "facts": facts(result, tables),
+        "models": [_model(table, f"s{index}m{number}") for number, table in enumerate(tables)],
+    }
+
+
+def _model(table: ModelTable, ident: str) -> dict[str, Any]:
+    bars, curves = difference_bars(table, f"{ident}b"), validation_curves(table, f"{ident}c")
+    return {
+        "table": table,
+        "verdict": table.verdict,
+        "headline": headline(table.verdict),
+        "sentence": sentence(table),
+        "colours": {row.augmentation: f"c{number}" for number, row in enumerate(leaders(table), 1)},
+        "bars": None if bars is None else Markup(bars),
+        "curves": None if curves is None else Markup(curves),
+        "under_trained": any(row.under_trained for row in table.rows),
+    }
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in a few characters."""
+    return "not measured" if verdict.gain is None else f"{points(verdict.gain)} points"
+
+
+def sentence(table: ModelTable) -> str:
+    """The verdict in words that claim no more than the spread allows."""
+    verdict = table.verdict
+    if verdict.best is None or verdict.gain is None:
+        return "No row without augmentation and an augmented row were both tested: there is nothing to compare."
+    source = {"seeds": "the spread of a difference over seeds", "test split": "the sampling error of the test split"}
+    amount = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.1f} points"
+    scale = f"{source[verdict.source]}, {amount}" if verdict.source else "a spread that is not known"
+    once = "" if verdict.source == "seeds" else " One seed each: more seeds would tell more."
+    if verdict.kind == "helped":
+        return f"Augmentation helped: the gain is above {scale}.{once}"
+    if verdict.kind == "unclear":
+        return f"No clear gain: the difference is within {scale}.{once}"
+    if all((row.difference or 0.0) <= 0 for row in table.rows):
+        return f"No augmentation helped: none tests better than no augmentation. For scale: {scale}.{once}"
+    return f"No gain: the augmentation that validates best tests no better than none. For scale: {scale}.{once}"
+
+
+def _names(seeds: Sequence[int]) -> str:
+    return f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}"
+
+
+def _small(value: float) -> str:
+    return f"{value:.3g}"

@@ -1,0 +1,233 @@
+"""Pictures of INRs: before and after each augmentation, and between two networks."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from weightspace._evaluate import evaluate
+from weightspace._weights import Weights
+from weightspace.align import distance, match
+from weightspace.align._matching import Group
+from weightspace.signals import grid
+from weightspace.transforms import AUGMENTATIONS
+from weightspace.zoo import Zoo
+
+SHOWN, MEASURED, POOL = 6, 256, 1024
+SIDE = 28
+KEEPS = {
+    "function": "keeps the function",
+    "coordinates": "moves the coordinates",
+    "nothing": "another function",
+}
+_GROUPS: tuple[Group, ...] = ("permutation", "signed", "full")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One rendered network: a PNG as data URI, and what it shows."""
+
+    uri: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One row of pictures: the networks after one augmentation. ``moved``: largest change of a pixel, in grey levels."""
+
+    name: str
+    settings: str
+    keeps: str
+    pictures: tuple[Picture, ...]
+    moved: float | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks and what lies in the middle, by alignment; ``distances`` are mean squared, by alignment."""
+
+    caption: str
+    ends: tuple[Picture, Picture]
+    middles: dict[str, Picture]
+    distances: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All pictures of a zoo.
+
+    Args:
+        zoo: what the zoo calls itself.
+        split: where the networks come from.
+        size: height and width of a picture, pixels.
+        labels: captions of the columns of the grid.
+        strips: the grid; the first is without augmentation.
+        left_out: augmentations that do not fit these networks.
+        pairs: MixUp pairs.
+        measured: number of random pairs behind ``distances``.
+        distances: mean squared weight distance of those, by alignment.
+    """
+
+    zoo: str
+    split: str
+    size: tuple[int, int]
+    labels: tuple[str, ...]
+    strips: tuple[Strip, ...]
+    left_out: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    measured: int
+    distances: dict[str, float]
+
+
+def gallery(zoo: Zoo, *, seed: int = 0) -> Gallery | None:
+    """Draw a zoo's networks, augmented and mixed; ``None`` where they are no functions of 2 coordinates.
+
+    Args:
+        zoo: with a "train" split, or else any.
+        seed: picks the networks and draws the augmentations.
+    """
+    if zoo.spec.in_features != 2:
+        return None
+    split = "train" if "train" in zoo.splits else zoo.splits[0]
+    generator = torch.Generator().manual_seed(seed)
+    weights, labels = next(zoo.batches(split, min(POOL, zoo.count(split)), generator=generator))
+    names = [_class_name(zoo.classes, label) for label in labels.tolist()]
+    size = resolution(zoo.provenance)
+    shown = distinct(labels, SHOWN)
+    strips, left_out = _strips(weights[shown], [names[i] for i in shown.tolist()], size, seed)
+    groups = _groups(weights)
+    pairs = _pairs(weights, labels, names, groups, size)
+    measured = min(MEASURED, len(weights) // 2)
+    a, b = weights[: 2 * measured : 2], weights[1 : 2 * measured : 2]
+    means = {name: own.mean().item() for name, (_, own) in _aligned(a, b, groups).items()} if measured else {}
+    columns = tuple(names[i] for i in shown.tolist())
+    return Gallery(zoo.path.name, split, size, columns, strips, left_out, pairs, measured, means)
+
+
+def resolution(provenance: Mapping[str, object]) -> tuple[int, int]:
+    """Height and width in pixels as the zoo tells them, or 28 x 28."""
+    found = [provenance.get("height"), provenance.get("width")]
+    height, width = (
+        value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024 else SIDE
+        for value in found
+    )
+    return height, width
+
+
+@torch.no_grad()
+def render(weights: Weights, size: tuple[int, int]) -> np.ndarray:
+    """The networks on their pixel grid, uint8 ``[batch, height, width]`` or ``[batch, height, width, 3]``.
+
+    One output is grey, three are RGB; of others the first is drawn. Values outside [0, 1] are clipped.
+    """
+    values = evaluate(weights, grid(*size)).clamp(0, 1)
+    values = values if values.shape[2] == 3 else values[:, :, 0]
+    pixels = (255 * values.nan_to_num(0.0)).round().to(torch.uint8).cpu().numpy()
+    return pixels.reshape(len(weights), *size, *pixels.shape[2:])
+
+
+def distinct(labels: Tensor, count: int) -> Tensor:
+    """Indices of ``count`` networks: of different labels as far as they go, the labels ascending."""
+    seen, first, rest = set[int](), list[int](), list[int]()
+    for index, label in enumerate(labels.tolist()):
+        (rest if label in seen else first).append(index)
+        seen.add(label)
+    chosen = (first + rest)[:count]
+    return torch.tensor(sorted(chosen, key=lambda index: (int(labels[index]), index)), dtype=torch.int64)
+
+
+def pair_indices(labels: Tensor, different: int = 4, same: int = 2) -> list[tuple[int, int]]:
+    """Pairs of neighbours in the batch: some of different labels, then some of one label."""
+    pairs = [(i, i + 1) for i in range(0, len(labels) - 1, 2)]
+    unlike = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
+    like = [pair for pair in pairs if labels[pair[0]] == labels[pair[1]]]
+    chosen = unlike[:different] + like[: max(same, same + different - len(unlike))]
+    return chosen[: different + same]
+
+
+def _strips(
+    weights: Weights, names: Sequence[str], size: tuple[int, int], seed: int
+) -> tuple[tuple[Strip, ...], tuple[str, ...]]:
+    before = render(weights, size)
+    strips, left_out = [Strip("no augmentation", "", "", _pictures(before, names, "as fitted"))], []
+    for name, make in AUGMENTATIONS.items():
+        transform = make()
+        try:
+            transform.check(weights.spec)
+        except ValueError:
+            left_out.append(name)
+            continue
+        after = render(transform(weights, generator=torch.Generator().manual_seed(seed)), size)
+        moved = float(np.abs(after.astype(int) - before.astype(int)).max())
+        keeps = KEEPS[transform.keeps]
+        strips.append(Strip(name, repr(transform), keeps, _pictures(after, names, f"after {name}"), moved))
+    return tuple(strips), tuple(left_out)
+
+
+def _groups(weights: Weights) -> tuple[Group, ...]:
+    """The groups that matching can align these networks in."""
+    out = []
+    for group in _GROUPS:
+        try:
+            match(weights[:1], weights[:1], group=group)
+        except (ValueError, NotImplementedError):
+            continue
+        out.append(group)
+    return tuple(out)
+
+
+def _aligned(a: Weights, b: Weights, groups: Sequence[Group]) -> dict[str, tuple[Weights, Tensor]]:
+    """``b`` moved towards ``a``, and its mean squared distance to ``a`` then, ``[batch]``, by group."""
+    moved: dict[str, Weights] = {"none": b} | {group: match(a, b, group=group).act(b) for group in groups}
+    return {name: (own, distance(a, own) / a.spec.num_params) for name, own in moved.items()}
+
+
+def _pairs(
+    weights: Weights, labels: Tensor, names: Sequence[str], groups: Sequence[Group], size: tuple[int, int]
+) -> tuple[Pair, ...]:
+    chosen = pair_indices(labels)
+    if not chosen:
+        return ()
+    first, second = (torch.tensor(side) for side in zip(*chosen, strict=True))
+    a, b = weights[first], weights[second]
+    ends = render(a, size), render(b, size)
+    aligned = _aligned(a, b, groups)
+    middles = {name: render(a.replace((a.flat + own.flat) / 2), size) for name, (own, _) in aligned.items()}
+    out = []
+    for row, (i, j) in enumerate(chosen):
+        left, right = names[i] or "a", names[j] or "b"
+        caption = f"{left} and {right}"
+        out.append(
+            Pair(
+                caption,
+                (Picture(_png(ends[0][row]), left), Picture(_png(ends[1][row]), right)),
+                {n: Picture(_png(m[row]), f"midpoint of {caption}, alignment: {n}") for n, m in middles.items()},
+                {n: own[row].item() for n, (_, own) in aligned.items()},
+            )
+        )
+    return tuple(out)
+
+
+def _class_name(classes: Sequence[str], label: int) -> str:
+    if label < 0:
+        return ""
+    return classes[label] if label < len(classes) else f"class {label}"
+
+
+def _pictures(images: np.ndarray, names: Sequence[str], state: str) -> tuple[Picture, ...]:
+    return tuple(
+        Picture(_png(image), f"{name or 'network'} {state}") for image, name in zip(images, names, strict=True)
+    )
+
+
+def _png(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

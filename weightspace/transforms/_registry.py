@@ -1,0 +1,53 @@
+"""The taxonomy by name, each with the strength that the command line and the benchmarks use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from weightspace.transforms._base import Transform
+from weightspace.transforms.compose import Compose
+from weightspace.transforms.coordinates import Flip, Rotate, Scale, Shear, Translate
+from weightspace.transforms.mix import MixUp, SelfMixUp
+from weightspace.transforms.noise import GaussianNoise, LabelSmoothing, QuantilePrune, WeightDropout
+from weightspace.transforms.symmetry import Permute, PhaseShift, PositiveScale, SignFlip
+
+AUGMENTATIONS: dict[str, Callable[[], Transform]] = {
+    "rotate": lambda: Rotate(15.0),
+    "translate": lambda: Translate(0.15),
+    "scale": lambda: Scale(0.85, 1.15),
+    "shear": lambda: Shear(0.15),
+    "flip": lambda: Flip(0.5, axes=(1,)),  # left-right: the second coordinate runs along an image's rows
+    "noise": lambda: GaussianNoise(0.1),
+    "dropout": lambda: WeightDropout(0.05),
+    "quantile": lambda: QuantilePrune(0.1),
+    "label-smoothing": lambda: LabelSmoothing(0.1),
+    "permute": Permute,
+    "sign": SignFlip,
+    "phase": PhaseShift,
+    "positive-scale": PositiveScale,
+    "mixup": MixUp,
+    "mixup-weights-only": lambda: MixUp(labels="hard"),
+    "mixup-random": lambda: MixUp("random"),
+    "mixup-permutation": lambda: MixUp("permutation"),
+    "mixup-per-layer": lambda: MixUp("permutation", per_layer=True),
+    "mixup-self": lambda: SelfMixUp(GaussianNoise(0.2)),
+}
+
+
+def augmentation(name: str) -> Transform:
+    """A transform by its name; names joined by ``+`` compose, in that order.
+
+    Raises:
+        ValueError: for an unknown name.
+
+    Example:
+        >>> augmentation("sign+noise").keeps
+        'nothing'
+    """
+    parts = name.split("+")
+    if unknown := [part for part in parts if part not in AUGMENTATIONS]:
+        raise ValueError(
+            f"unknown augmentation {unknown[0]!r}: expected one or several (joined by +) of {list(AUGMENTATIONS)}"
+        )
+    made = [AUGMENTATIONS[part]() for part in parts]
+    return made[0] if len(made) == 1 else Compose(made)

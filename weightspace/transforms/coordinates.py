@@ -1,0 +1,338 @@
+"""Transforms of the input coordinates, exact in the parameters that read them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weightspace._random import rand, randn
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights, summary
+from weightspace.transforms._base import Transform
+from weightspace.transforms._check import Need, check_input, need_inputs
+
+
+@dataclass(frozen=True, eq=False)
+class AffineDraw:
+    r"""One affine map of the input coordinates a network, :math:`\phi(x) = A x + t`.
+
+    Args:
+        matrix: ``A``, ``[batch, coord, coord]``.
+        offset: ``t``, ``[batch, coord]``, or ``None`` for zero.
+    """
+
+    matrix: Tensor
+    offset: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def __getitem__(self, index: slice | Tensor) -> AffineDraw:
+        return AffineDraw(self.matrix[index], None if self.offset is None else self.offset[index])
+
+    def phi(self, x: Tensor) -> Tensor:
+        """Where points go: ``[point, coord]`` or ``[batch, point, coord]`` to ``[batch, point, coord]``."""
+        moved = x.to(self.matrix) @ self.matrix.mT
+        return moved if self.offset is None else moved + self.offset[:, None]
+
+
+def _biased(spec: NetSpec) -> bool:
+    biased = {p.produces for p in spec.params if p.kind == "bias"}
+    return all(p.produces in biased for p in spec.params if p.consumes == spec.input)
+
+
+LINEAR = Need(
+    lambda spec: all(len(p.axes) == 2 for p in spec.params if p.consumes == spec.input),
+    "linear maps of the input coordinates",
+    summary,
+    "a convolution reads channels, not coordinates",
+)
+BIASED = Need(_biased, "a bias behind every map of the input", summary, "make the network with bias=True")
+
+
+class Coordinates(Transform):
+    r"""A transform of the input coordinates: :math:`f(Tw)(x) = f(w)(\phi(x))` with :math:`\phi(x) = A x + t`.
+
+    Exact, because only what reads the input changes: :math:`W' = W A` and :math:`b' = b + W t`. A subclass draws
+    the maps.
+    """
+
+    keeps = "coordinates"
+    needs = (LINEAR,)
+
+    @abstractmethod
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        """One map a network, in the weights' dtype and on their device."""
+
+    def sample(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        check_input(weights, generator)
+        self.check(weights.spec)
+        return self.affine(weights, generator=generator)
+
+    def apply(self, weights: Weights, draw: AffineDraw) -> Weights:
+        spec = weights.spec
+        moved = weights.clone()
+        for param in spec.params:
+            if param.consumes != spec.input:
+                continue
+            value = weights.view(param.name)
+            moved.view(param.name).copy_(torch.bmm(value, draw.matrix))
+            if draw.offset is not None:
+                bias = next(p.name for p in spec.params if p.kind == "bias" and p.produces == param.produces)
+                moved.view(bias).add_(torch.bmm(value, draw.offset[:, :, None])[:, :, 0])
+        return moved
+
+
+@dataclass(frozen=True)
+class Rotate(Coordinates):
+    r"""Rotate the coordinates about the origin.
+
+    In the plane by an angle uniform in [-degrees, degrees]; in space by such an angle about a uniform random axis
+    :math:`n`, :math:`A = I + \sin\theta\, N + (1 - \cos\theta) N^2` with :math:`N v = n \times v`.
+
+    Args:
+        degrees: bound of the angle.
+
+    Raises:
+        ValueError: for a negative bound; when sampled, for networks of other than 2 or 3 coordinates.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Rotate
+        >>> w = ws.Weights(torch.ones(4, 1185), ws.siren(2, 32, 32, 1))
+        >>> draw = Rotate(30.0).sample(w, generator=torch.Generator().manual_seed(0))
+        >>> draw.matrix.shape
+        torch.Size([4, 2, 2])
+
+    Reference:
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+    """
+
+    degrees: float = 30.0
+    needs = (LINEAR, need_inputs(2, 3, "rotation acts on the plane or on space; use Scale, Flip or Translate"))
+
+    def __post_init__(self) -> None:
+        _at_least("Rotate", "degrees", self.degrees, 0)
+
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        angle = math.radians(self.degrees) * _uniform((len(weights), 1, 1), weights, generator)
+        if weights.spec.in_features == 2:
+            turn = torch.cat([torch.cat([angle.cos(), -angle.sin()], 2), torch.cat([angle.sin(), angle.cos()], 2)], 1)
+            return AffineDraw(turn)
+        axis = randn((len(weights), 3), generator=generator, dtype=weights.dtype, device=weights.device)
+        axis = torch.nn.functional.normalize(axis, dim=1)
+        eye = torch.eye(3, dtype=weights.dtype, device=weights.device)
+        cross = torch.linalg.cross(axis[:, None], eye.expand(len(weights), 3, 3)).mT
+        return AffineDraw(eye + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross))
+
+
+@dataclass(frozen=True)
+class Translate(Coordinates):
+    r"""Shift the coordinates, each by a distance uniform in [-max_shift, max_shift].
+
+    Only the bias behind the input changes, :math:`b' = b + W t`.
+
+    Args:
+        max_shift: bound, in units of the coordinates (an image spans [-1, 1]).
+
+    Raises:
+        ValueError: for a negative bound; when sampled, for networks without bias behind the input.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Translate
+        >>> w = ws.Weights(torch.ones(4, 1185), ws.siren(2, 32, 32, 1))
+        >>> moved = Translate(0.25)(w, generator=torch.Generator().manual_seed(0))
+        >>> [name for name, value in moved.views() if not value.equal(w.view(name))]
+        ['0.bias']
+
+    Reference:
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+    """
+
+    max_shift: float = 0.25
+    needs = (LINEAR, BIASED)
+
+    def __post_init__(self) -> None:
+        _at_least("Translate", "max_shift", self.max_shift, 0)
+
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        shift = self.max_shift * _uniform((len(weights), weights.spec.in_features), weights, generator)
+        return AffineDraw(_eye(weights), shift)
+
+
+@dataclass(frozen=True)
+class Scale(Coordinates):
+    r"""Scale the coordinates by factors log-uniform in [low, high]; above one the signal shrinks.
+
+    Args:
+        low: smallest factor, positive.
+        high: largest factor.
+        isotropic: one factor for all coordinates instead of one for each.
+
+    Raises:
+        ValueError: unless 0 < low <= high.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Scale
+        >>> w = ws.Weights(torch.ones(4, 1185), ws.siren(2, 32, 32, 1))
+        >>> len(Scale(0.8, 1.25)(w, generator=torch.Generator().manual_seed(0)))
+        4
+
+    Reference:
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+    """
+
+    low: float = 0.8
+    high: float = 1.25
+    isotropic: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high < math.inf:
+            raise ValueError(f"Scale: expected 0 < low <= high, got low={self.low} and high={self.high}")
+
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        dims = weights.spec.in_features
+        u = (1 + _uniform((len(weights), 1 if self.isotropic else dims), weights, generator)) / 2
+        factor = (math.log(self.low) + math.log(self.high / self.low) * u).exp()
+        return AffineDraw(torch.diag_embed(factor.expand(-1, dims)))
+
+
+@dataclass(frozen=True)
+class Shear(Coordinates):
+    r"""Shear one coordinate along another: :math:`\phi(x)_i = x_i + a x_j` for a random ordered pair (i, j).
+
+    Args:
+        max_shear: bound of ``a``, which is uniform.
+
+    Raises:
+        ValueError: for a negative bound; when sampled, for networks of one coordinate.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Shear
+        >>> w = ws.Weights(torch.ones(4, 1185), ws.siren(2, 32, 32, 1))
+        >>> draw = Shear(0.2).sample(w, generator=torch.Generator().manual_seed(0))
+        >>> bool((torch.linalg.det(draw.matrix) == 1).all())
+        True
+    """
+
+    max_shear: float = 0.2
+    needs = (LINEAR, need_inputs(2, None, "a shear needs a second coordinate; use Scale, Flip or Translate"))
+
+    def __post_init__(self) -> None:
+        _at_least("Shear", "max_shear", self.max_shear, 0)
+
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        pairs = list(itertools.permutations(range(weights.spec.in_features), 2))
+        ones = torch.zeros(len(pairs), *_eye(weights).shape[1:], dtype=weights.dtype, device=weights.device)
+        for number, (i, j) in enumerate(pairs):
+            ones[number, i, j] = 1
+        u = rand((len(weights),), generator=generator, dtype=torch.float64, device=weights.device)
+        amount = self.max_shear * _uniform((len(weights), 1, 1), weights, generator)
+        return AffineDraw(_eye(weights) + amount * ones[(u * len(pairs)).long()])
+
+
+@dataclass(frozen=True)
+class Flip(Coordinates):
+    """Mirror each of the coordinates with probability ``p``, independently.
+
+    Args:
+        p: probability.
+        axes: the coordinates that may be mirrored; by default all. For images in [-1, 1] with coordinates
+            (row, column) a horizontal flip is ``axes=(1,)``.
+
+    Raises:
+        ValueError: for a probability out of [0, 1] or impossible axes; when sampled, for networks with fewer
+            coordinates than ``axes`` names.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Flip
+        >>> w = ws.Weights(torch.ones(4, 1185), ws.siren(2, 32, 32, 1))
+        >>> Flip(p=1.0, axes=(0,))(w, generator=torch.Generator()).view("0.weight")[0, 0]
+        tensor([-1.,  1.])
+    """
+
+    p: float = 0.5
+    axes: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"Flip: expected a probability p in [0, 1], got {self.p}")
+        if self.axes is None:
+            return
+        axes = tuple(self.axes)
+        if not axes or len(set(axes)) < len(axes) or not all(isinstance(axis, int) and axis >= 0 for axis in axes):
+            raise ValueError(f"Flip: expected distinct coordinate numbers >= 0 as axes, got {axes}")
+        object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "needs", (LINEAR, need_inputs(max(axes) + 1, None, f"axes={axes} names one too many")))
+
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        dims = weights.spec.in_features
+        u = rand((len(weights), dims), generator=generator, dtype=weights.dtype, device=weights.device)
+        allowed = torch.tensor([self.axes is None or i in self.axes for i in range(dims)], device=weights.device)
+        return AffineDraw(torch.diag_embed(torch.where((u < self.p) & allowed, -1.0, 1.0).to(weights.dtype)))
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Coordinates):
+    r"""A given map of the coordinates, the same for every network: :math:`\phi(x) = A x + t`.
+
+    Args:
+        matrix: ``A``, ``[coord, coord]``.
+        offset: ``t``, ``[coord]``, or ``None`` for zero.
+
+    Raises:
+        ValueError: unless the shapes fit each other; when sampled, unless they fit the networks.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Affine
+        >>> w = ws.Weights(torch.ones(1, 1185), ws.siren(2, 32, 32, 1))
+        >>> Affine([[0, -1], [1, 0]])(w, generator=torch.Generator()).view("0.weight")[0, 0]
+        tensor([ 1., -1.])
+    """
+
+    matrix: Tensor | Sequence[Sequence[float]]
+    offset: Tensor | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        matrix = torch.as_tensor(self.matrix, dtype=torch.float64)
+        offset = None if self.offset is None else torch.as_tensor(self.offset, dtype=torch.float64)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"Affine: expected a square matrix, got shape {list(matrix.shape)}")
+        if offset is not None and offset.shape != matrix.shape[:1]:
+            raise ValueError(f"Affine: expected an offset of shape {[len(matrix)]}, got {list(offset.shape)}")
+        dims = need_inputs(len(matrix), len(matrix), "the matrix must have one row for each coordinate")
+        object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "offset", offset)
+        object.__setattr__(self, "needs", (LINEAR, dims) if offset is None else (LINEAR, dims, BIASED))
+
+    def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        matrix = torch.as_tensor(self.matrix).to(weights.flat).expand(len(weights), -1, -1)
+        if self.offset is None:
+            return AffineDraw(matrix)
+        return AffineDraw(matrix, torch.as_tensor(self.offset).to(weights.flat).expand(len(weights), -1))
+
+
+def _uniform(shape: tuple[int, ...], weights: Weights, generator: torch.Generator) -> Tensor:
+    """Uniform in [-1, 1)."""
+    return 2 * rand(shape, generator=generator, dtype=weights.dtype, device=weights.device) - 1
+
+
+def _eye(weights: Weights) -> Tensor:
+    dims = weights.spec.in_features
+    return torch.eye(dims, dtype=weights.dtype, device=weights.device).expand(len(weights), dims, dims)
+
+
+def _at_least(owner: str, name: str, value: float, least: float) -> None:
+    if not (math.isfinite(value) and value >= least):
+        raise ValueError(f"{owner}: expected {name} >= {least:g}, got {value}")

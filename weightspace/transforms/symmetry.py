@@ -1,0 +1,195 @@
+"""Transforms along the symmetry group: other weights, the same function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from weightspace._random import rand
+from weightspace._symmetry import Symmetry
+from weightspace._weights import Weights
+from weightspace.transforms._base import Transform
+from weightspace.transforms._check import HIDDEN, PERIODIC, check_input, need_scale
+
+
+@dataclass(frozen=True)
+class Permute(Transform):
+    """A uniform random permutation of the neurons of every hidden axis.
+
+    Raises:
+        ValueError: when sampled, for networks without hidden axis.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Permute
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.Weights(torch.randn(4, 1185, generator=gen), ws.siren(2, 32, 32, 1))
+        >>> sorted(Permute().sample(w, generator=gen).perm)
+        ['h1', 'h2']
+
+    Reference:
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+    """
+
+    keeps = "function"
+    needs = (HIDDEN,)
+
+    def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
+        return _sample(self, weights, generator, permute=True)
+
+    def apply(self, weights: Weights, draw: Symmetry) -> Weights:
+        return draw.act(weights)
+
+
+@dataclass(frozen=True)
+class SignFlip(Transform):
+    r"""Negate each hidden neuron with probability ``p``: sine and tanh are odd, :math:`a(-z) = -a(z)`.
+
+    What comes in (weights and bias) is negated and, for odd activations, what goes out as well.
+
+    Args:
+        p: probability for each neuron.
+
+    Raises:
+        ValueError: for a probability out of [0, 1]; when sampled, for activations that do not commute with signs.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import SignFlip
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.Weights(torch.randn(4, 1185, generator=gen), ws.siren(2, 32, 32, 1))
+        >>> SignFlip(p=1.0).sample(w, generator=gen).scale["h1"].unique()
+        tensor([-1.])
+
+    Reference:
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+    """
+
+    p: float = 0.5
+    keeps = "function"
+    needs = (HIDDEN, need_scale("sign", "sine, tanh, gaussian"))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise ValueError(f"SignFlip: expected a probability p in [0, 1], got {self.p}")
+
+    def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
+        check_input(weights, generator)
+        self.check(weights.spec)
+        axes = weights.spec.hidden
+        u = rand((len(weights), sum(axis.size for axis in axes)), generator=generator, dtype=torch.float32)
+        signs = torch.where(u < self.p, -1.0, 1.0).to(weights.flat)
+        parts = signs.split([axis.size for axis in axes], 1)
+        return Symmetry(
+            weights.spec, len(weights), scale={axis.name: part for axis, part in zip(axes, parts, strict=True)}
+        )
+
+    def apply(self, weights: Weights, draw: Symmetry) -> Weights:
+        return draw.act(weights)
+
+
+@dataclass(frozen=True)
+class PhaseShift(Transform):
+    r"""Shift each hidden neuron's phase by ``k`` half periods, ``k`` uniform in [-max_shift, max_shift].
+
+    :math:`\sin(z + k \pi) = (-1)^k \sin(z)`: the bias gets :math:`k \pi / \omega` and what goes out
+    :math:`(-1)^k`. The shift is bounded because the group is not compact: with large ``k`` the biases leave the
+    range of every trained network, and a model that reads them has nothing left to generalise from.
+
+    Args:
+        max_shift: bound of ``k``.
+
+    Raises:
+        ValueError: for a bound below one; when sampled, for activations without period.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import PhaseShift
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.Weights(torch.randn(4, 1185, generator=gen), ws.siren(2, 32, 32, 1))
+        >>> PhaseShift(1).sample(w, generator=gen).shift["h1"].unique()
+        tensor([-1.,  0.,  1.])
+
+    Reference:
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+    """
+
+    max_shift: int = 1
+    keeps = "function"
+    needs = (HIDDEN, PERIODIC)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift < 1:
+            raise ValueError(f"PhaseShift: expected a whole max_shift >= 1, got {self.max_shift!r}")
+
+    def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
+        return _sample(self, weights, generator, phase=True, max_shift=self.max_shift)
+
+    def apply(self, weights: Weights, draw: Symmetry) -> Weights:
+        return draw.act(weights)
+
+
+@dataclass(frozen=True)
+class PositiveScale(Transform):
+    r"""Scale each hidden neuron by a factor log-uniform in [1/max_scale, max_scale]: :math:`relu(s z) = s\,relu(z)`.
+
+    Args:
+        max_scale: bound of the factor.
+
+    Raises:
+        ValueError: for a bound below one; when sampled, for activations that do not commute with positive factors.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import PositiveScale
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> spec = ws.mlp(2, 32, 32, 1, activation="relu")
+        >>> w = ws.Weights(torch.randn(4, spec.num_params, generator=gen), spec)
+        >>> bool((PositiveScale(2.0).sample(w, generator=gen).scale["h1"] > 0).all())
+        True
+
+    Reference:
+        Neyshabur et al., *Path-SGD: Path-Normalized Optimization in Deep Neural Networks*, 2015, section 2.
+    """
+
+    max_scale: float = 2.0
+    keeps = "function"
+    needs = (HIDDEN, need_scale("positive", "relu, leaky_relu"))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_scale < float("inf"):
+            raise ValueError(f"PositiveScale: expected max_scale >= 1, got {self.max_scale}")
+
+    def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
+        return _sample(self, weights, generator, scale=True, max_scale=self.max_scale)
+
+    def apply(self, weights: Weights, draw: Symmetry) -> Weights:
+        return draw.act(weights)
+
+
+def _sample(
+    transform: Transform,
+    weights: Weights,
+    generator: torch.Generator,
+    *,
+    permute: bool = False,
+    scale: bool = False,
+    phase: bool = False,
+    max_scale: float = 2.0,
+    max_shift: int = 1,
+) -> Symmetry:
+    check_input(weights, generator)
+    transform.check(weights.spec)
+    element = Symmetry.sample(
+        weights.spec,
+        batch=len(weights),
+        generator=generator,
+        permute=permute,
+        scale=scale,
+        phase=phase,
+        max_scale=max_scale,
+        max_shift=max_shift,
+        dtype=weights.dtype,
+    )
+    return element.to(weights.device)

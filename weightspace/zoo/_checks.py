@@ -1,0 +1,114 @@
+"""What a writer accepts: settings, rows and columns, and whether a zoo begun earlier is the one asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights, summary
+from weightspace.zoo._format import INIT_REGIMES, InitRegime, Manifest, Plan, Shard, plain, planned
+
+
+def new_manifest(
+    spec: NetSpec,
+    plan: Plan,
+    recipe: Mapping[str, Any] | None,
+    init_regime: InitRegime,
+    seed: int | None,
+    views: int,
+    classes: Sequence[str],
+    data_digest: str | None,
+    provenance: Mapping[str, Any] | None,
+) -> Manifest:
+    """The manifest of a zoo that is about to be written, all shards planned; refuses what cannot be stored."""
+    import weightspace  # its version is set after the packages that it imports
+
+    if not isinstance(spec, NetSpec):
+        raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}")
+    if init_regime not in INIT_REGIMES:
+        raise ValueError(f"init_regime: expected one of {list(INIT_REGIMES)}, got {init_regime!r}")
+    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+        raise ValueError(f"views: expected at least 1, got {views!r}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ValueError(f"seed: expected an integer or None, got {seed!r}")
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"classes: expected a sequence of names, got {classes!r}")
+    made = {
+        "weightspace": weightspace.__version__,
+        "torch": str(torch.__version__),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return Manifest(
+        spec=spec,
+        recipe=plain(dict(recipe or {}), "recipe"),
+        init_regime=init_regime,
+        seed=seed,
+        views=views,
+        classes=tuple(classes),
+        data_digest=data_digest,
+        provenance=plain({**(provenance or {}), **made}, "provenance"),
+        shards=planned(plan),
+    )
+
+
+def difference(expected: Manifest, found: Manifest) -> str | None:
+    """The first field in which a fit to resume differs from what is asked, expected and got."""
+    if expected.spec != found.spec:
+        return f"spec: expected {summary(expected.spec)}, got {summary(found.spec)}"
+    for name in ("recipe", "init_regime", "seed", "views", "classes", "data_digest"):
+        mine, theirs = getattr(expected, name), getattr(found, name)
+        if name == "recipe" and mine != theirs:
+            names = [key for key in {**mine, **theirs} if mine.get(key, ...) != theirs.get(key, ...)]
+            mine, theirs = ({key: own[key] for key in names if key in own} for own in (mine, theirs))
+        if mine != theirs:
+            return f"{name}: expected {mine!r}, got {theirs!r}"
+    mine, theirs = ([shard.plan for shard in manifest.shards] for manifest in (expected, found))
+    if len(mine) != len(theirs):
+        return f"plan: expected {len(mine)} shards, got {len(theirs)}"
+    for index, (own, other) in enumerate(zip(mine, theirs, strict=True)):
+        if own != other:
+            return f"plan, shard {index}: expected {own}, got {other}"
+    return None
+
+
+def flat(weights: Weights, spec: NetSpec, shard: Shard) -> Tensor:
+    """The rows of a shard, ready to be stored."""
+    if not isinstance(weights, Weights):
+        raise TypeError(f"weights: expected Weights, got {type(weights).__name__}")
+    if weights.spec != spec:
+        raise ValueError(f"weights: expected networks of the zoo's spec {summary(spec)}, got {summary(weights.spec)}")
+    if weights.dtype != torch.float32:
+        raise TypeError(f"weights: expected float32, got {weights.dtype}; convert with weights.to(torch.float32)")
+    if list(weights.flat.shape) != [shard.count, spec.num_params]:
+        raise ValueError(
+            f"weights: expected the {shard.count} networks planned for {shard.file}, got {list(weights.flat.shape)}"
+        )
+    return weights.flat.detach().cpu().contiguous()
+
+
+def column(name: str, values: Any, default: float, count: int) -> Tensor:
+    """One number per network: float32 for psnr, int64 for the others."""
+    dtype = torch.float32 if name == "psnr" else torch.int64
+    if values is None and name != "source":
+        return torch.full((count,), default, dtype=dtype)
+    if values is None:
+        raise ValueError("sources: expected the signal of each network, got none")
+    own = torch.as_tensor(values).detach().cpu()
+    if list(own.shape) != [count]:
+        raise ValueError(f"{name}: expected one value for each of {count} networks, got shape {list(own.shape)}")
+    if dtype == torch.int64 and (own.is_floating_point() or own.dtype == torch.bool):
+        raise ValueError(f"{name}: expected integers, got {own.dtype}")
+    return own.to(dtype, copy=True).contiguous()
+
+
+def check_range(name: str, values: Tensor, low: int, stop: int | None) -> None:
+    """Raise ``ValueError`` unless every value is at least ``low`` and below ``stop``."""
+    bad = values[(values < low) | (values >= stop if stop is not None else False)]
+    if len(bad):
+        below = "" if stop is None else f" and below {stop}"
+        raise ValueError(f"{name}: expected integers from {low}{below}, got {bad[0].item()}")

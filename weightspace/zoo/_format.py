@@ -1,0 +1,206 @@
+"""The zoo's format: the manifest and its shards.
+
+::
+
+    manifest.json                        one JSON object, see Manifest
+    shards/<split>-00000.safetensors     flat float32 [n, P], label, source, view int64 [n], psnr float32 [n]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from weightspace._spec import NetSpec
+from weightspace.zoo._files import sha256, write_atomic
+
+FORMAT = "weightspace-zoo"
+VERSION = 1
+MANIFEST = "manifest.json"
+INIT_REGIMES = ("independent", "shared", "unknown")
+DTYPES = {"flat": "F32", "label": "I64", "source": "I64", "view": "I64", "psnr": "F32"}
+
+InitRegime = Literal["independent", "shared", "unknown"]
+Plan = Sequence[tuple[str, int, Any]]
+
+_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_SHARD = re.compile(r"shards/[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a zoo, planned or done.
+
+    Args:
+        file: path below the zoo, ``shards/<split>-<number>.safetensors``.
+        split: the split that it belongs to.
+        count: number of networks.
+        key: what the caller needs to know to make it, any JSON value (the range of signals, say).
+        state: ``"planned"`` or ``"done"``.
+        bytes: size of the file, once done.
+        sha256: hash of the file, once done.
+    """
+
+    file: str
+    split: str
+    count: int
+    key: Any = None
+    state: Literal["planned", "done"] = "planned"
+    bytes: int | None = None
+    sha256: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.state == "done"
+
+    @property
+    def plan(self) -> tuple[str, int, Any]:
+        return self.split, self.count, self.key
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a zoo says about itself. ``views``: fits per signal. ``data_digest``: a hash of the signals, or ``None``."""
+
+    spec: NetSpec
+    recipe: dict[str, Any]
+    init_regime: InitRegime
+    seed: int | None
+    views: int
+    classes: tuple[str, ...]
+    data_digest: str | None
+    provenance: dict[str, Any]
+    shards: tuple[Shard, ...]
+
+    def with_shard(self, index: int, shard: Shard) -> Manifest:
+        """The manifest with one shard's record replaced."""
+        return replace(self, shards=(*self.shards[:index], shard, *self.shards[index + 1 :]))
+
+    def to_json(self) -> str:
+        body = {field.name: getattr(self, field.name) for field in fields(self)}
+        body["spec"] = json.loads(self.spec.to_json())
+        body["shards"] = [vars(shard) for shard in self.shards]
+        return json.dumps({"format": FORMAT, "version": VERSION, **body}, indent=1, allow_nan=False)
+
+    def write(self, folder: Path) -> None:
+        """Replace the folder's manifest, atomically."""
+        write_atomic(folder / MANIFEST, self.to_json().encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read a folder's manifest.
+
+        Raises:
+            ValueError: if there is none, or one of an unknown version or another shape.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise ValueError(
+                f"{folder}: expected a zoo, a folder with a {MANIFEST}, got none; `weightspace fit` makes one"
+            )
+        try:
+            body = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: expected a zoo manifest in JSON, got something else: {error}") from error
+        if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
+            raise ValueError(f"{path}: expected a manifest with format {FORMAT!r}, got another; it is not a zoo's")
+        if (version := body.pop("version", None)) != VERSION:
+            raise ValueError(
+                f"{path}: expected zoo format version {VERSION}, got {version!r}; "
+                "read it with the version of weightspace that wrote it, or a newer one"
+            )
+        try:
+            return cls._from_body(body)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: malformed zoo manifest: {error!r}") from error
+
+    @classmethod
+    def _from_body(cls, body: dict[str, Any]) -> Manifest:
+        shards = tuple(Shard(**shard) for shard in body.pop("shards"))
+        for shard in shards:
+            if not _SHARD.fullmatch(shard.file):
+                raise ValueError(f"malformed zoo manifest: expected shards/<name>.safetensors, got {shard.file!r}")
+            if not isinstance(shard.count, int) or shard.state not in ("planned", "done"):
+                raise ValueError(f"malformed zoo manifest: {shard.file} has {shard.count!r} networks, {shard.state!r}")
+        spec = NetSpec.from_json(json.dumps(body.pop("spec")))
+        return cls(spec=spec, shards=shards, classes=tuple(body.pop("classes")), **body)
+
+
+def planned(plan: Plan) -> tuple[Shard, ...]:
+    """Name the shards of a plan of (split, count, key).
+
+    Raises:
+        ValueError: for an empty plan, an odd split name or a count below one.
+    """
+    shards, numbers = [], dict[str, int]()
+    for split, count, key in plan:
+        if not isinstance(split, str) or not _SPLIT.fullmatch(split):
+            raise ValueError(f"plan: expected a split name of letters, digits, '_', '-' and '.', got {split!r}")
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"plan: expected at least one network in every shard, got {count!r} in {split!r}")
+        number = numbers[split] = numbers.get(split, -1) + 1
+        shards.append(Shard(f"shards/{split}-{number:05d}.safetensors", split, count, plain(key, "plan key")))
+    if not shards:
+        raise ValueError("plan: expected at least one shard (split, count, key), got none")
+    return tuple(shards)
+
+
+def plain(value: Any, what: str) -> Any:
+    """``value`` as JSON gives it back (tuples become lists), so that what is compared is what is stored.
+
+    Raises:
+        ValueError: if JSON cannot hold it, or only by leaving the standard (infinity, NaN).
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: expected plain values that JSON can hold, got {value!r} ({error})") from error
+
+
+def map_shard(path: Path) -> dict[str, Tensor]:
+    """The tensors of a shard, memory-mapped: pages are read when touched, and writes never reach the file."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in DTYPES}
+
+
+def shard_problem(folder: Path, shard: Shard, num_params: int, *, digest: bool) -> str | None:
+    """What is wrong with a done shard's file, in a few words; ``None`` if nothing is."""
+    path = folder / shard.file
+    if not path.is_file():
+        return f"{shard.file} is missing"
+    if (size := path.stat().st_size) != shard.bytes:
+        return f"{shard.file} is truncated or altered: expected {shard.bytes} bytes, got {size}"
+    if digest and (got := sha256(path)) != shard.sha256:
+        return f"{shard.file} is altered: expected sha256 {str(shard.sha256)[:12]}..., got {got[:12]}..."
+    try:
+        with safe_open(path, framework="pt") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            found = {name: (list(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+    except SafetensorError as error:
+        return f"{shard.file} is not a safetensors file: {error}"
+    shapes = {name: [shard.count, num_params] if name == "flat" else [shard.count] for name in DTYPES}
+    expected = {name: (shapes[name], dtype) for name, dtype in DTYPES.items()}
+    return None if found == expected else f"{shard.file} holds other tensors: expected {expected}, got {found}"
+
+
+def overlap(sources: Mapping[str, Iterable[Tensor]]) -> str | None:
+    """The first source found in two splits, in words; ``None`` if splits share none."""
+    seen = dict[str, Tensor]()
+    for split, parts in sources.items():
+        own = torch.cat([torch.empty(0, dtype=torch.int64), *parts]).unique()
+        for other, theirs in seen.items():
+            if len(both := own[torch.isin(own, theirs)]):
+                return (
+                    f"expected no source in two splits, got source {both[0].item()} ({len(both)} in all) in both "
+                    f"{other!r} and {split!r}; put all networks of one signal into one split"
+                )
+        seen[split] = own
+    return None
