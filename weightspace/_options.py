@@ -64,7 +64,11 @@ def options(config: type, *, skip: tuple[str, ...] = (), **defaults: Any) -> Cal
 
         @functools.wraps(command)
         def run(**values: Any) -> Any:
-            made = config(**{field.name: values.pop(field.name) for field in fields})
+            given = {field.name: values.pop(field.name) for field in fields}
+            try:
+                made = config(**given)
+            except (ValueError, TypeError) as error:  # an option out of range is wrong usage, not a failure
+                raise typer.BadParameter(str(error)) from error
             return command(config=made, **values)
 
         run.__signature__ = signature.replace(  # pyright: ignore[reportAttributeAccessIssue]

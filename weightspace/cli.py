@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, NoReturn
 
-import click
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 import weightspace as ws
 from weightspace._options import options
 from weightspace.bench import SUITES, Cell, run_suite
 from weightspace.fit import FitConfig
 from weightspace.report import write_report
-from weightspace.train import TrainConfig
+from weightspace.train import TrainConfig, num_classes, seeded
 from weightspace.transforms import augmentation
 from weightspace.zoo import export_state_dicts, import_state_dicts
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=ws.__doc__)
-console = Console()
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=ws.__doc__)
+console = Console(markup=False, highlight=False)
+InitRegime = Literal["independent", "shared", "unknown"]
+UsageError: Any = typer.BadParameter.__base__  # click's own, or the copy of click that newer versions of Typer hold
 DEMO_RECIPE = FitConfig(steps=200, lr=2e-3)
 
-Workers = Annotated[int | None, typer.Option(help="cores to use; all where not given")]
-Device = Annotated[str, typer.Option(help="'cpu' or 'cuda'")]
+
+def _device(text: str) -> str:
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise typer.BadParameter(f"expected 'cpu' or a CUDA device that is there, got {text!r}") from None
+    return text
+
+
+Workers = Annotated[int | None, typer.Option(min=1, help="cores to use; all where not given")]
+Device = Annotated[str, typer.Option(callback=_device, help="'cpu' or 'cuda'")]
 
 
 def _version(show: bool) -> None:
@@ -55,11 +67,12 @@ def _fit_progress(what: str) -> Any:
         TextColumn("{task.fields[rate]} networks/s  PSNR {task.fields[psnr]} dB"),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(speed_estimate_period=120),
+        TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, speed_estimate_period=120) as bar:
         task = bar.add_task(what, total=None, rate="-", psnr="-")
         state = {"count": 0, "sum": 0.0, "first": True}
+        started = time.perf_counter()
 
         def step(done: int, total: int, psnr: Any) -> None:
             state["count"] += len(psnr)
@@ -67,18 +80,22 @@ def _fit_progress(what: str) -> Any:
             if state["first"]:  # what an earlier run finished is not this run's rate
                 bar.reset(task, total=total, completed=done - len(psnr), rate="-", psnr="-")
                 state["first"] = False
-            elapsed = bar.tasks[task].elapsed or 0.0
-            rate = f"{state['count'] / elapsed:.1f}" if elapsed > 0 else "-"
+            rate = f"{state['count'] / (time.perf_counter() - started):.1f}"
             bar.update(task, completed=done, rate=rate, psnr=f"{state['sum'] / state['count']:.2f}")
 
         yield step
 
 
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"expected widths such as 32,32, got {text!r}") from None
+def _widths(text: str | None) -> str | None:
+    """Check widths; they stay text, which is what the option holds."""
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"expected positive widths such as 32,32, got {text!r}")
+    return text
+
+
+def _numbers(widths: str) -> list[int]:
+    return [int(part) for part in widths.split(",")]
 
 
 @app.command()
@@ -91,9 +108,7 @@ def demo(
     data, spec = ws.signals.embedded(), ws.siren(2, 32, 32, 1)
     console.print(f"1/3  fitting {len(data)} networks to Fashion-MNIST images, {DEMO_RECIPE.steps} steps each")
     with _fit_progress("fit") as step:
-        zoo = ws.fit_zoo(
-            out / "zoo", data, spec, config=DEMO_RECIPE, device=device, workers=workers, on_progress=step
-        )
+        zoo = ws.fit_zoo(out / "zoo", data, spec, config=DEMO_RECIPE, device=device, workers=workers, on_progress=step)
     console.print(f"2/3  training {', '.join(SUITES['demo'].entries)} with and without augmentation")
     result = _bench("demo", zoo.path, out / "bench", workers, device)
     console.print("3/3  writing the page")
@@ -108,21 +123,25 @@ def fit(
     config: FitConfig,
     data: Annotated[str, typer.Argument(help="'embedded', 'fashion-mnist', 'digits', or a file or folder of images")],
     out: Annotated[Path, typer.Argument(help="folder of the zoo; run again, it goes on where it stopped")],
-    widths: Annotated[str, typer.Option(help="hidden widths")] = "32,32",
+    size: Annotated[int | None, typer.Option(min=1, help="pixels to bring class folders' images to, each way")] = None,
+    widths: Annotated[str, typer.Option(callback=_widths, help="hidden widths")] = "32,32",
     activation: Annotated[str, typer.Option(help="'sine', 'relu', 'tanh', 'gaussian', ...")] = "sine",
     omega: Annotated[float, typer.Option(help="frequency of the sines")] = 30.0,
     train: Annotated[int | None, typer.Option(help="first images of the training split; all where not given")] = None,
     val: Annotated[int | None, typer.Option(help="images after those, as validation split")] = None,
-    test: Annotated[int | None, typer.Option(help="first images of the test split")] = None,
+    test: Annotated[
+        int | None, typer.Option(help="first images of the test split; all without --train, none with it")
+    ] = None,
     workers: Workers = None,
     device: Device = "cpu",
 ) -> None:
     """Fit one network (or several views) to every image of a data set."""
-    images = ws.signals.load(data)
+    images = ws.signals.load(data, size=size)
     channels = images.images.shape[3] if images.images.ndim == 4 else 1
-    hidden = _widths(widths)
+    hidden = _numbers(widths)
     if activation == "sine":
-        spec = ws.siren(2, *hidden, channels, omega=omega, **({"init": config.init} if config.init else {}))
+        init: dict[str, Any] = {"init": config.init} if config.init else {}
+        spec = ws.siren(2, *hidden, channels, omega=omega, **init)
     else:
         spec = ws.mlp(2, *hidden, channels, activation=activation)
     counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count is not None}
@@ -154,17 +173,16 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train a model on the networks of a zoo."""
-    import torch
-
     opened = ws.Zoo.open(zoo)
-    torch.manual_seed(config.seed)
+    transform = augmentation(augment) if augment else None
     sizes = {name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None}
-    net = ws.models.build(model, opened.spec, len(opened.classes) or 1 + int(opened.labels("train").max()), **sizes)
+    with seeded(config.seed):
+        net = ws.models.build(model, opened.spec, num_classes(opened), **sizes)
     with _training_progress(config.epochs) as step:
         result = ws.train(
             net,
             opened,
-            transform=augmentation(augment) if augment else None,
+            transform=transform,
             config=config,
             device=device,
             run_dir=out,
@@ -204,7 +222,9 @@ def _bench(name: str, zoo: Path, out: Path, workers: int | None, device: str, ep
     def told(cell: Cell, result: dict[str, Any], done: int, total: int) -> None:
         test = f"test {100 * result['test']:5.2f} %" if result["test"] is not None else ""
         label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
-        console.print(f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s")
+        console.print(
+            f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s"
+        )
 
     return run_suite(suite, zoo, out, workers=workers, device=device, on_cell=told)
 
@@ -248,11 +268,14 @@ def inspect(
 
 def _print_zoo(zoo: ws.Zoo) -> None:
     about = zoo.summary()
-    console.print(f"{about['spec']}", soft_wrap=True, highlight=False)
-    console.print(f"data {about['provenance'].get('data', 'unknown')}, {about['init_regime']} inits, {about['views']} view(s)")
+    console.print(str(about["spec"]), soft_wrap=True)
+    console.print(
+        f"data {about['provenance'].get('data', 'unknown')}, {about['init_regime']} inits, {about['views']} view(s)"
+    )
     console.print(f"{about['shards_done']} of {about['shards']} shards, {about['bytes'] / 1e6:.1f} MB")
-    console.print("recipe " + ", ".join(f"{name} {value}" for name, value in about["recipe"].items()), soft_wrap=True)
-    table = Table("split", "networks", "sources", "PSNR mean", "5 %", "median", "95 %", "PSNR histogram")
+    recipe = ", ".join(f"{name} {value}" for name, value in about["recipe"].items())
+    console.print(f"recipe {recipe or 'unknown'}", soft_wrap=True)
+    table = Table("split", "networks", "sources", "PSNR", "5 %", "median", "95 %", Column("histogram", no_wrap=True))
     for split in zoo.splits:
         row, psnr = about["splits"][split], zoo.psnr(split)
         quality = row["psnr"] or {}
@@ -261,13 +284,13 @@ def _print_zoo(zoo: ws.Zoo) -> None:
     console.print(table)
 
 
-def _histogram(values: Any, bins: int = 16) -> str:
+def _histogram(values: Any, bins: int = 12) -> str:
     """A histogram in one line of text, from the smallest value to the largest."""
     if not len(values):
         return "-"
     counts = values.histc(bins=bins)
-    blocks = " ▁▂▃▄▅▆▇█"
-    return "".join(blocks[int(round(8 * float(c / counts.max())))] for c in counts)
+    blocks = " .:-=+*#@" if console.options.ascii_only else " ▁▂▃▄▅▆▇█"
+    return "".join(blocks[round(8 * float(c / counts.max()))] for c in counts)
 
 
 @app.command()
@@ -275,9 +298,9 @@ def verify(zoo: Annotated[Path, typer.Argument(help="a zoo")]) -> None:
     """Check every shard's hash, every number, and that no source lies in two splits."""
     problems = ws.Zoo.open(zoo, verify=False).verify()
     for problem in problems:
-        typer.echo(problem, err=True)
+        console.print(problem, soft_wrap=True)
     if problems:
-        raise ValueError(f"{zoo}: {len(problems)} problem(s)")
+        raise ValueError(f"{zoo}: expected a good zoo, got {len(problems)} problem(s), listed above")
     console.print(f"{zoo}: good", soft_wrap=True)
 
 
@@ -286,13 +309,26 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="a folder of .pth state dicts with a splits.json")],
     out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
     splits: Annotated[str, typer.Option(help="the split file, relative to the folder")] = "splits.json",
-    omega: Annotated[float, typer.Option(help="of the SIRENs in the folder")] = 30.0,
-    widths: Annotated[str | None, typer.Option(help="all widths, such as 2,32,32,1; read off the files if not given")] = None,
-    output_shift: Annotated[float, typer.Option(help="constant that the networks' class adds to the output")] = 0.5,
+    widths: Annotated[
+        str | None,
+        typer.Option(callback=_widths, help="all widths, such as 2,32,32,1; read off the files if not given"),
+    ] = None,
+    omega: Annotated[float | None, typer.Option(help="of the SIRENs, with --widths; 30 if not given")] = None,
+    output_shift: Annotated[
+        float | None, typer.Option(help="what their class adds to the output, with --widths; 0.5 if not given")
+    ] = None,
+    init_regime: Annotated[
+        InitRegime, typer.Option(help="whether each network started from an initialisation of its own")
+    ] = "unknown",
 ) -> None:
     """Read the field's own format, one .pth state dict a network, into a zoo."""
-    spec = None if widths is None else ws.siren(*_widths(widths), omega=omega, output_shift=output_shift)
-    _print_zoo(import_state_dicts(folder, out, splits=splits, spec=spec))
+    given: dict[str, Any] = {
+        name: value for name, value in (("omega", omega), ("output_shift", output_shift)) if value is not None
+    }
+    if given and widths is None:
+        raise typer.BadParameter("expected --widths with --omega and --output-shift, got none")
+    spec = None if widths is None else ws.siren(*_numbers(widths), **given)
+    _print_zoo(import_state_dicts(folder, out, splits=splits, spec=spec, init_regime=init_regime))
 
 
 @app.command()
@@ -307,22 +343,25 @@ def export(
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command. Errors are one line: exit code 2 for usage, 1 for failure; ``--debug`` shows the traceback."""
-    arguments = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in arguments
+    given = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in given
+    arguments = [argument for argument in given if argument != "--debug"] or ["--help"]
     try:
         code = app(args=arguments, prog_name="weightspace", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.UsageError as error:
+    except UsageError as error:
         _fail(error.format_message() + "; see --help", 2)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command goes on where it stopped", 130)
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError) as error:
         if debug:
             raise
         _fail(str(error) or type(error).__name__, 1)
+    if code == 130:
+        _fail("interrupted; the same command goes on from what is on disk", 130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     line = " ".join(message.split())
     typer.echo(f"weightspace: {line}", err=True)
     sys.exit(code)

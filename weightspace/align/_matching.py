@@ -76,7 +76,7 @@ def match(
     Example:
         >>> import weightspace as ws
         >>> from weightspace.align import distance, match
-        >>> spec, gen = ws.siren(2, 8, 8, 1), torch.Generator().manual_seed(0)
+        >>> spec, gen = ws.siren(2, 32, 1), torch.Generator().manual_seed(0)
         >>> a = ws.Weights(torch.randn(3, spec.num_params, generator=gen), spec)
         >>> b = ws.Symmetry.sample(spec, batch=3, generator=gen, scale=False, phase=False).act(a)
         >>> match(a, b).act(b).flat.equal(a.flat)
@@ -187,7 +187,10 @@ def _rows(value: Tensor, rows: Tensor) -> Tensor:
 
 def _assign(score: Tensor) -> Tensor:
     """The assignment with the largest total for each pair, ``[pair, size]``, solved on the host."""
-    cost = score.neg().to("cpu", torch.float64).numpy()
+    reduced = -score.to("cpu", torch.float64)
+    for axis in (2, 1):  # a constant off a row or column changes no assignment, and leaves SciPy less to search
+        reduced -= reduced.amin(axis, keepdim=True)
+    cost = reduced.numpy()
     columns = np.empty(cost.shape[:2], dtype=np.int64)
 
     def solve(start: int) -> None:
@@ -195,9 +198,8 @@ def _assign(score: Tensor) -> Tensor:
             columns[pair] = linear_sum_assignment(cost[pair])[1]
 
     # SciPy lets go of the interpreter lock while it solves, so threads share the pairs out.
-    workers = min(torch.get_num_threads(), len(cost) // 16)
-    if workers < 2:
-        workers = 1
+    workers = max(1, min(torch.get_num_threads(), len(cost) // 16))
+    if workers == 1:
         solve(0)
     else:
         with ThreadPoolExecutor(workers) as pool:

@@ -61,5 +61,7 @@ def _commit() -> str | None:
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed somewhere inside another project
+        return None
     commit = git("rev-parse", "--short=12", "HEAD")
     return f"{commit}+changes" if commit and git("status", "--porcelain", "--", str(here)) else commit

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from weightspace._spec import NetSpec
 from weightspace.bench._environment import environment
 from weightspace.bench._suite import Entry, Suite
 from weightspace.models import build
-from weightspace.train import TrainConfig, train
+from weightspace.train import TrainConfig, num_classes, seeded, train
 from weightspace.transforms import augmentation
 from weightspace.zoo import Zoo
+from weightspace.zoo._files import write_atomic
 
 RESULT_SCHEMA = 1
 
@@ -61,71 +63,97 @@ def run_suite(
         The path of ``result.json``.
 
     Raises:
-        ValueError: if the folder holds results of another suite, zoo or budget.
+        ValueError: for a zoo without labels, an unknown augmentation, or a folder that holds results of another suite,
+            zoo or budget.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    _same_grid(suite, Path(zoo), out)
-    workers = 1 if device != "cpu" else workers or os.cpu_count() or 1
-    names = [name for name in suite.augmentations if _fits(name, Zoo.open(zoo).spec)]
+    zoo, out = Path(zoo), Path(out)
+    opened = Zoo.open(zoo)
+    num_classes(opened)
+    names = [name for name in suite.augmentations if _fits(name, opened.spec)]
+    _same_grid(suite, opened, out)
     first = [Cell(e, a, s) for a in names for e in suite.entries for s in suite.seeds]
-    total = len(first) + min(suite.leaders, len(first)) * len(suite.leader_seeds)
-    done = _run_cells(suite, first, Path(zoo), out, workers, device, total, {}, on_cell)
-    best = _leaders(suite, done)
-    further = [Cell(e, a, s) for e, a in best for s in suite.leader_seeds]
-    done = _run_cells(suite, further, Path(zoo), out, workers, device, total, done, on_cell)
-    result = collect(suite, done, Zoo.open(zoo), workers)
+    total = len(first) + min(suite.leaders, len(names) * len(suite.entries)) * len(suite.leader_seeds)
+    grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, total, on_cell)
+    done = grid.run(first, {})
+    further = [Cell(e, a, s) for e, a in _leaders(suite, done) for s in suite.leader_seeds]
+    done = grid.run([cell for cell in further if cell not in done], done)
+    result = collect(suite, done, opened, grid.workers)
     path = out / "result.json"
     _write(path, result)
     return path
 
 
-def _run_cells(
-    suite: Suite,
-    cells: Iterable[Cell],
-    zoo: Path,
-    out: Path,
-    workers: int,
-    device: str,
-    total: int,
-    done: dict[Cell, dict[str, Any]],
-    on_cell: Callable[[Cell, dict[str, Any], int, int], None] | None,
-) -> dict[Cell, dict[str, Any]]:
-    done = dict(done)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = {}
+@dataclass(frozen=True)
+class _Grid:
+    """Runs cells, each in a process of its own with one thread."""
+
+    suite: Suite
+    zoo: Path
+    out: Path
+    workers: int
+    device: str
+    total: int
+    on_cell: Callable[[Cell, dict[str, Any], int, int], None] | None
+
+    def run(self, cells: Sequence[Cell], done: Mapping[Cell, dict[str, Any]]) -> dict[Cell, dict[str, Any]]:
+        """``done`` and these cells; those that an earlier run finished are read, not run."""
+        done = dict(done)
         for cell in cells:
-            entry = suite.entries[cell.entry]
-            config = replace(suite.train, **entry.train, seed=cell.seed)
-            futures[pool.submit(run_cell, cell, entry, config, zoo, out / "cells" / cell.key, device)] = cell
-        try:
-            for future in as_completed(futures):
-                cell = futures[future]
-                done[cell] = future.result()
-                if on_cell is not None:
-                    on_cell(cell, done[cell], len(done), total)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():  # a cell loses one epoch at most: it has checkpoints
-                child.terminate()
-            raise
-    return done
+            if (kept := _kept(self._folder(cell))) is not None:
+                self._tell(done, cell, kept)
+        missing = [cell for cell in cells if cell not in done]
+        if not missing:
+            return done
+        others = set(multiprocessing.active_children())
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.workers, len(missing)), context, initializer=_start_worker) as pool:
+            futures = {pool.submit(run_cell, *self._arguments(cell)): cell for cell in missing}
+            try:
+                for future in as_completed(futures):
+                    self._tell(done, futures[future], future.result())
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()  # a cell loses one epoch at most: it has checkpoints
+                raise
+        return done
+
+    def _arguments(self, cell: Cell) -> tuple[Cell, Entry, TrainConfig, Path, Path, str]:
+        entry = self.suite.entries[cell.entry]
+        config = replace(self.suite.train, **{**entry.train, "seed": cell.seed})
+        return cell, entry, config, self.zoo, self._folder(cell), self.device
+
+    def _folder(self, cell: Cell) -> Path:
+        return self.out / "cells" / cell.key
+
+    def _tell(self, done: dict[Cell, dict[str, Any]], cell: Cell, result: dict[str, Any]) -> None:
+        done[cell] = result
+        if self.on_cell is not None:
+            self.on_cell(cell, result, len(done), self.total)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    torch.set_num_threads(1)
+
+
+def _kept(folder: Path) -> dict[str, Any] | None:
+    """What an earlier run of a cell found."""
+    path = folder / "cell.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def run_cell(cell: Cell, entry: Entry, config: TrainConfig, zoo: Path, folder: Path, device: str) -> dict[str, Any]:
     """Train one cell, or read what an earlier run of it found."""
-    kept = folder / "cell.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
+    if (kept := _kept(folder)) is not None:
+        return kept
     opened = Zoo.open(zoo, verify=False)
-    with torch.random.fork_rng(devices=[]):  # torch initialises modules from its global generator: keep it to this cell
-        torch.manual_seed(cell.seed)
-        model = build(entry.model, opened.spec, len(opened.classes or ()) or 10, **entry.options)
+    with seeded(cell.seed):
+        model = build(entry.model, opened.spec, num_classes(opened), **entry.options)
     transform = None if cell.augmentation == "none" else augmentation(cell.augmentation)
     result = train(model, opened, transform=transform, config=config, device=device, run_dir=folder)
     out = {"parameters": model.num_parameters, "transform": repr(transform), **asdict(result)}
-    _write(kept, out)
+    _write(folder / "cell.json", out)
     (folder / "last.pt").unlink(missing_ok=True)
     return out
 
@@ -136,8 +164,7 @@ def _fits(name: str, spec: NetSpec) -> bool:
         return True
     transform = augmentation(name)
     try:
-        for stage in transform.stages or (transform,):
-            stage.check(spec)
+        transform.check(spec)
     except ValueError:
         return False
     return True
@@ -157,7 +184,7 @@ def collect(suite: Suite, done: dict[Cell, dict[str, Any]], zoo: Zoo, workers: i
     for cell, result in sorted(done.items(), key=lambda item: item[0].key):
         groups.setdefault((cell.entry, cell.augmentation), []).append((cell, result))
     rows = [_row(suite, *name, runs) for name, runs in groups.items()]
-    rows.sort(key=lambda row: (row["model"], -row["test_mean"]))
+    rows.sort(key=lambda row: (row["model"], -row["val_mean"] if row["test_mean"] is None else -row["test_mean"]))
     return {
         "schema": RESULT_SCHEMA,
         "kind": "bench",
@@ -166,12 +193,13 @@ def collect(suite: Suite, done: dict[Cell, dict[str, Any]], zoo: Zoo, workers: i
         "workers": workers,
         "zoo": {name: value for name, value in zoo.summary().items() if name != "path"},
         "train": asdict(suite.train),
+        "left_out": [name for name in suite.augmentations if not _fits(name, zoo.spec)],
         "rows": rows,
     }
 
 
 def _row(suite: Suite, entry: str, name: str, runs: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
-    tests = [result["test"] for _, result in runs]
+    tests = [result["test"] for _, result in runs if result["test"] is not None]
     last = [result["history"][-1]["train"] for _, result in runs]
     vals = [result["val"] for _, result in runs]
     return {
@@ -182,7 +210,7 @@ def _row(suite: Suite, entry: str, name: str, runs: Sequence[tuple[Cell, dict[st
         "train_options": dict(suite.entries[entry].train),
         "parameters": runs[0][1]["parameters"],
         "seeds": [cell.seed for cell, _ in runs],
-        "test_mean": statistics.mean(tests),
+        "test_mean": statistics.mean(tests) if tests else None,
         "test_std": statistics.stdev(tests) if len(tests) > 1 else None,
         "val_mean": statistics.mean(vals),
         "train_last": statistics.mean(last),
@@ -203,27 +231,30 @@ def _row(suite: Suite, entry: str, name: str, runs: Sequence[tuple[Cell, dict[st
     }
 
 
-def _same_grid(suite: Suite, zoo: Path, out: Path) -> None:
-    """A folder holds one suite on one zoo with one budget."""
-    record, path = {"suite": suite.name, "zoo": _digest(zoo), "train": asdict(suite.train)}, out / "grid.json"
+def _same_grid(suite: Suite, zoo: Zoo, out: Path) -> None:
+    """A folder holds one suite on one zoo with one budget; models may be added to it, not changed."""
+    record = {
+        "suite": suite.name,
+        "zoo": ",".join(str(shard.sha256)[:8] for shard in zoo.shards),
+        "budget": asdict(suite.train),
+        "models": {name: json.loads(json.dumps(asdict(entry))) for name, entry in suite.entries.items()},
+    }
+    path = out / "grid.json"
     if path.exists():
         before = json.loads(path.read_text())
-        for name, value in record.items():
-            if before.get(name) != value:
+        models = before.get("models", {})
+        shared = {name: own for name, own in record["models"].items() if name in models}
+        for name, now, was in [
+            *((name, record[name], before.get(name)) for name in ("suite", "zoo", "budget")),
+            *(("model", {name: own}, {name: models[name]}) for name, own in shared.items()),
+        ]:
+            if now != was:
                 raise ValueError(
-                    f"{out} holds results of another {name}: expected {value}, got {before.get(name)}; "
-                    "use another folder or remove it"
+                    f"{out} holds results of another {name}: expected {now}, got {was}; use another folder or remove it"
                 )
+        record["models"] = {**models, **record["models"]}
     _write(path, record)
 
 
-def _digest(zoo: Path) -> str:
-    """What tells one zoo from another: its shards' hashes."""
-    manifest = json.loads((zoo / "manifest.json").read_text())
-    return ",".join(shard["sha256"][:8] for shard in manifest["shards"])
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=1))
-    temporary.replace(path)
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(data, indent=1).encode())

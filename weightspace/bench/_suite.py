@@ -52,16 +52,26 @@ class Suite:
 SUITES: dict[str, Suite] = {
     "demo": Suite(
         "demo",
-        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2})},
+        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3})},
         ("none", "noise", "rotate", "translate", "sign", "mixup-permutation"),
-        TrainConfig(epochs=14, batch_size=64),
+        TrainConfig(epochs=30, batch_size=64),
     ),
     "fashion-mnist": Suite(
         "fashion-mnist",
-        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}), "mlp": Entry("mlp")},
+        {
+            "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
+            "mlp": Entry("mlp", train={"lr": 1e-3}),
+        },
         TAXONOMY,
-        TrainConfig(epochs=60, batch_size=64),
+        TrainConfig(epochs=40, batch_size=64),
         leaders=5,
         leader_seeds=(1, 2),
+    ),
+    "fashion-mnist-short": Suite(
+        "fashion-mnist-short",
+        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3})},
+        ("none",),
+        TrainConfig(epochs=20, batch_size=64),
+        seeds=(0, 1, 2),
     ),
 }

@@ -15,6 +15,7 @@ from weightspace._weights import Weights
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 CHECK_EVERY = 10
+LANES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +61,11 @@ class _Step:
         self.x = coords.t().expand(self.batch, -1, -1).contiguous()
         self.targets = (targets.transpose(1, 2) - spec.output_shift).contiguous()
         self.grads = _Blocks(spec, self.batch, params.buffer)
-        self.z, self.h = {}, {"in": self.x}
+        self.z, self.h, self.whole = {}, {spec.input: self.x}, {}
         for layer in spec.layers:
             shape = (self.batch, spec.axis(layer.produces).size, self.points)
-            self.z[layer.produces] = torch.empty(shape, dtype=self.x.dtype, device=self.x.device)
+            self.z[layer.produces], self.whole[layer.produces] = _padded(shape, self.x)
             self.h[layer.produces] = torch.empty_like(self.z[layer.produces])
-        self.h[spec.input] = self.x
 
     def forward(self) -> Tensor:
         """Fill ``h`` (activations) and ``z`` (their derivatives); return the residual ``[batch, out, point]``."""
@@ -85,9 +85,11 @@ class _Step:
                 torch.sin(z, out=h)
                 torch.cos(z, out=z)
             elif axis.activation is not None:
-                row = activation(axis.activation)
-                h.copy_(row.forward(z, axis.omega))
-                z.copy_(row.derivative(z, axis.omega))
+                row, whole = activation(axis.activation), self.whole[layer.produces]
+                h.copy_(row.forward(whole, axis.omega)[: z.numel()].view_as(z))
+                whole.copy_(row.derivative(whole, axis.omega))
+            elif layer.produces != self.spec.output:
+                h.copy_(z)
         return torch.sub(self.z[self.spec.output], self.targets, out=self.h[self.spec.output])
 
     def mse(self) -> Tensor:
@@ -102,13 +104,29 @@ class _Step:
                 torch.sum(delta, dim=2, out=self.grads.part[layer.bias])
             below = self.h[layer.consumes]
             torch.bmm(delta, below.transpose(1, 2), out=self.grads.part[layer.weight])
-            axis = self.spec.axis(layer.consumes)
-            if axis.activation is None:
+            if layer.consumes == self.spec.input:
                 break
+            axis = self.spec.axis(layer.consumes)
             gain = axis.omega if axis.activation == "sine" else 1.0
             w = self.params.part[layer.weight].transpose(1, 2)
             torch.baddbmm(below, w, delta, beta=0.0, alpha=gain, out=below)  # h is not needed again: reuse it
-            delta = below.mul_(self.z[layer.consumes])
+            delta = below if axis.activation is None else below.mul_(self.z[layer.consumes])
+
+
+def _padded(shape: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor, and the flat buffer with room to the next full vector that it lies in.
+
+    Some elementwise kernels round the last elements of a buffer, fewer than one vector, otherwise than the others. In a
+    padded buffer no network's number is ever among them, so that it does not depend on the chunk's size.
+    """
+    size = math.prod(shape)
+    whole = torch.zeros(-(-size // LANES) * LANES, dtype=like.dtype, device=like.device)
+    return whole[:size].view(shape), whole
+
+
+def _paired(rows: Tensor) -> Tensor:
+    """A lone row twice: for one matrix alone BLAS takes another path, with another rounding, than for a batch."""
+    return rows.repeat(2) if len(rows) == 1 else rows
 
 
 def fit_chunk(
@@ -123,16 +141,30 @@ def fit_chunk(
 ) -> ChunkResult:
     r"""Fit one chunk of networks, each to its own signal, by full-batch Adam.
 
-    Every network has its own loss, moments and end: nothing is shared but the matrix products' calls.
+    .. math:: \min_{w_i} \; \frac{1}{M c} \sum_m \lVert f(w_i)(x_m) - y_{im} \rVert^2
+
+    Every network has its own loss, moments and end: nothing is shared but the matrix products' calls, and on one thread
+    the numbers do not depend on what else is in the chunk.
 
     Args:
         start: ``batch`` networks to start from.
-        coords: ``[point, in]``.
-        targets: ``[batch, point, out]``.
+        coords: ``[point, in]``, of the networks' dtype and device.
+        targets: ``[batch, point, out]``, likewise.
         steps: Adam steps.
         lr: step size.
         target_mse: a network whose mean squared error is at or below this leaves the chunk; looked at every ten steps.
         on_step: called after each step with its number.
+
+    Returns:
+        The fitted networks, their mean squared errors and the steps they took.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.fit import initial_weights
+        >>> start = initial_weights(ws.siren(2, 8, 1), torch.arange(3), torch.zeros(3, dtype=torch.int64), seed=0)
+        >>> done = fit_chunk(start, ws.signals.grid(4, 4), torch.zeros(3, 16, 1), steps=20, lr=1e-3)
+        >>> done.flat.shape, done.steps.tolist()
+        (torch.Size([3, 33]), [20, 20, 20])
 
     Reference:
         Kingma and Ba, *Adam*, 2015, Algorithm 1.
@@ -140,11 +172,11 @@ def fit_chunk(
     spec, batch = start.spec, len(start)
     final = torch.empty_like(start.flat)
     taken = torch.full((batch,), steps, dtype=torch.int64)
-    rows = torch.arange(batch, device=start.device)
-    params = _Blocks(spec, batch, start.flat)
-    params.load(start.flat)
-    m, v = (_Blocks(spec, batch, start.flat) for _ in range(2))
-    step = _Step(spec, coords, targets, params)
+    everyone = rows = _paired(torch.arange(batch, device=start.device))
+    params = _Blocks(spec, len(rows), start.flat)
+    params.load(start.flat[rows])
+    m, v = (_Blocks(spec, len(rows), start.flat) for _ in range(2))
+    step = _Step(spec, coords, targets[rows], params)
     scratch = torch.empty_like(params.buffer)
     for count in range(1, steps + 1):
         residual = step.forward()
@@ -153,7 +185,7 @@ def fit_chunk(
             if bool(done.any()):
                 final[rows[done]] = params.flat()[done]
                 taken[rows[done].cpu()] = count - 1
-                alive = (~done).nonzero()[:, 0]
+                alive = _paired((~done).nonzero()[:, 0])
                 rows = rows[alive]
                 if not len(rows):
                     break
@@ -167,9 +199,9 @@ def fit_chunk(
             on_step(count)
     if len(rows):
         final[rows] = params.flat()
-    whole = _Blocks(spec, batch, final)
-    whole.load(final)
-    return ChunkResult(final, _Step(spec, coords, targets, whole).mse(), taken)
+    last = _Blocks(spec, len(everyone), final)
+    last.load(final[everyone])
+    return ChunkResult(final, _Step(spec, coords, targets[everyone], last).mse()[:batch], taken)
 
 
 def _adam(p: Tensor, g: Tensor, m: Tensor, v: Tensor, scratch: Tensor, *, lr: float, count: int) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -33,8 +33,16 @@ class FitConfig:
         init: initialisation convention ("dws", "siren", "torch"); the spec's own where None.
         views: independent fits of every signal.
         seed: of the initial weights; each network's derive from (seed, source, view).
-        target_psnr: dB at which a network stops early; never where None.
+        target_psnr: dB at which a network stops early, looked at every ten steps; never where None.
         shared_init: start every network from the same point (a different data set altogether: see the docs).
+
+    Raises:
+        TypeError: for a field of another type.
+        ValueError: for a number out of range, or an unknown init.
+
+    Example:
+        >>> FitConfig(steps=200, lr=5e-3).regime
+        'independent'
     """
 
     steps: int = 1000
@@ -46,13 +54,16 @@ class FitConfig:
     shared_init: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "views"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name, least in (("steps", 1), ("views", 1), ("seed", 0)):
+            whole_number(name, getattr(self, name), least)
+        for name in ("lr", "target_psnr"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not (isinstance(value, int | float) or (value is None and name != "lr")):
+                raise TypeError(f"{name}: expected a number, got {value!r}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr: expected a positive number, got {self.lr}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected a number of at least 0, got {self.seed}")
+        if self.target_psnr is not None and not math.isfinite(self.target_psnr):
+            raise ValueError(f"target_psnr: expected a finite number of dB, or None, got {self.target_psnr}")
         if self.init is not None and self.init not in INITS:
             raise ValueError(f"unknown init: expected one of {list(INITS)}, got {self.init!r}")
 
@@ -71,11 +82,17 @@ class FitResult:
     """Fitted networks and what they are fits of.
 
     Args:
-        weights: ``batch`` networks, all views of a signal side by side.
+        weights: ``batch`` networks, on the CPU, all views of a signal side by side.
         psnr: dB, ``[batch]``, of signals of range one, after the last step.
         source: int64 ``[batch]``, the signal each network was fitted to.
         view: int64 ``[batch]``, which of its independent fits.
         steps: int64 ``[batch]``, Adam steps taken.
+
+    Example:
+        >>> import weightspace as ws
+        >>> result = ws.fit(*ws.signals.images(torch.rand(3, 8, 8)), ws.siren(2, 8, 8, 1), steps=2)
+        >>> result.psnr.shape, result.steps.tolist()
+        (torch.Size([3]), [2, 2, 2])
     """
 
     weights: Weights
@@ -112,11 +129,15 @@ def fit(
         device: where to compute; the result comes back on the CPU.
         workers: threads on a CPU (one core each); all cores where None.
         chunk: networks computed together; what fits the cache (or the GPU) where None.
-        on_done: called with the number of networks and their PSNR after each chunk.
+        on_done: called with the number of networks and their PSNR after each chunk, by one thread at a time; what it
+            raises ends the fit.
         options: fields of :class:`FitConfig`.
 
+    Returns:
+        The networks in the order of the signals, all views of a signal side by side.
+
     Raises:
-        ValueError: for non-finite or misshapen signals, or options out of range.
+        ValueError: for non-finite or misshapen signals, sources that repeat, or options out of range.
         TypeError: for unknown options.
 
     Example:
@@ -126,18 +147,20 @@ def fit(
         >>> len(result.weights), result.source.tolist(), result.view.tolist()
         (6, [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1])
     """
-    config = replace(config or FitConfig(), **options)
-    coords, targets = (torch.as_tensor(t, dtype=torch.float32) for t in (coords, targets))
+    config = _configured(config, options)
+    coords, targets = (torch.as_tensor(t, dtype=torch.float32).detach().cpu() for t in (coords, targets))
     sources = torch.arange(len(targets)) if sources is None else torch.as_tensor(sources, dtype=torch.int64)
-    _check(coords, targets, spec, sources)
+    check_signals(coords, targets, spec)
+    _check_sources(sources, len(targets))
     device = torch.device(device)
-    size = chunk or (CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK)
-    workers = 1 if device.type == "cuda" else workers or os.cpu_count() or 1
+    size = (CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK) if chunk is None else whole_number("chunk", chunk)
+    wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
+    workers = 1 if device.type == "cuda" else wanted
     source, view = sources.repeat_interleave(config.views), torch.arange(config.views).repeat(len(sources))
     signal = torch.arange(len(targets)).repeat_interleave(config.views)
     out = FitResult(
-        Weights(torch.empty(len(source), spec.num_params), spec),
-        torch.empty(len(source)),
+        Weights(torch.empty(len(source), spec.num_params, dtype=torch.float32), spec),
+        torch.empty(len(source), dtype=torch.float32),
         source,
         view,
         torch.empty(len(source), dtype=torch.int64),
@@ -167,7 +190,7 @@ def fit(
             with lock:
                 on_done(len(done.flat), out.psnr[rows])
 
-    with _one_thread_each(workers), ThreadPoolExecutor(workers) as pool:
+    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
         try:
             for future in [pool.submit(one, start) for start in range(0, len(source), size)]:
                 future.result()
@@ -188,18 +211,39 @@ def _interrupt(stop: threading.Event) -> None:
 
 
 @contextmanager
-def _one_thread_each(workers: int) -> Iterator[None]:
-    """Chunks run one a core; threads inside their small matrix products would only wait for one another."""
+def _one_thread_each() -> Iterator[None]:
+    """Chunks run one a core: threads inside their products would wait for one another, and change the rounding."""
     before = torch.get_num_threads()
     try:
-        if workers > 1:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def _check(coords: Tensor, targets: Tensor, spec: NetSpec, sources: Tensor) -> None:
+def _configured(config: FitConfig | None, options: dict[str, Any]) -> FitConfig:
+    if not isinstance(config, FitConfig | None):
+        raise TypeError(f"config: expected a FitConfig, got {type(config).__name__}")
+    known = [field.name for field in fields(FitConfig)]
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(f"unknown option: expected some of {known}, got {unknown[0]!r}")
+    return replace(config or FitConfig(), **options)
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """``value`` if it is an integer of at least ``least``; raises ``TypeError`` or ``ValueError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return value
+
+
+def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:
+    """Raise ``ValueError`` unless networks of this spec can be fitted to these signals."""
+    if not isinstance(spec, NetSpec):
+        raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}; make one with ws.siren or ws.mlp")
+    _ = spec.layers  # refuses what is not a chain
     if coords.ndim != 2 or coords.shape[1] != spec.in_features:
         raise ValueError(f"coords: expected [point, {spec.in_features}] for this spec, got {list(coords.shape)}")
     if targets.ndim != 3 or targets.shape[1:] != (len(coords), spec.out_features):
@@ -213,7 +257,10 @@ def _check(coords: Tensor, targets: Tensor, spec: NetSpec, sources: Tensor) -> N
         if not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             raise ValueError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite; remove them")
-    if sources.shape != (len(targets),):
-        raise ValueError(f"sources: expected one number for each of {len(targets)} signals, got {list(sources.shape)}")
-    if len(sources) and (int(sources.min()) < 0 or len(sources.unique()) != len(sources)):
+
+
+def _check_sources(sources: Tensor, count: int) -> None:
+    if sources.shape != (count,):
+        raise ValueError(f"sources: expected one number for each of {count} signals, got {list(sources.shape)}")
+    if int(sources.min()) < 0 or len(sources.unique()) != len(sources):
         raise ValueError("sources: expected distinct numbers of at least 0; use views= to fit a signal more than once")

@@ -55,7 +55,7 @@ def _bounds(spec: NetSpec, init: str) -> Tensor:
     """Half-width of the uniform distribution of every scalar."""
     if init not in INITS:
         raise ValueError(f"unknown init: expected one of {list(INITS)}, got {init!r}")
-    out = torch.empty(spec.num_params)
+    out = torch.empty(spec.num_params, dtype=torch.float32)
     for layer in spec.layers:
         weight, bias = _layer_bounds(spec, layer, init)
         out[spec.slices[layer.weight]] = weight

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from weightspace._spec import NetSpec
-from weightspace.fit._fit import FitConfig, fit
+from weightspace.fit._fit import FitConfig, check_signals, fit, whole_number
 from weightspace.signals import ImageSet, images
 from weightspace.zoo import Zoo, ZooWriter
 
@@ -37,15 +37,16 @@ def fit_zoo(
         data: images with "train" and maybe "test" splits.
         spec: the network; its input must have two axes and its output the images' channels.
         config: the recipe.
-        counts: how many images of each split: "train" takes the first ones, "val" those that follow them in the training
-            split, "test" the first ones. Everything, and no "val", where None.
+        counts: how many images of each split: "train" takes the first ones, "val" those that follow them in the
+            training split (unless the data has a "val" split), "test" the first ones. All the data where None.
         shard_size: images in a shard (each with all its views); what a crash costs at most.
         device: where to compute.
         workers: see :func:`fit`.
         on_progress: called after each chunk with networks done, networks in all, and the chunk's PSNR.
 
     Raises:
-        ValueError: for counts that the data does not have, or a folder begun with another recipe or other data.
+        ValueError: for counts that the data does not have, a spec that does not fit the images, or a folder begun with
+            another recipe or other data; nothing is written then.
         OSError: if the disk is full; what was complete stays.
 
     Example:
@@ -60,8 +61,9 @@ def fit_zoo(
         ...     zoo.splits, zoo.count("train")
         (('train', 'test'), 4)
     """
-    config = config or FitConfig()
+    config, device = config or FitConfig(), torch.device(device)
     rows = _rows(data, counts)
+    _check(data, spec, rows, shard_size, workers)
     shards = [
         (split, index[start : start + shard_size])
         for split, index in rows.items()
@@ -109,10 +111,19 @@ def fit_zoo(
             on_done=progress,
         )
         labels = None if data.labels is None else torch.as_tensor(data.labels[index]).repeat_interleave(config.views)
-        writer.write(
-            number, result.weights, labels=labels, sources=result.source, views=result.view, psnr=result.psnr
-        )
+        writer.write(number, result.weights, labels=labels, sources=result.source, views=result.view, psnr=result.psnr)
     return Zoo.open(path, verify=False)
+
+
+def _check(data: ImageSet, spec: NetSpec, rows: Mapping[str, np.ndarray], shard_size: int, workers: int | None) -> None:
+    """Everything that ``fit`` would refuse, before anything is written."""
+    check_signals(*images(data.images[:1]), spec)
+    chosen = data.sources[np.concatenate(list(rows.values()))]
+    if repeated := len(chosen) - len(np.unique(chosen)):
+        raise ValueError(f"sources: expected one image of each, got {repeated} repeated; use views= to fit one again")
+    whole_number("shard_size", shard_size)
+    if workers is not None:
+        whole_number("workers", workers)
 
 
 def _rows(data: ImageSet, counts: Mapping[str, int] | None) -> dict[str, np.ndarray]:
@@ -122,12 +133,15 @@ def _rows(data: ImageSet, counts: Mapping[str, int] | None) -> dict[str, np.ndar
         return splits
     if "train" not in counts:
         raise ValueError(f"counts: expected a 'train' entry, got {dict(counts)}")
-    out, starts = {}, {"val": counts["train"]}
     for name, count in counts.items():
-        pool = splits["train" if name == "val" else name] if name in (*splits, "val") else None
+        whole_number(f"counts[{name!r}]", count, 0)
+    out = {}
+    for name, count in counts.items():
+        held_out = name == "val" and name not in splits
+        pool = splits.get("train" if held_out else name)
         if pool is None:
-            raise ValueError(f"counts: expected splits among {[*splits, 'val']}, got {name!r}")
-        start = starts.get(name, 0)
+            raise ValueError(f"counts: expected splits among {sorted({*splits, 'val'})}, got {name!r}")
+        start = counts["train"] if held_out else 0
         if count < 1 or start + count > len(pool):
             raise ValueError(f"counts: {name!r} expected 1 to {len(pool) - start} images of {data.name}, got {count}")
         out[name] = pool[start : start + count]

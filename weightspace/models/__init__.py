@@ -28,4 +28,4 @@ def build(name: str, spec: NetSpec, out_features: int, **options: Any) -> Model:
     """
     if name not in MODELS:
         raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {name!r}")
-    return MODELS[name](spec, out_features, **options)  # pyright: ignore[reportCallIssue]
+    return MODELS[name](spec, out_features, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]

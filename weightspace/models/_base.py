@@ -25,6 +25,10 @@ class Normalize(nn.Module):
         spec: the networks to normalise.
         per: what shares its statistics.
 
+    Raises:
+        TypeError: for something other than a ``NetSpec``.
+        ValueError: for another ``per``.
+
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 8, 8, 1)
@@ -40,6 +44,10 @@ class Normalize(nn.Module):
 
     def __init__(self, spec: NetSpec, per: Literal["tensor", "entry"] = "tensor") -> None:
         super().__init__()
+        if not isinstance(spec, NetSpec):
+            raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}; make one with ws.siren or ws.mlp")
+        if per not in ("tensor", "entry"):
+            raise ValueError(f"per: expected 'tensor' or 'entry', got {per!r}")
         self.spec, self.per = spec, per
         self.register_buffer("mean", torch.zeros(spec.num_params))
         self.register_buffer("std", torch.ones(spec.num_params))
@@ -50,11 +58,16 @@ class Normalize(nn.Module):
         """Take the statistics of these networks: the training split's, never another's.
 
         Raises:
-            ValueError: for networks of another spec or fewer than two of them.
+            ValueError: for networks of another spec, fewer than two of them, or numbers that are not finite.
         """
-        _same_spec(self.spec, weights)
-        if len(weights) < 2:
-            raise ValueError(f"expected at least 2 networks to take statistics of, got {len(weights)}")
+        same_spec(self.spec, weights)
+        if weights.flat.ndim != 2 or len(weights) < 2:
+            raise ValueError(
+                f"expected weights [batch, param] of at least 2 networks to take statistics of, "
+                f"got {list(weights.flat.shape)}"
+            )
+        if bad := int((~torch.isfinite(weights.flat).all(1)).sum()):
+            raise ValueError(f"expected finite weights, got {bad} networks with NaN or infinity; leave them out")
         for param in self.spec.params:
             value, where = weights.view(param.name).double(), self.spec.slices[param.name]
             axes = [0]
@@ -67,6 +80,7 @@ class Normalize(nn.Module):
         return self
 
     def forward(self, weights: Weights) -> Weights:
+        same_spec(self.spec, weights)
         return weights.replace((weights.flat - self.mean) / self.std)
 
 
@@ -89,11 +103,17 @@ class Model(nn.Module, ABC):
         """``Weights`` to ``[batch, out]``, or to ``Weights`` for an equivariant head.
 
         Raises:
+            TypeError: for a plain tensor, or weights of a finer dtype than the model's.
             ValueError: for networks of another spec, an empty batch, or features where raw weights belong.
         """
-        _same_spec(self.spec, weights)
+        same_spec(self.spec, weights)
         if weights.flat.ndim != 2 or not len(weights):
-            raise ValueError(f"expected weights [batch, param] with at least one network, got {list(weights.flat.shape)}")
+            raise ValueError(
+                f"expected weights [batch, param] with at least one network, got {list(weights.flat.shape)}"
+            )
+        own = self.normalize.mean.dtype
+        if torch.promote_types(weights.dtype, own) != own:
+            raise TypeError(f"expected weights of the model's {own}, got {weights.dtype}; cast one with .to(dtype)")
         return self._forward(self.normalize(weights))
 
     @abstractmethod
@@ -105,7 +125,26 @@ class Model(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters())
 
 
-def _same_spec(spec: NetSpec, weights: Weights) -> None:
+def check_sizes(out_features: int, hidden: int, layers: int) -> None:
+    """Raise ``ValueError`` for sizes that no model can have."""
+    if min(out_features, layers) < 1 or hidden < 2:
+        raise ValueError(
+            "expected out_features and layers of at least 1 and hidden of at least 2 (a norm across one channel "
+            f"leaves nothing), got {out_features=}, {hidden=}, {layers=}"
+        )
+
+
+def check_features(spec: NetSpec, features: Weights, channels: int) -> None:
+    """Raise ``ValueError`` unless these are features of networks of this spec, with so many channels."""
+    same_spec(spec, features)
+    if features.flat.ndim != 3 or features.flat.shape[2] != channels or not len(features):
+        raise ValueError(
+            f"expected features [batch, param, {channels}] of at least one network, got {list(features.flat.shape)}"
+        )
+
+
+def same_spec(spec: NetSpec, weights: Weights) -> None:
+    """Raise unless ``weights`` are ``Weights`` of this spec."""
     if not isinstance(weights, Weights):
         raise TypeError(f"expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)")
     if weights.spec != spec:

@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 from weightspace._spec import NetSpec, Param
 from weightspace._weights import Weights
+from weightspace.models._base import check_features
 
 Axes = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one parameter lies: its hidden axes in the spec's order, and the size of its fixed axes together."""
+    """How one parameter lies: its hidden axes, the spec's last one first, and the size of its fixed axes together.
+
+    Torch's parameters name what they produce before what they consume, so in a chain that order moves nothing.
+    """
 
     param: Param
     hidden: Axes
@@ -42,15 +46,13 @@ class _Layout:
 @lru_cache(maxsize=256)
 def layouts(spec: NetSpec) -> tuple[_Layout, ...]:
     """The layout of every parameter."""
-    rank = {axis.name: i for i, axis in enumerate(spec.hidden)}
+    rank = {axis.name: -i for i, axis in enumerate(spec.hidden)}
     out = []
     for param in spec.params:
         hidden = sorted((i for i, a in enumerate(param.axes) if a in rank), key=lambda i: rank[param.axes[i]])
         fixed = [i for i, a in enumerate(param.axes) if a not in rank]
         size = math.prod(spec.axis(param.axes[i]).size for i in fixed)
-        out.append(
-            _Layout(param, tuple(param.axes[i] for i in hidden), tuple(i + 1 for i in (*hidden, *fixed)), size)
-        )
+        out.append(_Layout(param, tuple(param.axes[i] for i in hidden), tuple(i + 1 for i in (*hidden, *fixed)), size))
     return tuple(out)
 
 
@@ -67,7 +69,7 @@ def pooled(spec: NetSpec, features: Weights) -> dict[Axes, Tensor]:
 
     Returns:
         For every set ``S`` of hidden axes that some parameter carries, ``[batch, *S, feature]``: the features of all
-        parameters that carry ``S``, side by side. The order of ``S`` is the spec's.
+        parameters that carry ``S``, side by side. ``S`` lists the spec's last axis first.
     """
     parts: dict[Axes, list[Tensor]] = {}
     for layout, (_, value) in zip(layouts(spec), features.views(), strict=True):
@@ -102,6 +104,9 @@ class EquivariantLinear(nn.Module):
         out_channels: channels of ``y``.
         bias: whether to add ``b``.
 
+    Raises:
+        ValueError: for fewer than one channel; on call, for networks of another spec or features of other channels.
+
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 8, 8, 1)
@@ -115,9 +120,12 @@ class EquivariantLinear(nn.Module):
 
     def __init__(self, spec: NetSpec, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__()
+        if min(in_channels, out_channels) < 1:
+            raise ValueError(f"expected at least one channel, got {in_channels=}, {out_channels=}")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
         self.layouts = layouts(spec)
-        self.sets: list[Axes] = sorted({s for lay in self.layouts for s in _subsets(lay.hidden)}, key=len)
+        found = dict.fromkeys(s for lay in self.layouts for s in _subsets(lay.hidden))  # a set has no order to rely on
+        self.sets: list[Axes] = sorted(found, key=len)
         self.maps = nn.ModuleList()
         for kept in self.sets:
             members = [lay for lay in self.layouts if set(kept) <= set(lay.hidden)]
@@ -140,6 +148,7 @@ class EquivariantLinear(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, features: Weights) -> Weights:
+        check_features(self.spec, features, self.in_channels)
         means = pooled(self.spec, features)
         out: dict[str, Tensor] = {}
         for kept, linear in zip(self.sets, self.maps, strict=True):  # from the fewest axes to the most

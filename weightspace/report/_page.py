@@ -51,7 +51,12 @@ def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | P
         OSError: if the page cannot be written; an older one stays.
 
     Example:
-        See ``examples/report.py``.
+        >>> import json, tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> row = {"model": "mlp", "augmentation": "none", "seeds": [0], "test_mean": 0.5}
+        >>> size = (folder / "result.json").write_text(json.dumps({"schema": 1, "kind": "bench", "rows": [row]}))
+        >>> write_report([folder / "result.json"], folder / "page.html").name
+        'page.html'
     """
     if isinstance(results, str | Path):
         raise TypeError(f"results: expected a sequence of paths, got one path {str(results)!r}; put it in a list")

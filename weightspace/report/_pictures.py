@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of pictures: the networks after one augmentation. ``moved``: largest change of a pixel, in grey levels."""
+    """One row of the grid: the networks after one augmentation. ``moved``: largest change of a pixel (of 255)."""
 
     name: str
     settings: str

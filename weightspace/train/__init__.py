@@ -2,6 +2,18 @@
 
 from weightspace.train._config import TrainConfig, schedule
 from weightspace.train._objective import Classification, Objective
-from weightspace.train._train import Split, TrainResult, score, train
+from weightspace.train._run import Split, score, seeded
+from weightspace.train._train import TrainResult, num_classes, train
 
-__all__ = ["Classification", "Objective", "Split", "TrainConfig", "TrainResult", "schedule", "score", "train"]
+__all__ = [
+    "Classification",
+    "Objective",
+    "Split",
+    "TrainConfig",
+    "TrainResult",
+    "num_classes",
+    "schedule",
+    "score",
+    "seeded",
+    "train",
+]

@@ -47,6 +47,11 @@ class Classification(Objective):
         return F.one_hot(labels, self.num_classes).to(torch.float32)
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        if output.shape != targets.shape:
+            raise ValueError(
+                f"expected outputs {list(targets.shape)}, one a class, got {list(output.shape)}; "
+                f"build the model with out_features={self.num_classes}"
+            )
         return F.cross_entropy(output, targets)
 
     def score(self, output: Tensor, labels: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class Transform(ABC):
         """
         check_input(weights, generator)
         soft = None if labels is None else soft_labels(labels, num_classes, weights)
-        partners, partner_soft = self._pool(weights, soft, pool, num_classes)
+        partners, partner_soft = self._pool(weights, soft, pool)
         for stage in self.stages or (self,):
             stage.check(weights.spec)
         for stage in self.stages or (self,):
@@ -128,11 +128,7 @@ class Transform(ABC):
         return weights if soft is None else (weights, soft)
 
     def _pool(
-        self,
-        weights: Weights,
-        soft: Tensor | None,
-        pool: Weights | tuple[Weights, Tensor] | None,
-        num_classes: int | None,
+        self, weights: Weights, soft: Tensor | None, pool: Weights | tuple[Weights, Tensor] | None
     ) -> tuple[Weights | None, Tensor | None]:
         if pool is None:
             return None, None
@@ -161,7 +157,7 @@ def moved_points(draw: Any, x: Tensor) -> Tensor:
 
 def weakest(transforms: tuple[Transform, ...]) -> Keeps:
     """What all of them together keep."""
-    return max((t.keeps for t in transforms), key=_ORDER.index, default="function")
+    return _ORDER[max((_ORDER.index(t.keeps) for t in transforms), default=0)]
 
 
 def row_count(batch: int, index: slice | Tensor) -> int:

@@ -116,6 +116,13 @@ PERIODIC = Need(
     "use Permute, which every activation allows",
 )
 
+HIDDEN_BIAS = Need(
+    lambda spec: {axis.name for axis in spec.hidden} <= {p.produces for p in spec.params if p.kind == "bias"},
+    "a bias on every hidden axis",
+    summary,
+    "a phase lives in the bias; make the network with bias=True",
+)
+
 
 def need_inputs(least: int, most: int | None, remedy: str) -> Need:
     """The number of input coordinates."""

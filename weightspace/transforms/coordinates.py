@@ -111,7 +111,7 @@ class Rotate(Coordinates):
         torch.Size([4, 2, 2])
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     degrees: float = 30.0
@@ -153,7 +153,7 @@ class Translate(Coordinates):
         ['0.bias']
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     max_shift: float = 0.25
@@ -187,7 +187,7 @@ class Scale(Coordinates):
         4
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     low: float = 0.8

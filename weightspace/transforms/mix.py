@@ -15,7 +15,7 @@ from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
 from weightspace.align._matching import match
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import check_input, check_pool
+from weightspace.transforms._check import check_input, check_pool, need_scale
 
 Align = Literal["random", "permutation", "signed", "full"]
 _ALIGN = (None, "random", "permutation", "signed", "full")
@@ -81,7 +81,7 @@ class MixUp(Transform):
         (torch.Size([4, 3]), True)
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.2.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     align: Align | None = None
@@ -99,6 +99,8 @@ class MixUp(Transform):
         if self.labels not in _LABELS:
             raise ValueError(f"MixUp: expected labels to be one of {list(_LABELS)}, got {self.labels!r}")
         _check_share("MixUp", self.alpha, self.low, self.high)
+        if self.align == "signed":
+            object.__setattr__(self, "needs", (need_scale("sign", "sine, tanh, gaussian"),))
 
     def sample(self, weights: Weights, *, generator: torch.Generator, pool: Weights | None = None) -> MixDraw:
         check_input(weights, generator)
@@ -171,7 +173,7 @@ class SelfMixUp(Transform):
         tensor([1., 0.])
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.2.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     keeps = "nothing"

@@ -51,7 +51,7 @@ class GaussianNoise(Transform):
         True
 
     Reference:
-        Shamsian et al., *Data Augmentations in Deep Weight Spaces*, 2023, section 3.
+        Shamsian et al., *Data Augmentations in Deep Weight Spaces*, 2023.
     """
 
     std: float = 0.1
@@ -94,7 +94,7 @@ class WeightDropout(Transform):
         tensor([0., 1.])
 
     Reference:
-        Shamsian et al., *Data Augmentations in Deep Weight Spaces*, 2023, section 3.
+        Shamsian et al., *Data Augmentations in Deep Weight Spaces*, 2023.
     """
 
     p: float = 0.1
@@ -132,7 +132,7 @@ class QuantilePrune(Transform):
         True
 
     Reference:
-        Shamsian et al., *Data Augmentations in Deep Weight Spaces*, 2023, section 3.
+        Shamsian et al., *Data Augmentations in Deep Weight Spaces*, 2023.
     """
 
     max_quantile: float = 0.1

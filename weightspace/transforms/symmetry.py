@@ -10,7 +10,7 @@ from weightspace._random import rand
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import HIDDEN, PERIODIC, check_input, need_scale
+from weightspace.transforms._check import HIDDEN, HIDDEN_BIAS, PERIODIC, check_input, need_scale
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Permute(Transform):
         ['h1', 'h2']
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     keeps = "function"
@@ -63,7 +63,7 @@ class SignFlip(Transform):
         tensor([-1.])
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     p: float = 0.5
@@ -101,7 +101,8 @@ class PhaseShift(Transform):
         max_shift: bound of ``k``.
 
     Raises:
-        ValueError: for a bound below one; when sampled, for activations without period.
+        ValueError: for a bound below one; when sampled, for activations without period
+            or neurons without bias.
 
     Example:
         >>> import weightspace as ws
@@ -112,12 +113,12 @@ class PhaseShift(Transform):
         tensor([-1.,  0.,  1.])
 
     Reference:
-        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024, section 4.1.
+        Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
     max_shift: int = 1
     keeps = "function"
-    needs = (HIDDEN, PERIODIC)
+    needs = (HIDDEN, PERIODIC, HIDDEN_BIAS)
 
     def __post_init__(self) -> None:
         if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift < 1:
@@ -150,7 +151,7 @@ class PositiveScale(Transform):
         True
 
     Reference:
-        Neyshabur et al., *Path-SGD: Path-Normalized Optimization in Deep Neural Networks*, 2015, section 2.
+        Neyshabur et al., *Path-SGD: Path-Normalized Optimization in Deep Neural Networks*, 2015.
     """
 
     max_scale: float = 2.0

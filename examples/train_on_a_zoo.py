@@ -1,0 +1,35 @@
+"""Train a model on the networks of a zoo, with and without augmentation.
+
+A few hundred short fits and a few epochs say how it is done, not which augmentation is best: `weightspace bench` does.
+"""
+
+from pathlib import Path
+
+import weightspace as ws
+from weightspace.train import seeded
+
+STEPS = 60
+COUNTS = {"train": 300, "val": 100, "test": 100}
+EPOCHS = 5
+OUT = Path("runs/train-on-a-zoo")
+
+
+def main() -> None:
+    config = ws.FitConfig(steps=STEPS, lr=5e-3)
+    zoo = ws.fit_zoo(OUT / "zoo", ws.signals.embedded(), ws.siren(2, 16, 16, 1), config=config, counts=COUNTS)
+    for name in ("none", "permute+noise"):
+        with seeded(0):  # torch initialises modules from its global generators
+            model = ws.models.DWSNet(zoo.spec, out_features=10, hidden=16, layers=2)
+        result = ws.train(
+            model,
+            zoo,
+            transform=None if name == "none" else ws.transforms.augmentation(name),
+            epochs=EPOCHS,
+            batch_size=32,
+            run_dir=OUT / name,
+        )
+        print(f"{name}: best epoch {result.best_epoch}, validation {result.val:.1%}, test {result.test:.1%}")
+
+
+if __name__ == "__main__":
+    main()

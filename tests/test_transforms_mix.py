@@ -1,0 +1,189 @@
+"""MixUp: the share of the labels is the share of the weights, and partners come from where they may."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+import weightspace as ws
+from weightspace.align import distance
+from weightspace.transforms import Compose, GaussianNoise, MixUp, Permute, RandomApply, Rotate, SelfMixUp
+
+SPEC = ws.siren(2, 7, 5, 1, omega=2.0)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def networks(batch: int = 12, seed: int = 1, dtype: torch.dtype = torch.float64) -> ws.Weights:
+    return ws.Weights(torch.randn(batch, SPEC.num_params, generator=generator(seed), dtype=dtype), SPEC)
+
+
+def recovered_share(mixed: torch.Tensor, own: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+    """Least squares: the lambda with ``mixed = lambda * own + (1 - lambda) * partner``, from the weights alone."""
+    line = own - partner
+    return ((mixed - partner) * line).sum(1) / line.square().sum(1)
+
+
+@pytest.mark.parametrize("align", [None, "random", "permutation", "signed"])
+def test_labels_mix_with_the_very_share_of_the_weights(align: str | None) -> None:
+    w, soft = networks(), torch.eye(12, dtype=torch.float64)
+    mix = MixUp(align)
+    draw = mix.sample(w, generator=generator())
+    mixed, labels = mix(w, soft, generator=generator())
+    share = recovered_share(mixed.flat, w.flat, draw.partner)
+    torch.testing.assert_close(labels.diagonal(), share)
+    torch.testing.assert_close(labels.gather(1, draw.index[:, None])[:, 0], 1 - share)
+    torch.testing.assert_close(mixed.flat, share[:, None] * w.flat + (1 - share[:, None]) * draw.partner)
+
+
+def test_direct_partner_is_the_network_that_the_label_names() -> None:
+    w, soft = networks(), torch.eye(12, dtype=torch.float64)
+    mixed, labels = MixUp()(w, soft, generator=generator())
+    expected = labels @ w.flat
+    torch.testing.assert_close(mixed.flat, expected)
+
+
+def test_every_layer_has_its_own_share_and_labels_their_weighted_mean() -> None:
+    w, soft = networks(), torch.eye(12, dtype=torch.float64)
+    mix = MixUp(per_layer=True)
+    draw = mix.sample(w, generator=generator())
+    mixed, labels = mix(w, soft, generator=generator())
+    total = torch.zeros(12, dtype=torch.float64)
+    shares = []
+    for layer in range(3):
+        parts = [SPEC.slices[f"{layer}.{kind}"] for kind in ("weight", "bias")]
+        rows = [torch.cat([flat[:, part] for part in parts], 1) for flat in (mixed.flat, w.flat, draw.partner)]
+        shares.append(recovered_share(*rows))
+        torch.testing.assert_close(rows[0], shares[-1][:, None] * rows[1] + (1 - shares[-1][:, None]) * rows[2])
+        total += shares[-1] * rows[0].shape[1]
+    assert not torch.allclose(shares[0], shares[1])
+    torch.testing.assert_close(labels.diagonal(), total / SPEC.num_params)
+
+
+def test_weights_only_keeps_the_label_of_the_larger_share() -> None:
+    w, labels = networks(40), torch.arange(40)
+    draw = MixUp(labels="hard").sample(w, generator=generator())
+    _, soft = MixUp(labels="hard")(w, labels, num_classes=40, generator=generator())
+    assert set(soft.unique().tolist()) == {0.0, 1.0}
+    assert soft.argmax(1).equal(torch.where(draw.lam >= 0.5, labels, draw.index))
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+def test_shares_follow_the_beta_distribution(alpha: float) -> None:
+    spec = ws.mlp(1, 1)
+    w = ws.Weights(torch.zeros(4000, spec.num_params, dtype=torch.float64), spec)
+    lam = MixUp(alpha=alpha).sample(w, generator=generator()).lam
+    assert stats.kstest(lam.numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+    assert stats.kstest(lam.numpy(), stats.beta(alpha * 2, alpha).cdf).pvalue < 1e-6
+    mapped = MixUp(alpha=alpha, low=0.25, high=0.75).sample(w, generator=generator()).lam
+    torch.testing.assert_close(mapped, 0.25 + 0.5 * lam)
+
+
+def test_partners_are_other_networks_of_the_batch() -> None:
+    w = networks(9)
+    seen = torch.zeros(9, 9, dtype=torch.int64)
+    for seed in range(200):
+        index = MixUp().sample(w, generator=generator(seed)).index
+        assert index.sort().values.equal(torch.arange(9))
+        seen[torch.arange(9), index] += 1
+    assert int(seen.diagonal().sum()) == 0
+    off = seen[~torch.eye(9, dtype=torch.bool)]
+    assert 8 <= int(off.min()) <= int(off.max()) <= 50  # 25 expected for each
+
+
+def test_one_network_alone_mixes_with_itself() -> None:
+    w = networks(1)
+    torch.testing.assert_close(MixUp()(w, generator=generator()).flat, w.flat)
+
+
+@pytest.mark.parametrize("align", [None, "random", "permutation"])
+def test_known_bug_partners_come_only_from_the_batch_or_the_pool(align: str | None) -> None:
+    batch, pool = networks(20, seed=1), networks(5, seed=2)
+    mix = MixUp(align, low=0.0, high=0.0)  # the partner alone is left
+    x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+    for given, source in ((None, batch), (pool, pool)):
+        values = ws.evaluate(mix(batch, generator=generator(), pool=given), x).flatten(1)
+        allowed = ws.evaluate(source, x).flatten(1)
+        nearest = (values[:, None] - allowed[None]).abs().amax(2).amin(1)
+        assert float(nearest.max()) < 1e-9
+
+
+def test_pool_labels_belong_to_pool_partners() -> None:
+    batch, pool = networks(30, seed=1), networks(4, seed=2)
+    labels, pool_labels = torch.zeros(30, dtype=torch.int64), torch.tensor([1, 2, 3, 4])
+    mix = MixUp(low=0.3, high=0.3)
+    draw = mix.sample(batch, generator=generator(), pool=pool)
+    _, soft = mix(batch, labels, num_classes=5, generator=generator(), pool=(pool, pool_labels))
+    torch.testing.assert_close(soft[:, 0], torch.full((30,), 0.3, dtype=torch.float64))
+    assert soft[:, 1:].argmax(1).equal(draw.index)
+    assert draw.index.unique().tolist() == [0, 1, 2, 3]
+    chain = Compose([GaussianNoise(0.1), RandomApply(mix, 1.0)])
+    _, soft = chain(batch, labels, num_classes=5, generator=generator(), pool=(pool, pool_labels))
+    torch.testing.assert_close(soft[:, 0], torch.full((30,), 0.3, dtype=torch.float64))
+
+
+def test_known_bug_self_mixup_keeps_its_own_label() -> None:
+    w, labels = networks(30), torch.arange(30) % 7
+    for inner in (Permute(), GaussianNoise(), Compose([Rotate(), Permute()])):
+        mixed, soft = SelfMixUp(inner)(w, labels, num_classes=7, generator=generator())
+        assert soft.argmax(1).equal(labels)
+        assert float(soft.amax(1).min()) == 1.0
+        assert not mixed.flat.equal(w.flat)
+
+
+def test_self_mixup_mixes_with_its_own_copy() -> None:
+    w = networks()
+    mix = SelfMixUp(GaussianNoise(0.3))
+    draw = mix.sample(w, generator=generator())
+    copy = GaussianNoise(0.3).apply(w, draw.inner)
+    torch.testing.assert_close(recovered_share(mix.apply(w, draw).flat, w.flat, copy.flat), draw.lam)
+
+
+def test_aligned_partners_are_closer_and_stay_the_same_functions() -> None:
+    w = networks(16)
+    x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+    apart = {}
+    for align in (None, "random", "permutation", "signed"):
+        draw = MixUp(align).sample(w, generator=generator())
+        partner = w.replace(draw.partner)
+        apart[align] = float(distance(w, partner).mean())
+        torch.testing.assert_close(ws.evaluate(partner, x), ws.evaluate(w[draw.index], x))
+    assert apart["signed"] < apart["permutation"] < 0.9 * min(apart[None], apart["random"])
+
+
+def test_full_alignment_says_that_it_is_not_yet_there() -> None:
+    with pytest.raises(ValueError, match=r"'full'.*not yet available.*'permutation'"):
+        MixUp("full")(networks(), generator=generator())
+
+
+def test_pools_that_do_not_fit_are_refused() -> None:
+    batch = networks(4)
+    other = ws.Weights(torch.zeros(3, 13), ws.mlp(2, 3, 1))
+    labels = torch.zeros(4, dtype=torch.int64)
+    for pool, text in (
+        (other, "networks of one spec"),
+        (batch[:0], "at least one network"),
+        (networks(4, dtype=torch.float32), r"expected torch.float64 .* got torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            MixUp()(batch, generator=generator(), pool=pool)
+    with pytest.raises(ValueError, match=r"expected \(weights, labels\)"):
+        MixUp()(batch, labels, num_classes=2, generator=generator(), pool=batch)
+    with pytest.raises(ValueError, match=r"pool labels: expected int64 \[4\]"):
+        MixUp()(batch, labels, num_classes=2, generator=generator(), pool=(batch, labels[:2]))
+    draw = MixUp().sample(batch, generator=generator(), pool=networks(9))
+    with pytest.raises(ValueError, match="labels of the pool"):
+        MixUp().apply_labels(torch.eye(4), draw)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_known_bug_mixing_runs_where_the_tensors_are() -> None:
+    w = networks(dtype=torch.float32).to("cuda")
+    labels = torch.arange(12, device="cuda") % 3
+    for seeds in (generator(), torch.Generator("cuda").manual_seed(0)):
+        mixed, soft = MixUp("permutation", alpha=0.5)(w, labels, num_classes=3, generator=seeds)
+        assert mixed.device == soft.device == w.device
