@@ -27,8 +27,7 @@ def as_markdown(text: str) -> str:
     text = _TABLE.sub(lambda found: _fenced("", found[0]), text)
     text = re.sub(r":math:`([^`]*)`", r"`\1`", text)
     text = re.sub(r":(?:func|class|meth|mod):`~?([^`]*)`", r"`\1`", text)
-    text = re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)
-    return re.sub(r"``([^`]+)``", r"`\1`", text)
+    return re.sub(r"^( *)Example:$", r"\1Examples:", text, flags=re.MULTILINE)
 
 
 class Docstrings(griffe.Extension):

@@ -1,6 +1,6 @@
 """Train a model on the networks of a zoo, with and without augmentation.
 
-A few hundred short fits and a few epochs say how it is done, not which augmentation is best: `weightspace bench` does.
+So few networks and epochs say how it is done, not which augmentation is best: `weightspace bench` does.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ import weightspace as ws
 from weightspace.train import seeded
 
 STEPS = 60
-COUNTS = {"train": 300, "val": 100, "test": 100}
-EPOCHS = 5
+COUNTS = {"train": 600, "val": 200, "test": 200}
+EPOCHS = 8
 OUT = Path("runs/train-on-a-zoo")
 
 
@@ -26,6 +26,7 @@ def main() -> None:
             transform=None if name == "none" else ws.transforms.augmentation(name),
             epochs=EPOCHS,
             batch_size=32,
+            lr=5e-3,
             run_dir=OUT / name,
         )
         print(f"{name}: best epoch {result.best_epoch}, validation {result.val:.1%}, test {result.test:.1%}")

@@ -6,6 +6,7 @@ import itertools
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -239,6 +240,19 @@ def test_a_network_that_starts_at_the_target_takes_no_step() -> None:
     assert not torch.equal(result.weights.flat[1], start.flat[1])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_fits_what_a_cpu_fits() -> None:
+    coords, targets = small_problem()
+    for spec in (ws.siren(2, 10, 7, 1), ws.mlp(2, 8, 1, activation="silu")):
+        host, there = (ws.fit(coords, targets, spec, steps=10, lr=1e-3, device=d) for d in ("cpu", "cuda"))
+        assert there.weights.device.type == there.psnr.device.type == "cpu"
+        torch.testing.assert_close(there.weights.flat, host.weights.flat, atol=1e-4, rtol=0)
+    stopped = ws.fit(coords, targets, ws.siren(2, 10, 1), steps=60, lr=5e-3, target_psnr=22.0, device="cuda")
+    assert len(stopped.steps.unique()) > 2
+    assert (stopped.psnr[stopped.steps < 60] >= 22).all()
+
+
 # Quality.
 
 
@@ -360,11 +374,31 @@ def test_what_on_done_raises_stops_the_fit(error, workers: int) -> None:
 def test_ctrl_c_stops_a_long_fit_within_a_step() -> None:
     coords, targets = small_problem(2)
     main = threading.main_thread().ident
+    assert main is not None
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
+    started = time.perf_counter()
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        ws.fit(coords, targets, ws.siren(2, 8, 1), steps=10**9, workers=2, chunk=1)
+        ws.fit(coords, targets, ws.siren(2, 8, 1), steps=100_000, workers=2, chunk=1)  # half a minute
     timer.join()
+    assert time.perf_counter() - started < 5
+
+
+def test_chunks_run_on_one_thread_each_and_the_setting_comes_back() -> None:
+    coords, targets = small_problem(4)
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(3)
+    try:
+        for workers in (1, 2):
+            ws.fit(
+                *(coords, targets, ws.siren(2, 6, 1)),
+                **{"steps": 2, "chunk": 1, "workers": workers},
+                on_done=lambda count, psnr: seen.append(torch.get_num_threads()),
+            )
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1] * 8
 
 
 def test_on_done_reports_every_network_once() -> None:

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def synthetic(path: Path, *, views: int = 2, sources: int = 60, seed: int = 0, v
     def split(first: int, count: int) -> tuple:
         source = torch.arange(first, first + count).repeat_interleave(views)
         view, label = torch.arange(views).repeat(count), source % 3
-        flat = 0.3 * (label[:, None] - 1.0) + torch.randn(len(source), SPEC.num_params, generator=generator)
+        flat = 0.8 * (label[:, None] - 1.0) + torch.randn(len(source), SPEC.num_params, generator=generator)
         flat[:, 0], flat[:, 1] = source.float(), view.float()
         return ws.Weights(flat, SPEC), label, source, view, None
 
@@ -376,7 +377,10 @@ def test_folder_of_another_run_is_refused(zoo: Zoo, tmp_path: Path, change: dict
 
 def test_broken_checkpoint_is_refused(zoo: Zoo, tmp_path: Path) -> None:
     (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"last.pt: expected a checkpoint .*; remove it"):
+    with pytest.raises(
+        ValueError,
+        match=r"last.pt: expected a checkpoint of this library, got another file or a part of one; remove it$",
+    ):
         ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
 
 
@@ -446,7 +450,7 @@ def test_model_with_other_outputs_is_refused(zoo: Zoo) -> None:
 
 def test_equivariant_head_is_refused(zoo: Zoo) -> None:
     model = ws.models.DWSNet(SPEC, out_features=1, hidden=4, layers=1, head="equivariant")
-    with pytest.raises(TypeError, match="expected a model with an invariant head, .* got Weights"):
+    with pytest.raises(TypeError, match=r"expected a model with an invariant head, .* got Weights"):
         ws.train(model, zoo, config=FAST)
 
 
@@ -466,7 +470,7 @@ def test_empty_validation_is_refused(tmp_path: Path) -> None:
 
 def test_loss_that_is_not_finite_ends_the_run(zoo: Zoo, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"expected a finite loss, got nan in epoch 1; lower lr"):
-        ws.train(mlp(), zoo, config=FAST, lr=1e38, clip=None, warmup=0.0, run_dir=tmp_path)
+        ws.train(mlp(), zoo, config=FAST, lr=1e30, clip=None, warmup=0.0, run_dir=tmp_path)
     assert not (tmp_path / "last.pt").exists()
 
 
@@ -500,8 +504,8 @@ def test_unknown_option_is_refused(zoo: Zoo) -> None:
 def test_schedule_rises_then_falls_to_zero() -> None:
     factors = [schedule(step, 100, 0.1) for step in range(101)]
     assert factors[9] == factors[10] == max(factors) == 1.0
-    assert all(a < b for a, b in zip(factors[:9], factors[1:10], strict=True))
-    assert all(a > b for a, b in zip(factors[10:-1], factors[11:], strict=True))
+    assert all(a < b for a, b in pairwise(factors[:10]))
+    assert all(a > b for a, b in pairwise(factors[10:]))
     assert factors[-1] == pytest.approx(0.0, abs=1e-12)
     assert schedule(0, 1, 0.0) == 1.0
 

@@ -33,7 +33,8 @@ def evaluate(weights: Weights, x: Tensor) -> Tensor:
     spec = weights.spec
     if x.ndim not in (2, 3) or x.shape[-1] != spec.in_features or (x.ndim == 3 and x.shape[0] != len(weights)):
         raise ValueError(
-            f"x: expected [point, {spec.in_features}] or [{len(weights)}, point, {spec.in_features}], got {list(x.shape)}"
+            f"x: expected [point, {spec.in_features}] or [{len(weights)}, point, {spec.in_features}], "
+            f"got {list(x.shape)}"
         )
     if weights.flat.ndim != 2:
         raise ValueError(f"expected weights [batch, param], got features of shape {list(weights.flat.shape)}")

@@ -159,13 +159,15 @@ def check_same_spec(a: Weights, b: Weights) -> None:
     """Raise ``ValueError`` unless both batches hold networks of one spec."""
     if a.spec != b.spec:
         raise ValueError(
-            f"expected networks of one spec, got {summary(a.spec)} and {summary(b.spec)}; networks mix within a spec only"
+            f"expected networks of one spec, got {summary(a.spec)} and {summary(b.spec)}; only one spec's networks mix"
         )
 
 
 def summary(spec: NetSpec) -> str:
     """A few words that tell one spec from another, for messages and listings."""
-    hidden = " ".join(f"{a.name}:{a.size}{a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in spec.hidden)
+    hidden = " ".join(
+        f"{a.name}:{a.size}{a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in spec.hidden
+    )
     ends = f"{spec.in_features}->{spec.out_features}"
     shift = f" shift {spec.output_shift:g}" if spec.output_shift else ""
     return f"<{ends} {hidden}{shift} {spec.init}, {spec.num_params} parameters>"

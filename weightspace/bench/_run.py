@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -25,6 +26,7 @@ from weightspace.zoo import Zoo
 from weightspace.zoo._files import write_atomic
 
 RESULT_SCHEMA = 1
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # numbers of <malloc.h>
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,11 @@ class _Grid:
                     self._tell(done, futures[future], future.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                for child in set(multiprocessing.active_children()) - others:
+                ours = set(multiprocessing.active_children()) - others
+                for child in ours:
                     child.terminate()  # a cell loses one epoch at most: it has checkpoints
+                for child in ours:
+                    child.join()
                 raise
         return done
 
@@ -135,6 +140,17 @@ class _Grid:
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
     torch.set_num_threads(1)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc hand one step's memory to the next, not to the system: page faults were a fifth of a step."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library: nothing to gain, nothing lost
+        return
+    for option, value in ((_M_MMAP_THRESHOLD, 1 << 25), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 1 << 27)):
+        mallopt(option, value)
 
 
 def _kept(folder: Path) -> dict[str, Any] | None:

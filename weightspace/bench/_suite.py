@@ -63,7 +63,7 @@ SUITES: dict[str, Suite] = {
             "mlp": Entry("mlp", train={"lr": 1e-3}),
         },
         TAXONOMY,
-        TrainConfig(epochs=40, batch_size=64),
+        TrainConfig(epochs=36, batch_size=64),
         leaders=5,
         leader_seeds=(1, 2),
     ),

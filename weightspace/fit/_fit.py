@@ -118,7 +118,8 @@ def fit(
     r"""Fit one network to every signal, ``views`` times over.
 
     Minimises :math:`\frac{1}{M c} \sum_m \lVert f(w_i)(x_m) - y_{im} \rVert^2` for each network alone, by full-batch
-    Adam with closed-form gradients. The result does not depend on ``chunk`` or ``workers``.
+    Adam with closed-form gradients. On a CPU a network's bits depend on its signal and start alone: not on ``chunk``,
+    ``workers``, or the other signals.
 
     Args:
         coords: ``[point, in]``, the same points for every signal.

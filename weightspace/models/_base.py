@@ -129,8 +129,8 @@ def check_sizes(out_features: int, hidden: int, layers: int) -> None:
     """Raise ``ValueError`` for sizes that no model can have."""
     if min(out_features, layers) < 1 or hidden < 2:
         raise ValueError(
-            "expected out_features and layers of at least 1 and hidden of at least 2 (a norm across one channel "
-            f"leaves nothing), got {out_features=}, {hidden=}, {layers=}"
+            f"expected out_features and layers of at least 1 and hidden of at least 2, "
+            f"got {out_features=}, {hidden=}, {layers=}"
         )
 
 

@@ -41,9 +41,9 @@ class DWSNet(Model):
 
     Reference:
         Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, section 5.
-        Departures: averages instead of maxima, inside the linear layers (so that they are the linear maps of the theorem)
-        and in the head, and no batch norm: on Fashion-MNIST INRs layer norm between the layers and maxima in the head made
-        training slower and validation accuracy lower.
+        Departures: averages instead of maxima, inside the linear layers (so that they are the linear maps of the
+        theorem) and in the head, and no batch norm: on Fashion-MNIST INRs layer norm between the layers and maxima in
+        the head made training slower and validation accuracy lower.
     """
 
     respects = "permutation"
@@ -76,7 +76,7 @@ class DWSNet(Model):
         features = weights.replace(weights.flat.unsqueeze(-1))
         for layer in self.layers:
             features = layer(features)
-            features = features.replace(torch.relu(features.flat))
+            features = features.replace(torch.relu_(features.flat))  # a tensor of the layer's own: free to overwrite
         out = self.head(features)
         if isinstance(out, Weights) and self.out_features == 1:
             return out.replace(out.flat.squeeze(-1))

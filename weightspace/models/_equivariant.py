@@ -79,7 +79,8 @@ def pooled(spec: NetSpec, features: Weights) -> dict[Axes, Tensor]:
             if kept not in means:  # average the smallest mean already there over one more axis
                 parent = min((s for s in means if set(kept) < set(s)), key=len)
                 axis = next(i for i, name in enumerate(parent) if name not in kept)
-                means[kept] = means[parent].mean(axis + 1)
+                # not .mean(): the gradient of a sum is a view, that of a mean a tensor of the full size
+                means[kept] = means[parent].sum(axis + 1) * (1 / means[parent].shape[axis + 1])
             parts.setdefault(kept, []).append(means[kept])
     return {kept: torch.cat(values, -1) if len(values) > 1 else values[0] for kept, values in parts.items()}
 
@@ -150,20 +151,29 @@ class EquivariantLinear(nn.Module):
     def forward(self, features: Weights) -> Weights:
         check_features(self.spec, features, self.in_channels)
         means = pooled(self.spec, features)
-        out: dict[str, Tensor] = {}
-        for kept, linear in zip(self.sets, self.maps, strict=True):  # from the fewest axes to the most
+        parts: dict[str, list[Tensor]] = {lay.param.name: [] for lay in self.layouts}
+        for kept, linear in zip(self.sets, self.maps, strict=True):
             members = [lay for lay in self.layouts if set(kept) <= set(lay.hidden)]
-            parts = linear(means[kept]).split([lay.fixed * self.out_channels for lay in members], -1)
-            for lay, part in zip(members, parts, strict=True):
-                part = _broadcast(part, kept, lay.hidden)
-                name = lay.param.name
-                out[name] = part if name not in out else out[name] + part
+            split = linear(means[kept]).split([lay.fixed * self.out_channels for lay in members], -1)
+            for lay, part in zip(members, split, strict=True):
+                parts[lay.param.name].append(_broadcast(part, kept, lay.hidden))
+        out = {name: _total(own) for name, own in parts.items()}
         rows = []
         for lay in self.layouts:
             sizes = [self.spec.axis(a).size for a in lay.hidden]
             value = out[lay.param.name].expand(-1, *sizes, -1)
             rows.append(lay.restore(value, self.spec, self.out_channels).flatten(1, -2))
         return features.replace(torch.cat(rows, 1))
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    """Their sum, broadcast. The sets came from the fewest axes to the most: the last part has the full size."""
+    first, *others, last = parts if len(parts) > 1 else [None, *parts]
+    if first is None:
+        return last
+    for i, part in enumerate([first, *others]):
+        last = last + part if i == 0 else last.add_(part)  # the first sum is a new tensor: the others add in place
+    return last
 
 
 def _broadcast(part: Tensor, kept: Axes, hidden: Axes) -> Tensor:

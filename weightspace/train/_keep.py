@@ -60,7 +60,9 @@ class Keeper:
         try:
             state = torch.load(self.last, weights_only=True, map_location="cpu")
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{self.last}: expected a checkpoint of this library, got {error}; remove it") from error
+            raise ValueError(
+                f"{self.last}: expected a checkpoint of this library, got another file or a part of one; remove it"
+            ) from error
         before = state.get("key", {}) if isinstance(state, dict) else {}
         if different := [name for name, value in self.key.items() if before.get(name) != value]:
             was, now = _differing(before.get(different[0]), self.key[different[0]])

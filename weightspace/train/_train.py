@@ -81,7 +81,7 @@ def train(
         >>> spec, labels = ws.siren(2, 4, 1), torch.arange(40) % 2
         >>> w = ws.Weights(labels[:, None] + torch.zeros(40, spec.num_params), spec)
         >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, labels, None, None, None)})
-        >>> result = train(ws.models.MLP(spec, out_features=2, hidden=8), zoo, epochs=20, batch_size=8)
+        >>> result = train(ws.models.MLP(spec, out_features=2, hidden=8), zoo, epochs=4, batch_size=8, lr=0.1)
         >>> result.val, result.test
         (1.0, None)
     """
