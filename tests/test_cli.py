@@ -37,7 +37,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command in this process: exit code, what it wrote to stdout, and to stderr."""
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "80")
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -101,7 +101,10 @@ def assert_error(result: tuple[int, str, str], code: int, *texts: str) -> None:
 
 def start(*arguments: str | Path, setup: str = "") -> subprocess.Popen[str]:
     """The same in a process of its own, where Ctrl-C and limits are real."""
-    code = f"{setup}\nimport sys\nfrom weightspace.cli import main\nmain(sys.argv[1:])"
+    hears = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # background jobs start deaf to it
+    )
+    code = f"{hears}\n{setup}\nimport sys\nfrom weightspace.cli import main\nmain(sys.argv[1:])"
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -246,7 +249,7 @@ def test_bench_then_report(run: Run, zoo: Path, tmp_path: Path, monkeypatch: pyt
     code, out, err = run(*command, "--epochs", "1")
     assert (code, err) == (0, "")
     assert "1/1  mlp none seed 0" in out
-    assert "val 50.00 %  test 25.00 %" in out
+    assert "val 50.00 %  test 25.00 %  2 s\n" in out
     result = json.loads((tmp_path / "grid" / "result.json").read_text())
     assert (result["train"]["epochs"], result["rows"][0]["test_mean"]) == (1, 0.25)
     assert_error(run(*command), 1, "holds results of another budget", "use another folder or remove it")

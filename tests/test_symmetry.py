@@ -357,3 +357,16 @@ def test_bad_input_is_refused(make: Callable[..., object], text: str, generator:
 def test_a_generator_is_needed() -> None:
     with pytest.raises(TypeError, match=r"generator: expected a torch.Generator, got int"):
         ws.Symmetry.sample(SPEC, batch=3, generator=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "part", "text"),
+    [
+        (ws.mlp(2, 3, 1, activation="gelu"), "scale", "gelu commutes with no scale"),
+        (ws.mlp(2, 3, 1, activation="relu"), "shift", "expected a periodic activation, got relu"),
+        (ws.siren(2, 3, 1, bias=False), "shift", "needs exactly one bias"),
+    ],
+)
+def test_parts_that_change_the_function_are_refused(spec: ws.NetSpec, part: str, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ws.Symmetry(spec, 2, **{part: {"h1": torch.ones(2, 3)}})

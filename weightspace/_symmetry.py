@@ -35,6 +35,9 @@ class Symmetry:
         scale: ``{axis: float [batch, size]}``, positive factors or signs, as the activation allows.
         shift: ``{axis: float [batch, size]}``, integers: steps of half a period.
 
+    Raises:
+        ValueError: for axes that are not hidden, shapes that do not fit, or a part that the activation does not allow.
+
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 8, 8, 1)
@@ -61,6 +64,21 @@ class Symmetry:
                     raise ValueError(
                         f"{kind}[{name!r}]: expected shape {[self.batch, hidden[name]]}, got {list(value.shape)}"
                     )
+        self._check_allowed()
+
+    def _check_allowed(self) -> None:
+        """Refuse parts that the activation table does not allow: they would change the function without a word."""
+        for name in self.scale:
+            axis = self.spec.axis(name)
+            if activation(axis.activation or "").scale == "none":
+                raise ValueError(f"scale[{name!r}]: {axis.activation} commutes with no scale or sign; leave it out")
+        for name in self.shift:
+            axis = self.spec.axis(name)
+            if not activation(axis.activation or "").periodic:
+                raise ValueError(f"shift[{name!r}]: expected a periodic activation, got {axis.activation}; leave it out")
+            biases = [p.name for p in self.spec.params if p.kind == "bias" and p.produces == name]
+            if len(biases) != 1:
+                raise ValueError(f"shift[{name!r}]: a phase needs exactly one bias on its axis, got {biases}; leave it out")
 
     def __len__(self) -> int:
         return self.batch
@@ -108,7 +126,7 @@ class Symmetry:
         if max_scale < 1 or max_shift < 0:
             raise ValueError(f"expected max_scale >= 1 and max_shift >= 0, got {max_scale} and {max_shift}")
         perms, scales, shifts = {}, {}, {}
-        biased = {param.produces for param in spec.params if param.kind == "bias"}  # a phase lives in the bias
+        biases = [param.produces for param in spec.params if param.kind == "bias"]  # a phase lives in the one bias
         for axis in spec.hidden:
             shape, row = (batch, axis.size), activation(axis.activation or "")
             if permute and axis.size > 1:
@@ -116,7 +134,7 @@ class Symmetry:
             if scale and row.scale != "none":
                 u = 2 * rand(shape, generator=generator, dtype=dtype) - 1
                 scales[axis.name] = torch.where(u < 0, -1.0, 1.0).to(dtype) if row.scale == "sign" else max_scale**u
-            if phase and row.periodic and max_shift > 0 and axis.name in biased:
+            if phase and row.periodic and max_shift > 0 and biases.count(axis.name) == 1:
                 u = rand(shape, generator=generator, dtype=dtype)
                 shifts[axis.name] = (u * (2 * max_shift + 1)).floor().clamp(max=2 * max_shift) - max_shift
         return cls(spec, batch, perms, scales, shifts)

@@ -19,7 +19,6 @@ import weightspace as ws
 from weightspace._options import options
 from weightspace.bench import SUITES, Cell, run_suite
 from weightspace.fit import FitConfig
-from weightspace.report import write_report
 from weightspace.train import TrainConfig, num_classes, seeded
 from weightspace.transforms import augmentation
 from weightspace.zoo import export_state_dicts, import_state_dicts
@@ -112,6 +111,8 @@ def demo(
     console.print(f"2/3  training {', '.join(SUITES['demo'].entries)} with and without augmentation")
     result = _bench("demo", zoo.path, out / "bench", workers, device)
     console.print("3/3  writing the page")
+    from weightspace.report import write_report  # matplotlib: too slow to import for every command and worker
+
     page = write_report([result], out / "report.html", zoo=zoo.path)
     console.print(f"open {page}", soft_wrap=True)
 
@@ -222,9 +223,8 @@ def _bench(name: str, zoo: Path, out: Path, workers: int | None, device: str, ep
     def told(cell: Cell, result: dict[str, Any], done: int, total: int) -> None:
         test = f"test {100 * result['test']:5.2f} %" if result["test"] is not None else ""
         label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
-        console.print(
-            f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s"
-        )
+        line = f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s"
+        console.print(line, soft_wrap=True)
 
     return run_suite(suite, zoo, out, workers=workers, device=device, on_cell=told)
 
@@ -249,6 +249,8 @@ def report(
     zoo: Annotated[Path | None, typer.Option(help="zoo to draw networks of")] = None,
 ) -> None:
     """Turn result.json files into one self-contained HTML page."""
+    from weightspace.report import write_report
+
     console.print(f"open {write_report(results, out, zoo=zoo)}", soft_wrap=True)
 
 
