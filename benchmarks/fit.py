@@ -92,7 +92,9 @@ def main() -> None:
         "one at a time": lambda: one_at_a_time(start, coords, targets, spec, args.steps),
     }
     for chunk in (1, 4, 16):
-        methods[f"vmap, chunks of {chunk}"] = lambda chunk=chunk: by_vmap(start, coords, targets, spec, args.steps, chunk)
+        methods[f"vmap, chunks of {chunk}"] = lambda chunk=chunk: by_vmap(
+            start, coords, targets, spec, args.steps, chunk
+        )
     same = {name: (run() - methods["weightspace"]()).abs().max().item() for name, run in methods.items()}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(args.repeats):
@@ -105,7 +107,8 @@ def main() -> None:
             "benchmark": "fit",
             "what": f"{args.networks} networks SIREN 2-32-32-1, 784 points, {args.steps} full-batch Adam steps",
             "networks_per_second_at_1000_steps": {
-                name: spread([args.networks * args.steps / 1000 / s for s in values]) for name, values in seconds.items()
+                name: spread([args.networks * args.steps / 1000 / s for s in values])
+                for name, values in seconds.items()
             },
             "weightspace_faster_by": {
                 name: spread([s / o for s, o in zip(values, ours, strict=True)])

@@ -1,6 +1,6 @@
 """Time of a training step (forward, backward, AdamW) of the models, at the size of the released DWSNet code.
 
-    python -m benchmarks.train_step [--repeats 40]
+python -m benchmarks.train_step [--repeats 40]
 """
 
 from __future__ import annotations

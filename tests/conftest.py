@@ -7,6 +7,8 @@ import torch
 
 from weightspace import Axis, NetSpec, Param
 
+torch.set_num_threads(1)  # the networks of tests are tiny: threads would only wait for one another
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 

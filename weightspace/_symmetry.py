@@ -75,10 +75,10 @@ class Symmetry:
         for name in self.shift:
             axis = self.spec.axis(name)
             if not activation(axis.activation or "").periodic:
-                raise ValueError(f"shift[{name!r}]: expected a periodic activation, got {axis.activation}; leave it out")
+                raise ValueError(f"shift[{name!r}]: expected a periodic activation, got {axis.activation}")
             biases = [p.name for p in self.spec.params if p.kind == "bias" and p.produces == name]
             if len(biases) != 1:
-                raise ValueError(f"shift[{name!r}]: a phase needs exactly one bias on its axis, got {biases}; leave it out")
+                raise ValueError(f"shift[{name!r}]: a phase needs exactly one bias on its axis, got {biases}")
 
     def __len__(self) -> int:
         return self.batch

@@ -78,7 +78,8 @@ def run_suite(
     grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, total, on_cell)
     done = grid.run(first, {})
     further = [Cell(e, a, s) for e, a in _leaders(suite, done) for s in suite.leader_seeds]
-    done = grid.run([cell for cell in further if cell not in done], done)
+    further = [cell for cell in further if cell not in done]
+    done = replace(grid, total=len(done) + len(further)).run(further, done)
     result = collect(suite, done, opened, grid.workers)
     path = out / "result.json"
     _write(path, result)
@@ -187,11 +188,13 @@ def _fits(name: str, spec: NetSpec) -> bool:
 
 
 def _leaders(suite: Suite, done: dict[Cell, dict[str, Any]]) -> list[tuple[str, str]]:
-    """The rows that validate best: the test split has no say in which rows get more seeds."""
+    """The rows that validate best (the test split has no say in this), and what they are compared with."""
     rows: dict[tuple[str, str], list[float]] = {}
     for cell, result in done.items():
         rows.setdefault((cell.entry, cell.augmentation), []).append(result["val"])
-    return sorted(rows, key=lambda row: -statistics.mean(rows[row]))[: suite.leaders]
+    best = sorted(rows, key=lambda row: -statistics.mean(rows[row]))[: suite.leaders]
+    baselines = [(entry, "none") for entry in dict.fromkeys(entry for entry, _ in best)]
+    return best + [row for row in baselines if row in rows and row not in best]
 
 
 def collect(suite: Suite, done: dict[Cell, dict[str, Any]], zoo: Zoo, workers: int) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Suite:
         augmentations: names of the registry, or "none"; ``"a+b"`` composes.
         train: the budget of each cell.
         seeds: run for every cell.
-        leaders: how many rows (by validation accuracy) run the further seeds too.
+        leaders: how many rows (by validation accuracy) run the further seeds too; so does the row without augmentation
+            of every model among them.
         leader_seeds: those further seeds.
     """
 

@@ -45,5 +45,6 @@ def write_picture(zoo: Zoo, path: str | Path) -> Path:
     picture = Image.fromarray(sheet)
     zoom = max(1, 1200 // sheet.shape[1])
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.NEAREST).save(path, format="PNG")
     return path
