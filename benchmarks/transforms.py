@@ -1,4 +1,7 @@
-"""Networks a second for every transform, MixUp with weight matching included, on SIREN 2-32-32-1.
+"""Networks a second for every transform, MixUp with weight matching included, and for loading, on SIREN 2-32-32-1.
+
+A batch of one shows what a loop over networks would cost, as in a ``Dataset.__getitem__``. "load" rows draw shuffled
+batches from a zoo on disk in eight shards, alone and with a transform behind them.
 
     python -m benchmarks.transforms [--threads 2] [--repeats 7]
 
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -18,6 +22,7 @@ import torch
 import weightspace as ws
 from benchmarks._common import save, spread
 from weightspace import transforms as wt
+from weightspace.zoo import write_zoo
 
 SPEC = ws.siren(2, 32, 32, 1)
 RELU = ws.mlp(2, 32, 32, 1, activation="relu")
@@ -66,9 +71,31 @@ def rates(call: Callable[[], object], batch: int, repeats: int, seconds: float) 
     return out
 
 
+def loading(base: ws.Weights, repeats: int, count: int = 16384, batch: int = 512) -> list[dict[str, object]]:
+    """An epoch of shuffled batches from disk: alone, and with one transform of each fast family behind it."""
+    gen, rows = torch.Generator().manual_seed(2), []
+    many = base[torch.randint(len(base), (count,), generator=gen)]
+    behind = {"": None, "GaussianNoise": wt.GaussianNoise(), "Permute": wt.Permute(), "Rotate": wt.Rotate()}
+    with tempfile.TemporaryDirectory() as folder:
+        zoo = write_zoo(f"{folder}/zoo", {"train": (many, None, None, None, None)}, shard_size=count // 8)
+        for name, transform in behind.items():
+
+            def epoch(transform: wt.Transform | None = transform) -> None:
+                for weights, _ in zoo.batches("train", batch, generator=gen):
+                    if transform is not None:
+                        transform(weights, generator=gen)
+
+            title = f"load+{name}" if name else "load"
+            rows.append(
+                {"transform": title, "batch": batch, "networks_per_second": spread(rates(epoch, count, repeats, 0))}
+            )
+            print(f"{title:32} {batch:6d} {rows[-1]['networks_per_second']['median']:12,.0f} networks/s", flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 1024])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 512, 1024])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.3, help="at least this long for each repeat")
     parser.add_argument("--threads", type=int, default=2)
@@ -87,6 +114,7 @@ def main() -> None:
             found = rates(lambda t=transform, w=weights, g=gen: t(w, generator=g), batch, args.repeats, args.seconds)
             rows.append({"transform": name, "batch": batch, "networks_per_second": spread(found)})
             print(f"{name:32} {batch:6d} {rows[-1]['networks_per_second']['median']:12,.0f} networks/s", flush=True)
+    rows += loading(base, args.repeats)
     what = "calls that draw and apply, SIREN 2-32-32-1 (ReLU of the same widths for PositiveScale)"
     record = {"benchmark": "transforms", "what": what, "load_before": load, "rows": rows}
     save(args.name, record, threads=args.threads)

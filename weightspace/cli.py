@@ -27,7 +27,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 console = Console(markup=False, highlight=False)
 InitRegime = Literal["independent", "shared", "unknown"]
 UsageError: Any = typer.BadParameter.__base__  # click's own, or the copy of click that newer versions of Typer hold
-DEMO_RECIPE = FitConfig(steps=200, lr=2e-3)
+DEMO_RECIPE = FitConfig(steps=200, lr=5e-3)
 
 
 def _device(text: str) -> str:
