@@ -73,7 +73,7 @@ def one_at_a_time(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSp
 
 def _chunks(one, count: int, size: int) -> Tensor:
     workers = os.cpu_count() or 1
-    with _one_thread_each(workers), ThreadPoolExecutor(workers) as pool:
+    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
         return torch.cat(list(pool.map(one, [slice(i, i + size) for i in range(0, count, size)])))
 
 

@@ -226,8 +226,12 @@ def test_bad_weights_and_groups_are_refused() -> None:
         match(a, a, group="affine")
     with pytest.raises(ValueError, match=r"'signed'.*commute with signs.*got .*relu"):
         match(networks(RESIDUAL, 2, 1), networks(RESIDUAL, 2, 2), group="signed")
-    with pytest.raises(ValueError, match="max_sweeps >= 1, got 0"):
+    with pytest.raises(ValueError, match="max_sweeps: expected at least 1, got 0"):
         match(a, a, max_sweeps=0)
+    with pytest.raises(TypeError, match="max_sweeps: expected a whole number, got 'a'"):
+        match(a, a, max_sweeps="a")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"generator: expected a torch.Generator, got int"):
+        match(a, a, generator=3)  # type: ignore[arg-type]
 
 
 def test_an_assignment_that_is_not_the_best_fails(monkeypatch: pytest.MonkeyPatch) -> None:

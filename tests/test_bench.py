@@ -227,7 +227,16 @@ def plant(out: Path, cells: dict[tuple[str, str, int], tuple[float, float | None
     """Write cells as if they had run, with these validation and test scores."""
     for (model, name, seed), (val, test) in cells.items():
         line = {"epoch": 1, "loss": 1.0, "lr": 0.1, "train": 0.5, "val": val, "seconds": 2.0}
-        cell = {"parameters": 7, "transform": "None", "best_epoch": 1, "val": val, "test": test, "seconds": 2.0}
+        where = {"commit": "0" * 12, "device": "cpu"}
+        cell = {
+            "environment": where,
+            "parameters": 7,
+            "transform": "None",
+            "best_epoch": 1,
+            "val": val,
+            "test": test,
+            "seconds": 2.0,
+        }
         folder = out / "cells" / f"{model}-{name}-{seed}"
         folder.mkdir(parents=True)
         (folder / "cell.json").write_text(json.dumps({**cell, "history": [line]}))
@@ -367,7 +376,7 @@ def test_commit_of_another_project_is_not_ours(tmp_path: Path, monkeypatch: pyte
 
     git("init", "--quiet")
     git("commit", "--quiet", "--allow-empty", "--message", "theirs")
-    monkeypatch.setattr(environment_module.weightspace, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(environment_module, "PACKAGE", package)
     assert environment()["commit"] is None
     git("add", ".")
     git("commit", "--quiet", "--message", "ours")

@@ -145,7 +145,15 @@ def test_the_result_schema_is_as_listed(tmp_path: Path) -> None:
     flat = torch.zeros(2, spec.num_params)
     made = zoo.write_zoo(tmp_path / "zoo", {"train": (ws.Weights(flat, spec), [0, 1], None, None, None)})
     line = {"epoch": 1, "loss": 0.1, "lr": 0.1, "train": 0.5, "val": 0.5, "seconds": 1.0}
-    run = {"parameters": 3, "transform": "None", "val": 0.5, "test": 0.5, "best_epoch": 1, "seconds": 1.0}
+    run = {
+        "environment": {"commit": None, "device": "cpu"},
+        "parameters": 3,
+        "transform": "None",
+        "val": 0.5,
+        "test": 0.5,
+        "best_epoch": 1,
+        "seconds": 1.0,
+    }
     done = {bench.Cell("dwsnet", "none", 0): {**run, "history": [line]}}
     result = json.loads(json.dumps(bench.collect(bench.SUITES["demo"], done, made, 1)))
     assert {*result, *result["rows"][0]} <= table_names("howto/bench.md")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,3 +112,12 @@ def test_features_and_convolutions_are_refused(conv_spec: ws.NetSpec) -> None:
         ws.evaluate(ws.Weights(torch.zeros(2, spec.num_params, 3), spec), torch.zeros(7, 2))
     with pytest.raises(ValueError, match=r"expected a chain of linear layers .*needs 2-D weights"):
         ws.evaluate(ws.Weights(torch.zeros(2, conv_spec.num_params), conv_spec), torch.zeros(7, 3))
+
+
+def test_other_types_are_refused() -> None:
+    spec = ws.siren(2, 4, 1)
+    w = ws.Weights(torch.zeros(2, spec.num_params), spec)
+    with pytest.raises(TypeError, match=r"x: expected a tensor, got ndarray; make it with torch.as_tensor\(x\)"):
+        ws.evaluate(w, np.zeros((3, 2)))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"weights: expected Weights, got Tensor; wrap the tensor"):
+        ws.evaluate(w.flat, torch.zeros(3, 2))  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -480,3 +481,15 @@ def test_options_replace_fields_of_the_config_and_the_recipe_records_all() -> No
     recipe = config.recipe()
     assert {"steps": 30, "lr": 2e-3, "seed": 3, "optimizer": "adam", "shared_init": False}.items() <= recipe.items()
     assert (FitConfig(shared_init=True).regime, config.regime) == ("shared", "independent")
+
+
+def test_diverged_networks_are_not_handed_out() -> None:
+    coords, targets = ws.signals.images(ws.signals.embedded().images[:2])
+    with pytest.raises(FloatingPointError, match="diverged; lower lr"):
+        ws.fit(coords, targets, ws.mlp(2, 4, 1), steps=60, lr=1e20)
+
+
+def test_the_spec_records_the_init_that_was_used() -> None:
+    coords, targets = ws.signals.images(ws.signals.embedded().images[:2])
+    fitted = ws.fit(coords, targets, ws.siren(2, 4, 1), steps=1, init="siren").weights.spec
+    assert fitted == replace(ws.siren(2, 4, 1), init="siren")

@@ -45,7 +45,7 @@ def test_a_zoo_holds_the_fits_of_the_chosen_images(tmp_path: Path) -> None:
     zoo = ws.fit_zoo(tmp_path / "zoo", images, SPEC, config=CONFIG, counts=COUNTS, shard_size=4)
     assert zoo.verify() == []
     assert (zoo.spec, zoo.seed, zoo.num_views, zoo.init_regime) == (SPEC, 3, 2, "independent")
-    assert zoo.recipe == CONFIG.recipe()
+    assert zoo.recipe == {**CONFIG.recipe(), "init": zoo.spec.init}
     assert zoo.provenance["data"] == "toy"
     train, test = images.splits["train"], images.splits["test"]
     expected = {"train": train[:9], "val": train[9:13], "test": test[:5]}

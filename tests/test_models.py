@@ -173,12 +173,18 @@ def test_bad_networks_are_refused(row: Row) -> None:
 
 
 @every_model
-@pytest.mark.parametrize("size", [{"hidden": 1}, {"hidden": 0}, {"layers": 0}])
+@pytest.mark.parametrize("size", [{"hidden": 1}, {"hidden": 0}, {"layers": 0}, {"dropout": 1.5}])
 def test_bad_sizes_are_refused(row: Row, size: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"at least 1 and hidden of at least 2.*got out_features="):
+    with pytest.raises(ValueError, match=rf"{next(iter(size))}: expected .*, got"):
         MODELS[row.name](SPEC, row.out_features, **size)  # pyright: ignore
-    with pytest.raises(ValueError, match="out_features=0"):
+    with pytest.raises(ValueError, match="out_features: expected at least 1, got 0"):
         MODELS[row.name](SPEC, 0)  # pyright: ignore
+    for bad in (10.0, "10", None, True):
+        with pytest.raises(TypeError, match="out_features: expected a whole number, got"):
+            MODELS[row.name](SPEC, bad)  # pyright: ignore
+    for name in ("hidden", "layers", "dropout"):
+        with pytest.raises(TypeError, match=f"{name}: expected .*, got 'a'"):
+            MODELS[row.name](SPEC, 3, **{name: "a"})  # pyright: ignore
     with pytest.raises(TypeError, match="spec: expected a NetSpec, got str"):
         ws.models.build(row.name, "siren", 3)  # pyright: ignore
 
@@ -374,6 +380,11 @@ def test_the_layer_and_the_head_refuse_other_features() -> None:
             module(networks()[:4])
         with pytest.raises(ValueError, match="built for"):
             module(ws.Weights(features.flat, ws.siren(2, 5, 4, 1, omega=3.0)))
+    for bad in (EquivariantLinear, InvariantHead):
+        with pytest.raises(TypeError, match="spec: expected a NetSpec, got NoneType"):
+            bad(None, 2, 2)  # pyright: ignore
+    with pytest.raises(TypeError, match="out_channels: expected a whole number, got"):
+        EquivariantLinear(SPEC, 2, 2.5)  # pyright: ignore
     with pytest.raises(ValueError, match="at least one channel, got in_channels=0"):
         EquivariantLinear(SPEC, 0, 1)
 

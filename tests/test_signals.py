@@ -63,6 +63,8 @@ def test_images_of_other_kinds():
     torch.testing.assert_close(signals.images(floats)[1], expected)
     assert torch.equal(signals.images(torch.from_numpy(array))[1], expected)
     assert torch.equal(signals.images(list(array))[1], expected)
+    grown = [torch.from_numpy(own).float().div(255).requires_grad_() for own in array]
+    torch.testing.assert_close(signals.images(grown)[1], expected)
     assert torch.equal(signals.images(signals.ImageSet(array))[1], expected)
     assert signals.images(array > 127)[1].unique().tolist() == [0, 1]
     assert signals.images(np.full((1, 2, 2), -7.5))[1].unique().tolist() == [-7.5]  # taken as it is
@@ -90,6 +92,15 @@ def test_images_share_no_memory_and_write_nothing():
         (np.zeros((2, 3, 32, 32), np.uint8), ValueError, "channels last"),
         (np.zeros((2, 3, 3), np.int64), TypeError, "expected uint8"),
         (np.array([[["a"]]]), TypeError, "expected uint8"),
+        (
+            [[[1.0, 2.0], [3.0]], [[1.0]]],
+            ValueError,
+            "image 0: expected a rectangular array, got lists of different le",
+        ),
+        (torch.zeros(2, 3, 3, dtype=torch.bfloat16), TypeError, r"got torch.bfloat16, .*convert tensors with .float"),
+        ([torch.zeros(3, 3, dtype=torch.bfloat16)], TypeError, r"image 0: expected dense numbers .*torch.bfloat16"),
+        (torch.zeros(2, 3, 3).to_sparse(), TypeError, "expected dense numbers .*got torch.float32, torch.sparse_coo"),
+        (torch.zeros(2, 3, 3, device="meta"), TypeError, "expected dense numbers .*got .* on meta"),
     ],
 )
 def test_images_refuse(bad, error, text: str):
@@ -214,6 +225,13 @@ def test_image_set_refuses(fields: dict, error, text: str):
         signals.ImageSet(pictures(3, 2, 2), **fields)
 
 
+def test_image_set_refuses_what_numpy_cannot_hold():
+    with pytest.raises(TypeError, match=r"images: expected dense numbers .*got torch.bfloat16"):
+        signals.ImageSet(torch.zeros(2, 3, 3, dtype=torch.bfloat16))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="labels: expected a rectangular array, got lists of different lengths"):
+        signals.ImageSet(pictures(2, 3, 3), labels=[[1], [2, 3]])  # pyright: ignore[reportArgumentType]
+
+
 def test_image_set_refuses_bad_indices_and_names():
     data = signals.ImageSet(pictures(3, 2, 2), splits={"train": [0, 1]})
     with pytest.raises(ValueError, match=r"one of images's splits \('train'\), got 'test'"):
@@ -280,6 +298,8 @@ def test_npz_refuses_other_and_broken_files(tmp_path: Path):
         signals.from_npz(tmp_path / "cut.npz")
     with pytest.raises(FileNotFoundError):
         signals.from_npz(tmp_path / "absent.npz")
+    with pytest.raises(ValueError, match=r"expected an \.npz file, got a folder; name the file"):
+        signals.from_npz(tmp_path)
 
 
 # --- folders ---

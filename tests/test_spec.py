@@ -145,6 +145,32 @@ def test_constructors_refuse(make, text: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: ws.siren(2, 8, 1, omega="30"), "axis 'h1': expected a positive omega, got '30'; pass a plain"),  # type: ignore[arg-type]
+        (lambda: ws.siren(2, 8, 1, omega=None), "expected a positive omega, got None"),  # type: ignore[arg-type]
+        (lambda: ws.siren(2, 8, 1, output_shift="a"), "expected a finite output shift, got 'a'"),  # type: ignore[arg-type]
+        (lambda: NetSpec.from_json(None), "expected a NetSpec as JSON text, got NoneType; make .* spec.to_json"),  # type: ignore[arg-type]
+    ],
+)
+def test_other_types_are_refused(make, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
+def test_a_hidden_layer_needs_an_activation() -> None:
+    for activation in (None, ["relu", None]):
+        with pytest.raises(ValueError, match=r"unknown activation: expected one of .*got None"):
+            ws.mlp(2, 8, 8, 1, activation=activation)  # type: ignore[arg-type]
+    assert not ws.mlp(2, 1, activation=None).hidden  # type: ignore[arg-type]  # no hidden layer asks for one
+
+
+def test_unknown_axis() -> None:
+    with pytest.raises(KeyError, match=r"no axis 'zz': expected one of \['in', 'h1', 'out'\]"):
+        ws.mlp(2, 8, 1).axis("zz")
+
+
 def _edited(**changes: object) -> str:
     return json.dumps({**json.loads(ws.mlp(2, 8, 1).to_json()), **changes})
 
@@ -160,6 +186,7 @@ def _edited(**changes: object) -> str:
         (_edited(format="1"), "expected NetSpec format 1, got '1'"),
         (_edited(colour="red"), "malformed NetSpec: .*colour"),
         (_edited(axes=3), "malformed NetSpec"),
+        (_edited(output_shift="a"), "malformed NetSpec: .*finite output shift, got 'a'"),
         (_edited(axes=[{"name": "in"}]), "malformed NetSpec: .*size"),
         (_edited(params=[{"name": "w"}]), "malformed NetSpec: .*axes"),
         (_edited(axes=[]), "expected 'in' among the axes"),

@@ -189,3 +189,23 @@ def test_random_weights_agree_between_dtypes() -> None:
         for dtype in (torch.float32, torch.float64)
     )
     torch.testing.assert_close(a.flat, b.flat.float(), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (lambda w: testing.assert_same_function(w.flat, w), "a: expected Weights, got Tensor; wrap"),
+        (lambda w: testing.assert_same_function(w, None), "b: expected Weights, got NoneType"),
+        (lambda w: testing.assert_same_function(w, w, x=[[0.0, 0.0]]), "x: expected a tensor, got list"),
+        (lambda w: testing.assert_same_function(w, w, generator=3), "expected a torch.Generator, got int"),
+        (lambda w: testing.assert_equivariant(lambda v: v, None), "spec: expected a NetSpec, got NoneType"),
+        (lambda w: testing.assert_equivariant(None, w.spec), "layer: expected a module or function, got NoneType"),
+        (lambda w: testing.assert_equivariant(lambda v: v, w.spec, batch="4"), "batch: expected a whole number"),
+        (lambda w: testing.assert_invariant(lambda v: v.flat, None), "spec: expected a NetSpec, got NoneType"),
+        (lambda w: testing.random_spec(generator=torch.Generator(), max_hidden_layers=2.5), "expected a whole number"),
+    ],
+)
+def test_other_types_are_refused(check, text: str) -> None:
+    spec = ws.mlp(2, 5, 1)
+    with pytest.raises(TypeError, match=text):
+        check(testing.random_weights(spec, 2, generator=torch.Generator().manual_seed(0)))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,8 +81,8 @@ ROWS = [
     Row(GaussianNoise(0.2), ANY),
     Row(WeightDropout(0.3), ANY),
     Row(QuantilePrune(0.6), tuple(n for n in ANY if n != "linear")),
-    Row(LabelSmoothing(0.2), ("siren2",), random=False),
-    Row(Identity(), ("siren2",), random=False),
+    Row(LabelSmoothing(0.2), ("siren2",), random=False, changes=False),
+    Row(Identity(), ("siren2",), random=False, changes=False),
     Row(Permute(), DEEP, ("linear",)),
     Row(SignFlip(), ("siren2", "siren3", "siren1", "tanh2", "even2", "nobias"), ("relu2", "gelu4", "linear")),
     Row(PhaseShift(2), ("siren2", "siren3", "siren1"), ("relu2", "tanh2", "even2", "nobias", "linear")),
@@ -95,7 +96,7 @@ ROWS = [
     Row(RandomApply(MixUp(), 0.9), ("siren2",)),
     Row(OneOf([Translate(), Flip(), Permute()]), tuple(n for n in BIASED if n != "linear"), ("nobias", "linear")),
     Row(OneOf([MixUp(), LabelSmoothing()], [0.8, 0.2]), ("siren2",)),
-    Row(Compose([]), ("siren2",), random=False),
+    Row(Compose([]), ("siren2",), random=False, changes=False),
     Row(Compose([Rotate(20.0), Translate(), Shear()]), ("siren2", "siren3", "relu2"), ("siren1",)),
     Row(Compose([Permute(), SignFlip(), PhaseShift()]), ("siren2", "siren3"), ("relu2",)),
     Row(Compose([RandomApply(Rotate()), Compose([Permute(), Translate()])]), ("siren2", "tanh2"), ("linear",)),
@@ -106,8 +107,95 @@ REFUSED = [pytest.param(row.transform, name, id=f"{row.transform!r}-{name}") for
 
 
 @pytest.mark.parametrize(("row", "name"), CASES)
-def test_contract(row, name: str, dtype: torch.dtype) -> None:
-    contract.check_all(row.transform, SPECS[name], dtype, random=row.random)
+def test_contract(row, name: str, dtype: torch.dtype, device: torch.device) -> None:
+    w = networks(SPECS[name], dtype, device=device)
+    contract.check_all(row.transform, w, random=row.random, changes=row.changes)
+
+
+MIXES = [
+    MixUp(),
+    Compose([MixUp(), MixUp()]),
+    RandomApply(MixUp(), 0.6),
+    RandomApply(Compose([MixUp(), MixUp()]), 1.0),
+    RandomApply(Compose([MixUp(), MixUp(low=0.2)]), 0.5),
+    RandomApply(RandomApply(Compose([MixUp(), MixUp(), MixUp()]), 0.7), 0.7),
+    Compose([RandomApply(Compose([MixUp(), MixUp()]), 0.6), MixUp()]),
+    Compose([MixUp(), RandomApply(MixUp(), 0.5), OneOf([MixUp(high=0.5), Identity()])]),
+    OneOf([MixUp(), Compose([MixUp(), RandomApply(MixUp(), 0.5)])]),
+    RandomApply(OneOf([Compose([MixUp(), MixUp()]), MixUp()], [0.7, 0.3]), 0.8),
+]
+
+
+@pytest.mark.parametrize("transform", MIXES, ids=repr)
+def test_labels_say_what_each_network_is_made_of(transform: Transform, device: torch.device) -> None:
+    contract.check_labels_follow(transform, networks(SPECS["siren2"], torch.float64, device=device))
+
+
+class LabelsOfChosenRows(Transform):
+    """RandomApply, but it hands on the labels of the chosen rows alone: partners' labels are then the raw ones."""
+
+    keeps, mixes = "nothing", True
+
+    def __init__(self, inner: RandomApply) -> None:
+        self.inner = inner
+
+    def sample(self, weights: ws.Weights, *, generator: torch.Generator, pool: ws.Weights | None = None):
+        return self.inner.sample(weights, generator=generator, pool=pool)
+
+    def apply(self, weights: ws.Weights, draw) -> ws.Weights:
+        return self.inner.apply(weights, draw)
+
+    def apply_labels(self, soft: torch.Tensor, draw, *, pool: torch.Tensor | None = None) -> torch.Tensor:
+        out, rows = soft.clone(), (draw.choice == 0).nonzero()[:, 0]
+        part = draw.parts[0][rows]
+        out[rows] = self.inner.transform.apply_labels(soft[rows], part, pool=soft if pool is None else pool)
+        return out
+
+
+def test_labels_that_do_not_follow_the_weights_fail_the_contract() -> None:
+    w = networks(SPECS["siren2"], torch.float64)
+    twice = RandomApply(Compose([MixUp(), MixUp()]), 1.0)
+    for broken in (LabelsOfChosenRows(twice), MixUp("random"), MixUp(labels="hard"), MixUp(per_layer=True)):
+        with pytest.raises(AssertionError):
+            contract.check_labels_follow(broken, w)
+
+
+@pytest.mark.parametrize("transform", [*(row.transform for row in ROWS), *MIXES], ids=repr)
+def test_the_text_of_a_transform_makes_it_again(transform: Transform) -> None:
+    again = eval(repr(transform), {name: getattr(ws.transforms, name) for name in ws.transforms.__all__})
+    assert repr(again) == repr(transform)
+    w = networks(SPECS["relu2" if isinstance(transform, PositiveScale) else "siren2"], torch.float64)
+    if transform.needs and any(not need.holds(w.spec) for need in transform.needs):
+        return
+    assert again(w, generator=generator()).flat.equal(transform(w, generator=generator()).flat)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (OneOf([Flip(), Rotate()], [0.1, 0.9]), OneOf([Flip(), Rotate()], [0.9, 0.1])),
+        (RandomApply(Flip(), 0.1), RandomApply(Flip(), 0.2)),
+        (SelfMixUp(Permute(), low=0.1), SelfMixUp(Permute(), low=0.2)),
+        (Affine([[1.0000001]]), Affine([[1.0000002]])),
+        (Affine([[1.0]], [0.0]), Affine([[1.0]])),
+        (Compose([MixUp(alpha=0.5)]), Compose([MixUp(alpha=0.6)])),
+        (Scale(isotropic=True), Scale(isotropic=False)),
+        (Flip(axes=(0,)), Flip(axes=(1,))),
+    ],
+)
+def test_the_text_of_a_transform_holds_every_setting(one: Transform, other: Transform) -> None:
+    assert repr(one) != repr(other)
+
+
+@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: Compose([t]), RandomApply, lambda t: OneOf([t, Identity()])])
+def test_alignment_that_a_spec_cannot_have_is_refused_before_any_work(wrap: Callable) -> None:
+    mixed = ws.mlp(2, 4, 4, 1, activation=("sine", "relu"))
+    wrap(MixUp("signed")).check(SPECS["siren2"])
+    with pytest.raises(ValueError, match=r"commute with signs.*got <2->1 .*relu"):
+        wrap(MixUp("signed")).check(mixed)
+    for spec in SPECS.values():
+        with pytest.raises(ValueError, match=r"got 'full', which is not yet available; use 'permutation' or 'signed'"):
+            wrap(MixUp("full")).check(spec)
 
 
 @pytest.mark.parametrize(("transform", "name"), REFUSED)
@@ -182,9 +270,10 @@ def _shift_beyond_the_first_layer(before: ws.Weights, after: ws.Weights) -> ws.W
     ],
 )
 def test_a_broken_transform_fails_the_contract(inner: Transform, spoil: Callable) -> None:
-    contract.check_keeps(inner, SPECS["siren2"], torch.float64)
+    w = networks(SPECS["siren2"], torch.float64)
+    contract.check_keeps(inner, w)
     with pytest.raises(AssertionError):
-        contract.check_keeps(Broken(inner, spoil), SPECS["siren2"], torch.float64)
+        contract.check_keeps(Broken(inner, spoil), w)
 
 
 def test_writing_into_the_input_fails_the_contract() -> None:
@@ -193,7 +282,15 @@ def test_writing_into_the_input_fails_the_contract() -> None:
         return after
 
     with pytest.raises(AssertionError):
-        contract.check_outline(Broken(Permute(), write), SPECS["siren2"], torch.float32)
+        contract.check_outline(Broken(Permute(), write), networks(SPECS["siren2"], torch.float32))
+
+
+def test_changing_nothing_fails_the_contract() -> None:
+    w = networks(SPECS["siren2"], torch.float32)
+    with pytest.raises(AssertionError):
+        contract.check_outline(Identity(), w)
+    with pytest.raises(AssertionError):
+        contract.check_outline(Permute(), w, changes=False)
 
 
 def test_one_draw_for_the_whole_batch_fails_the_contract() -> None:
@@ -207,7 +304,7 @@ def test_one_draw_for_the_whole_batch_fails_the_contract() -> None:
             return draw.act(weights)
 
     with pytest.raises(AssertionError):
-        contract.check_independence(Shared(), SPECS["siren2"], torch.float32)
+        contract.check_independence(Shared(), networks(SPECS["siren2"], torch.float32))
 
 
 # ------------------------------------------------------------------------------------------- coordinates
@@ -423,11 +520,67 @@ def test_one_of_follows_its_probabilities() -> None:
         lambda: RandomApply(Flip(), 1.5),
         lambda: OneOf([]),
         lambda: OneOf([Flip()], [0.0]),
+        lambda: OneOf([Flip()], [math.nan]),
+        lambda: OneOf([Flip()], [math.inf]),
+        lambda: OneOf([Flip(), Flip()], [1.7e308, 1.7e308]),
+        lambda: Affine([[math.nan]]),
+        lambda: Affine([[1.0]], [math.inf]),
+        lambda: SignFlip(math.nan),
+        lambda: Scale(0.5, math.inf),
+        lambda: MixUp(low=math.nan),
+        lambda: MixUp(high=1.5),
     ],
 )
 def test_impossible_settings_are_refused(make: Callable[[], Transform]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Rotate("15"),
+        lambda: Translate(None),
+        lambda: Shear(True),
+        lambda: Scale("a", "b"),
+        lambda: Scale(0.5, "b"),
+        lambda: Flip("a"),
+        lambda: Flip(axes=1),
+        lambda: Flip(axes=(0.5,)),
+        lambda: Affine("a"),
+        lambda: Affine([[1.0]], ["a"]),
+        lambda: GaussianNoise("a"),
+        lambda: WeightDropout("a"),
+        lambda: QuantilePrune("a"),
+        lambda: LabelSmoothing("a"),
+        lambda: SignFlip("a"),
+        lambda: PhaseShift(1.5),
+        lambda: PositiveScale("a"),
+        lambda: MixUp(alpha="a"),
+        lambda: MixUp(low="a"),
+        lambda: MixUp(high=None),
+        lambda: SelfMixUp(Permute(), alpha="a"),
+        lambda: RandomApply(Flip(), "a"),
+        lambda: RandomApply(3),
+        lambda: OneOf([Flip()], ["a"]),
+        lambda: OneOf([Flip()], 0.5),
+        lambda: OneOf(Flip()),
+        lambda: Compose(Flip()),
+        lambda: Compose(None),
+        lambda: ws.transforms.augmentation(None),
+    ],
+)
+def test_settings_of_another_type_are_refused(make: Callable[[], Transform]) -> None:
+    with pytest.raises(TypeError, match=r"expected .*, got "):
+        make()
+
+
+def test_numbers_may_be_numpy_scalars_and_members_any_iterable() -> None:
+    assert PhaseShift(np.int64(2)) == PhaseShift(2)
+    assert Flip(axes=(np.int64(1),)) == Flip(axes=(1,))
+    assert Rotate(np.float32(15)).degrees == 15
+    assert len(Compose(t for t in (Flip(), Rotate())).stages) == 2
+    assert OneOf([Flip(), Rotate()], torch.tensor([1.0, 3.0])).probabilities == (0.25, 0.75)
 
 
 @pytest.mark.parametrize("make", [Compose, OneOf])
@@ -445,6 +598,8 @@ def test_members_must_be_transforms(make: Callable) -> None:
         (torch.full((6,), 3), 3, r"classes in \[0, 3\), got 3 to 3"),
         (torch.full((6,), -1), 3, r"got -1 to -1"),
         (torch.zeros(6, 4), 3, "expected 3 columns, got 4"),
+        (torch.full((6, 3), math.nan), 3, "expected finite soft labels, got NaN or infinity"),
+        (torch.zeros(6, dtype=torch.int64), 0, "num_classes: expected at least 1, got 0"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels: torch.Tensor, classes: int | None, text: str) -> None:
@@ -460,6 +615,8 @@ def test_doors_refuse_other_types() -> None:
         Permute()(w, generator=0)
     with pytest.raises(TypeError, match="labels: expected a tensor, got list"):
         Permute()(w, [0] * 6, num_classes=2, generator=generator())
+    with pytest.raises(TypeError, match="num_classes: expected a whole number, got '2'"):
+        Permute()(w, torch.zeros(6, dtype=torch.int64), num_classes="2", generator=generator())
     with pytest.raises(ValueError, match="features of shape"):
         GaussianNoise()(w.replace(w.flat[:, :, None]), generator=generator())
     with pytest.raises(ValueError, match="expected no pool"):

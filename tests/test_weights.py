@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,10 @@ def test_indexing_keeps_the_batch_axis(weights: ws.Weights) -> None:
         (0, [0]),
         (-1, [3]),
         (-4, [0]),
+        (np.int64(1), [1]),
+        (np.int32(-1), [3]),
+        (torch.tensor(1), [1]),
+        (torch.tensor(-1, dtype=torch.int32), [3]),
         (slice(1, 3), [1, 2]),
         ([3, 1], [3, 1]),
         (torch.tensor([2, 2]), [2, 2]),
@@ -59,6 +64,8 @@ def test_indexing_keeps_the_batch_axis(weights: ws.Weights) -> None:
         assert torch.equal(weights[index].flat, weights.flat[rows])
     with pytest.raises(IndexError, match="expected an index below 4, got 4"):
         weights[4]
+    with pytest.raises(IndexError, match="expected an index below 4, got -5"):
+        weights[torch.tensor(-5)]
 
 
 def test_cat_clone_and_cast(weights: ws.Weights) -> None:
@@ -108,7 +115,26 @@ def test_bad_state_dicts_are_refused(states: list[dict[str, torch.Tensor]], text
         (lambda: ws.Weights([[0.0] * 37], SPEC), TypeError, "floating-point tensor.*got list"),  # type: ignore[arg-type]
         (lambda: ws.Weights(torch.zeros(2, 37), "siren"), TypeError, "expected a NetSpec, got str"),  # type: ignore[arg-type]
         (lambda: ws.Weights.from_state_dicts(_state(), SPEC), TypeError, "put it in a list"),  # type: ignore[arg-type]
+        (lambda: ws.Weights.from_state_dicts(None, SPEC), TypeError, "sequence of state dicts, got NoneType"),  # type: ignore[arg-type]
+        (lambda: ws.Weights.from_state_dicts([_state()], None), TypeError, "expected a NetSpec, got NoneType; make"),  # type: ignore[arg-type]
+        (lambda: ws.Weights.from_state_dicts([None], SPEC), TypeError, "state dict 0: expected a mapping.*NoneType"),  # type: ignore[list-item]
+        (
+            lambda: ws.Weights.from_state_dicts([_state(), _state(replace={"1.bias": "a"})], SPEC),
+            TypeError,
+            "state dict 1, '1.bias': expected a tensor, got str",
+        ),
+        (
+            lambda: ws.Weights.from_state_dicts([_state(replace={"1.bias": None})], SPEC),
+            TypeError,
+            "state dict 0, '1.bias': expected a tensor, got NoneType",
+        ),
         (lambda: ws.Weights.cat([]), ValueError, "at least one batch"),
+        (lambda: ws.Weights.cat([torch.zeros(1, 37)]), TypeError, "part 0: expected Weights, got Tensor; wrap"),  # type: ignore[list-item]
+        (
+            lambda: ws.Weights.cat([ws.Weights(torch.zeros(1, 37), SPEC), None]),  # type: ignore[list-item]
+            TypeError,
+            "part 1: expected Weights, got NoneType",
+        ),
         (
             lambda: ws.Weights.cat(
                 [ws.Weights(torch.zeros(1, 37), SPEC), ws.Weights(torch.zeros(1, 37), ws.mlp(2, 5, 3, 1))]

@@ -191,6 +191,60 @@ def test_malformed_manifest(tmp_path, change):
         Zoo.open(tmp_path / "zoo")
 
 
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"views": "x"}, "views: expected at least 1, got 'x'"),
+        ({"views": True}, "views: expected at least 1, got True"),
+        ({"init_regime": "odd"}, r"init_regime: expected one of \['independent', .*got 'odd'"),
+        ({"seed": "q"}, "seed: expected an integer or None, got 'q'"),
+        ({"recipe": None}, "recipe: expected a mapping, got None"),
+        ({"provenance": [1]}, r"provenance: expected a mapping, got \[1\]"),
+        ({"classes": "abc"}, "classes: expected a sequence of names, got 'abc'"),
+        ({"classes": {"a": 0}}, "classes: expected a sequence of names, got {'a': 0}"),
+        ({"classes": [1]}, r"classes: expected a sequence of names, got \[1\]"),
+        ({"classes": None}, "classes: expected a sequence of names, got None"),
+        ({"data_digest": 5}, "data_digest: expected a text or None, got 5"),
+        ({"shards": []}, r"shards: expected a list of at least one shard, got \[\]"),
+        ({"shards": {}}, "shards: expected a list of at least one shard, got {}"),
+    ],
+)
+def test_manifest_values_are_checked(tmp_path, change, match):
+    make(tmp_path / "zoo")
+    change_manifest(tmp_path / "zoo", lambda body: body.update(change))
+    for read in (Zoo.open, lambda path: Zoo.open(path, verify=False)):
+        with pytest.raises(ValueError, match=r"manifest.json: malformed zoo manifest: " + match + ".*; copy the zoo"):
+            read(tmp_path / "zoo")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"split": None}, "train-00000.safetensors, split: expected a name, got None"),
+        ({"split": "../x"}, "split: expected a name, got '../x'"),
+        ({"count": 0}, "train-00000.safetensors, count: expected at least 1, got 0"),
+        ({"count": True}, "count: expected at least 1, got True"),
+        ({"count": "5"}, "count: expected at least 1, got '5'"),
+        ({"file": None}, "file: expected shards/<name>.safetensors, got None"),
+        ({"state": None}, "state: expected 'planned' or 'done', got None"),
+        ({"bytes": None}, "expected bytes and sha256 of a done shard, got None, "),
+        ({"sha256": 7}, "expected bytes and sha256 of a done shard, got .*, 7"),
+    ],
+)
+def test_shard_records_are_checked(tmp_path, change, match):
+    make(tmp_path / "zoo")
+    change_manifest(tmp_path / "zoo", lambda body: body["shards"][0].update(change))
+    with pytest.raises(ValueError, match="malformed zoo manifest: .*" + match):
+        Zoo.open(tmp_path / "zoo")
+
+
+def test_a_shard_listed_twice(tmp_path):
+    make(tmp_path / "zoo")
+    change_manifest(tmp_path / "zoo", lambda body: body["shards"].append(body["shards"][0]))
+    with pytest.raises(ValueError, match=r"shards: expected each file once, got 'shards/train-00000.safetensors' tw"):
+        Zoo.open(tmp_path / "zoo")
+
+
 def test_altered_byte(tmp_path):
     make(tmp_path / "zoo")
     shard = tmp_path / "zoo" / "shards" / "train-00001.safetensors"

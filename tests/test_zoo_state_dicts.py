@@ -92,6 +92,115 @@ def test_views_psnr_and_spec_survive_the_round_trip(tmp_path):
     assert torch.equal(again.weights("train").flat, data["train"][0].flat)
 
 
+ABOUT = {"init_regime": "independent", "classes": ("cat", "dog"), "recipe": {"steps": 7, "lr": 1e-3}, "seed": 11}
+
+
+def assert_same(zoo, other):
+    assert (other.spec, other.splits) == (zoo.spec, zoo.splits)
+    assert all(getattr(other, name) == getattr(zoo, name) for name in ABOUT)
+    for split in zoo.splits:
+        assert torch.equal(other.weights(split).flat, zoo.weights(split).flat)
+        assert torch.equal(other.labels(split), zoo.labels(split))
+
+
+@pytest.mark.parametrize("spec", [ws.mlp(2, 6, 5, 1), ws.siren(2, 6, 1, omega=10, output_shift=0)])
+def test_spec_json_makes_import_the_inverse_of_export(tmp_path, spec):
+    data = {"train": (networks(3, spec=spec), [0, 1, 1], None, None, None), "test": (networks(1, 1, spec), *[None] * 4)}
+    zoo = write_zoo(tmp_path / "zoo", data, **ABOUT)
+    export_state_dicts(zoo, tmp_path / "out")
+    again = import_state_dicts(tmp_path / "out", tmp_path / "again")
+    assert_same(zoo, again)
+    coords = ws.signals.grid(3, 3)
+    assert torch.equal(ws.evaluate(again.weights("train"), coords), ws.evaluate(zoo.weights("train"), coords))
+    listing = json.loads((tmp_path / "out" / "splits.json").read_text())
+    assert_same(zoo, import_state_dicts(tmp_path / "out", tmp_path / "by_mapping", splits=listing))
+    (tmp_path / "out" / "spec.json").unlink()
+    before = import_state_dicts(tmp_path / "out", tmp_path / "before")  # as without the file
+    assert before.spec == ws.siren(*(a.size for a in spec.axes), omega=30.0, output_shift=0.5) != spec
+    assert (before.init_regime, before.classes, before.recipe, before.seed) == ("unknown", (), {}, None)
+
+
+def test_arguments_win_over_spec_json(tmp_path):
+    zoo = write_zoo(tmp_path / "zoo", {"train": (networks(2), [0, 1], None, None, None)}, **ABOUT)
+    export_state_dicts(zoo, tmp_path / "out")
+    mixed = import_state_dicts(
+        tmp_path / "out", tmp_path / "mixed", init_regime="shared", seed=None, classes=["a", "b"]
+    )
+    assert (mixed.init_regime, mixed.seed, mixed.classes) == ("shared", None, ("a", "b"))
+    assert (mixed.recipe, mixed.spec) == (ABOUT["recipe"], SPEC)
+    other = ws.siren(2, 8, 8, 1, omega=5.0)
+    own = import_state_dicts(tmp_path / "out", tmp_path / "own", spec=other)
+    assert (own.spec, own.init_regime, own.recipe) == (other, "unknown", {})
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda body: [body], "expected format 'weightspace-state-dicts', version 1, .*got list; pass spec="),
+        (lambda body: {**body, "version": 2}, r"got \('weightspace-state-dicts', 2\); pass spec="),
+        (lambda body: {"name": "a project"}, r"got \(None, None\); pass spec="),
+        (lambda body: {**body, "spec": None}, "malformed: expected a NetSpec as JSON"),
+        (lambda body: {**body, "spec": {**body["spec"], "axes": 3}}, "malformed: .*; export again, or pass spec="),
+        (lambda body: {**body, "classes": "abc"}, "malformed: classes: expected a sequence of names, got 'abc'"),
+        (lambda body: {**body, "recipe": None}, "malformed: recipe: expected a mapping, got None"),
+        (lambda body: {**body, "seed": "q"}, "malformed: seed: expected an integer or None, got 'q'"),
+    ],
+)
+def test_spec_json_refused(tmp_path, change, match):
+    zoo = write_zoo(tmp_path / "zoo", {"train": (networks(1), None, None, None, None)})
+    export_state_dicts(zoo, tmp_path / "out")
+    file = tmp_path / "out" / "spec.json"
+    for text in (json.dumps(change(json.loads(file.read_text()))), "{"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"spec.json: .*" + ("expected JSON" if text == "{" else match)):
+            import_state_dicts(tmp_path / "out", tmp_path / "again")
+    assert import_state_dicts(tmp_path / "out", tmp_path / "again", spec=SPEC).count("train") == 1
+
+
+def test_networks_that_are_not_finite_are_refused_with_the_file(tmp_path):
+    corpus(tmp_path / "in")
+    for number in (1, 3):
+        bad = tmp_path / "in" / "inrs" / f"train_{number}" / "model_final.pth"
+        state = torch.load(bad, weights_only=True)
+        state["seq.1.bias"][2] = float("nan")
+        torch.save(state, bad)
+    match = r"NaN or infinity in 2 of 5, the first .*train_1/model_final.pth; .*lower lr or leave them out"
+    with pytest.raises(ValueError, match=match):
+        import_state_dicts(tmp_path / "in", tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize(
+    ("convert", "kind"), [(torch.Tensor.to_sparse, "sparse_coo"), (lambda value: value.to("meta"), "meta")]
+)
+def test_tensors_without_values_are_refused(tmp_path, convert, kind):
+    state = networks(1).state_dict()
+    torch.save({**state, "1.weight": convert(state["1.weight"])}, tmp_path / "a.pth")
+    match = rf"a.pth, '1.weight': expected a dense tensor with its values, got a {kind} one; save dense"
+    for spec in (None, SPEC):
+        with pytest.raises(ValueError, match=match):
+            import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, spec=spec)
+
+
+@pytest.mark.parametrize("text", ["not a network\n", "0.1 0.2\n", "X", ""])
+def test_a_text_file_is_refused(tmp_path, text):
+    (tmp_path / "a.pth").write_text(text)
+    with pytest.raises(ValueError, match=r"a.pth: expected a file of torch.save, got one that begins with b'.*; save"):
+        import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]})
+
+
+def test_files_of_the_earlier_torch_save_are_read(tmp_path):
+    torch.save(networks(1).state_dict(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]})
+    assert torch.equal(zoo.weights("train").flat, networks(1).flat)
+
+
+@pytest.mark.parametrize("splits", [[1], 1, None])
+def test_splits_of_another_type(tmp_path, splits):
+    with pytest.raises(TypeError, match=r"splits: expected a mapping, or the path of a JSON file, got \w+"):
+        import_state_dicts(tmp_path, tmp_path / "zoo", splits=splits)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_comes_back_as_it_was(tmp_path, dtype):
     state = {name: value.to(dtype) for name, value in networks(1).state_dict().items()}
@@ -208,6 +317,13 @@ def test_spec_by_order_and_by_name(tmp_path):
         ({"train": {"path": ["a.pth"], "label": [1, 2]}}, "expected a 'label' for each of 1 paths, got 2"),
         ({"train": {"path": ["a.pth"], "label": ["boot"]}}, r"a.pth: expected an integer label, got 'boot'"),
         ({"train": {"path": ["a.pth"], "label": [0.5]}}, r"a.pth: expected an integer label, got 0.5"),
+        ({"train": {"path": ["a.pth"], "label": [2**70]}}, r"a.pth: expected an integer label, got 1180"),
+        ({"train": {"path": ["a.pth"], "psnr": ["x"]}}, "'psnr' of 'a.pth': expected a number of dB, .*got 'x'"),
+        ({"train": {"path": ["a.pth"], "psnr": ["30"]}}, "'psnr' of 'a.pth': expected a number of dB, .*got '30'"),
+        ({"train": {"path": ["a.pth"], "source": ["x"]}}, "'source' of 'a.pth': expected an integer, got 'x'"),
+        ({"train": {"path": ["a.pth"], "source": [None]}}, "'source' of 'a.pth': expected an integer, got None"),
+        ({"train": {"path": ["a.pth"], "source": [0.5]}}, "'source' of 'a.pth': expected an integer, got 0.5"),
+        ({"train": {"path": ["a.pth"], "source": [0], "view": [-1]}}, "expected an integer of zero or more, got -1"),
         ({"train": ["b.pth"]}, "b.pth: no such file, nor any end of that path"),
         ({"train": ["a.pth"], "test": ["/elsewhere/a.pth"]}, "expected each file once, got .*a.pth"),
         ("lists.json", r"lists.json: expected a splits.json, got none \(No such file"),

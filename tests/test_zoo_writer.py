@@ -223,6 +223,8 @@ def test_no_source_in_two_splits(tmp_path):
         ({"labels": [0, 1, 2, 0]}, "labels: expected integers from -1 and below 2, got 2"),
         ({"labels": [-2, 1, 1, 0]}, "labels: expected integers from -1 and below 2, got -2"),
         ({"views": [0, 0, 0, 2]}, "views: expected integers from 0 and below 2, got 2"),
+        ({"sources": ["a", "b", "c", "d"]}, r"source: expected integers, one for each of 4 networks, got \['a', 'b'"),
+        ({"psnr": ["30"] * 4}, r"psnr: expected numbers, one for each of 4 networks, got \['30'"),
         ({"psnr": torch.zeros(4, 1)}, r"psnr: expected one value for each of 4 networks, got shape \[4, 1\]"),
     ],
 )
@@ -248,6 +250,25 @@ def test_weights_and_index_refused(tmp_path):
         fill(writer, [0])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_networks_that_are_not_finite_are_refused(tmp_path, value):
+    writer = begin(tmp_path / "zoo")
+    bad = networks(4)
+    bad.flat[1, 3] = bad.flat[1, 4] = bad.flat[2, 0] = value
+    match = "expected finite networks, got NaN or infinity in 2 of 4, the first in row 1; .*lower lr or leave them out"
+    with pytest.raises(ValueError, match="weights: " + match):
+        writer.write(0, bad, sources=range(4))
+    assert writer.pending() == [0, 1, 2]
+    assert not (tmp_path / "zoo" / "shards").exists()
+    data = {"train": (networks(4), None, None, None, None), "test": (bad, None, None, None, None)}
+    with pytest.raises(ValueError, match="split 'test': " + match):
+        write_zoo(tmp_path / "other", data, shard_size=1)
+    assert not (tmp_path / "other").exists()
+    bad.flat.nan_to_num_(0, 1, -1)
+    writer.write(0, bad, sources=range(4))  # nothing else was wrong with them
+    assert writer.pending() == [1, 2]
+
+
 def test_one_tensor_for_two_columns_and_inputs_untouched(tmp_path):
     writer = begin(tmp_path / "zoo")
     numbers, weights = torch.arange(4), networks(4)
@@ -269,6 +290,9 @@ def test_one_tensor_for_two_columns_and_inputs_untouched(tmp_path):
         ({"views": 0}, "views: expected at least 1"),
         ({"seed": 0.5}, "seed: expected an integer or None"),
         ({"classes": "abc"}, "classes: expected a sequence of names"),
+        ({"classes": None}, "classes: expected a sequence of names, got None"),
+        ({"recipe": [1]}, r"recipe: expected a mapping, got \[1\]"),
+        ({"data_digest": 5}, "data_digest: expected a text or None, got 5"),
     ],
 )
 def test_create_refuses(tmp_path, about, match):
@@ -327,4 +351,22 @@ def test_write_zoo_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_write_zoo_refuses(tmp_path, splits, about, match):
     with pytest.raises(ValueError, match=match):
         write_zoo(tmp_path / "zoo", splits, **about)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "got"),
+    [
+        ((networks(2), [0, 1]), "2 values"),
+        ((networks(2), None, None, None, None, None), "6 values"),
+        (networks(2), "Weights"),
+        (None, "NoneType"),
+    ],
+)
+def test_write_zoo_refuses_entries_of_another_form(tmp_path, entry, got):
+    form = r"expected .*\(weights, labels, sources, views, psnr\), got "
+    with pytest.raises(TypeError, match="split 'train': " + form + got + "; None stands for a default"):
+        write_zoo(tmp_path / "zoo", {"train": entry})
+    with pytest.raises(TypeError, match="splits: " + form + "list"):
+        write_zoo(tmp_path / "zoo", [entry])  # pyright: ignore[reportArgumentType]
     assert list(tmp_path.iterdir()) == []

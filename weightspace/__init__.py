@@ -5,12 +5,11 @@ from weightspace._evaluate import evaluate
 from weightspace._spec import Axis, NetSpec, Param, mlp, siren
 from weightspace._symmetry import Symmetry
 from weightspace._trace import spec_of
+from weightspace._version import __version__ as __version__
 from weightspace._weights import Weights
 from weightspace.fit import FitConfig, FitResult, fit, fit_zoo
 from weightspace.train import TrainConfig, TrainResult, train
 from weightspace.zoo import Zoo
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Axis",

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from weightspace._activation import activation
-from weightspace._weights import Weights
+from weightspace._checks import check_tensor
+from weightspace._weights import Weights, check_weights
 
 
 def evaluate(weights: Weights, x: Tensor) -> Tensor:
@@ -22,6 +23,7 @@ def evaluate(weights: Weights, x: Tensor) -> Tensor:
         ``[batch, point, out]``.
 
     Raises:
+        TypeError: if ``weights`` is no ``Weights`` or ``x`` no tensor.
         ValueError: if ``x`` has other than ``in`` columns or another batch, or if the spec is not a chain.
 
     Example:
@@ -30,6 +32,8 @@ def evaluate(weights: Weights, x: Tensor) -> Tensor:
         >>> ws.evaluate(w, torch.zeros(7, 2)).shape
         torch.Size([4, 7, 1])
     """
+    check_weights("weights", weights)
+    check_tensor("x", x)
     spec = weights.spec
     if x.ndim not in (2, 3) or x.shape[-1] != spec.in_features or (x.ndim == 3 and x.shape[0] != len(weights)):
         raise ValueError(

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._checks import check_generator
+
 
 def rand(
     shape: Sequence[int], *, generator: torch.Generator, dtype: torch.dtype, device: torch.device | None = None
@@ -17,7 +19,7 @@ def rand(
     Raises:
         TypeError: without a generator: nothing here touches the global one.
     """
-    _check(generator)
+    check_generator(generator)
     out = torch.rand(tuple(shape), generator=generator, dtype=dtype, device=generator.device)
     return out if device is None else out.to(device)
 
@@ -26,17 +28,9 @@ def randn(
     shape: Sequence[int], *, generator: torch.Generator, dtype: torch.dtype, device: torch.device | None = None
 ) -> Tensor:
     """Standard normal numbers, drawn on the generator's device and moved to ``device``."""
-    _check(generator)
+    check_generator(generator)
     out = torch.randn(tuple(shape), generator=generator, dtype=dtype, device=generator.device)
     return out if device is None else out.to(device)
-
-
-def _check(generator: torch.Generator) -> None:
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator: expected a torch.Generator, got {type(generator).__name__}; "
-            "make one with torch.Generator().manual_seed(0)"
-        )
 
 
 def network_uniform(seed: int, source: int, view: int, count: int) -> np.ndarray:

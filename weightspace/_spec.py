@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from weightspace._activation import activation
+from weightspace._checks import POSITIVE, number
 
 SPEC_FORMAT = 1
 Init = Literal["dws", "siren", "torch"]
@@ -38,9 +39,8 @@ class Axis:
             raise ValueError(f"axis {self.name!r}: expected a size of at least 1, got {self.size!r}")
         if self.activation is not None:
             activation(self.activation)
-        if not (math.isfinite(self.omega) and self.omega > 0):
-            raise ValueError(f"axis {self.name!r}: expected a positive omega, got {self.omega!r}")
-        object.__setattr__(self, "omega", float(self.omega))
+        omega = number(f"axis {self.name!r}", self.omega, "a positive omega", low=POSITIVE)
+        object.__setattr__(self, "omega", omega)
 
     @property
     def hidden(self) -> bool:
@@ -115,7 +115,8 @@ class NetSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
         object.__setattr__(self, "params", tuple(self.params))
-        object.__setattr__(self, "output_shift", float(self.output_shift))
+        shift = number("output_shift", self.output_shift, "a finite output shift")
+        object.__setattr__(self, "output_shift", shift)
         _check(self)
 
     @cached_property
@@ -131,6 +132,8 @@ class NetSpec:
 
     def axis(self, name: str) -> Axis:
         """The axis of that name."""
+        if name not in self._axis:
+            raise KeyError(f"no axis {name!r}: expected one of {[a.name for a in self.axes]}")
         return self._axis[name]
 
     def param(self, name: str) -> Param:
@@ -207,8 +210,13 @@ class NetSpec:
         """Read a spec back.
 
         Raises:
+            TypeError: for something other than text.
             ValueError: for text that is not a spec, or one of an unknown format.
         """
+        if not isinstance(text, str | bytes):
+            raise TypeError(
+                f"expected a NetSpec as JSON text, got {type(text).__name__}; make the text with spec.to_json()"
+            )
         try:
             data = json.loads(text)
             found = data.pop("format")
@@ -224,6 +232,12 @@ class NetSpec:
             raise ValueError(f"malformed NetSpec: {error}") from error
 
 
+def check_spec(spec: Any) -> None:
+    """Raise ``TypeError`` for what is no ``NetSpec``."""
+    if not isinstance(spec, NetSpec):
+        raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}; make one with ws.siren or ws.mlp")
+
+
 def _check(spec: NetSpec) -> None:
     """Refuse what is not a network, with expected, got and the remedy."""
     for what, names in (("axis", [a.name for a in spec.axes]), ("parameter", [p.name for p in spec.params])):
@@ -233,8 +247,6 @@ def _check(spec: NetSpec) -> None:
         raise ValueError(f"unknown init: expected one of {list(INITS)}, got {spec.init!r}")
     if not spec.params:
         raise ValueError("expected at least one parameter, got none")
-    if not math.isfinite(spec.output_shift):
-        raise ValueError(f"expected a finite output shift, got {spec.output_shift!r}")
     for end in (spec.input, spec.output):
         if end not in spec._axis or spec._axis[end].hidden:
             raise ValueError(f"expected {end!r} among the axes and without activation; it is an end of the network")
@@ -272,6 +284,8 @@ def _check_param(spec: NetSpec, param: Param) -> None:
 def _chain(
     widths: Sequence[int], activations: Sequence[str], omegas: Sequence[float], shift: float, init: Init, bias: bool
 ) -> NetSpec:
+    for name in activations:
+        activation(name)  # an axis may do without, a hidden layer may not
     last = len(widths) - 1
     names = ["in", *(f"h{i}" for i in range(1, last)), "out"]
     axes = [
@@ -283,7 +297,7 @@ def _chain(
         params.append(Param(f"{i}.weight", (names[i + 1], names[i])))
         if bias:
             params.append(Param(f"{i}.bias", (names[i + 1],), "bias"))
-    return NetSpec(tuple(axes), tuple(params), output_shift=float(shift), init=init)
+    return NetSpec(tuple(axes), tuple(params), output_shift=shift, init=init)
 
 
 def _per_layer(name: str, value: Any, count: int) -> list[Any]:
@@ -316,7 +330,8 @@ def mlp(
         bias: whether the layers have biases.
 
     Raises:
-        ValueError: for an unknown activation, fewer than two widths or a width below one.
+        TypeError: for an output shift that is no number.
+        ValueError: for an unknown activation (or none), fewer than two widths or a width below one.
 
     Example:
         >>> mlp(2, 64, 64, 3, activation="relu").num_params
@@ -357,6 +372,7 @@ def siren(
         bias: whether the layers have biases.
 
     Raises:
+        TypeError: for an omega or output shift that is no number.
         ValueError: for fewer than two widths, a width below one, a non-positive omega or an unknown convention.
 
     Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Symmetry:
         perm: ``{axis: int64 [batch, size]}``.
         scale: ``{axis: float [batch, size]}``, positive factors or signs, as the activation allows.
         shift: ``{axis: float [batch, size]}``, integers: steps of half a period.
+        check: whether to look at the numbers too; off where they are allowed by construction.
 
     Raises:
         ValueError: for axes that are not hidden, shapes that do not fit, or a part that the activation does not allow.
@@ -53,18 +54,29 @@ class Symmetry:
     perm: Mapping[str, Tensor] = field(default_factory=dict)
     scale: Mapping[str, Tensor] = field(default_factory=dict)
     shift: Mapping[str, Tensor] = field(default_factory=dict)
+    check: InitVar[bool] = True
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, check: bool) -> None:
+        if not isinstance(self.spec, NetSpec):
+            raise TypeError(
+                f"spec: expected a NetSpec, got {type(self.spec).__name__}; make one with ws.siren or ws.mlp"
+            )
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 0:
+            raise ValueError(f"batch: expected a whole number of at least 0, got {self.batch!r}")
         hidden = {axis.name: axis.size for axis in self.spec.hidden}
         for kind, parts in (("perm", self.perm), ("scale", self.scale), ("shift", self.shift)):
             for name, value in parts.items():
                 if name not in hidden:
                     raise ValueError(f"{kind}: expected hidden axes {sorted(hidden)}, got {name!r}")
+                if not isinstance(value, Tensor):
+                    raise TypeError(f"{kind}[{name!r}]: expected a tensor, got {type(value).__name__}")
                 if tuple(value.shape) != (self.batch, hidden[name]):
                     raise ValueError(
                         f"{kind}[{name!r}]: expected shape {[self.batch, hidden[name]]}, got {list(value.shape)}"
                     )
         self._check_allowed()
+        if check:
+            self._check_numbers()
 
     def _check_allowed(self) -> None:
         """Refuse parts that the activation table does not allow: they would change the function without a word."""
@@ -80,13 +92,31 @@ class Symmetry:
             if len(biases) != 1:
                 raise ValueError(f"shift[{name!r}]: a phase needs exactly one bias on its axis, got {biases}")
 
+    def _check_numbers(self) -> None:
+        """Refuse numbers that are no group element."""
+        for name, value in self.perm.items():
+            if value.dtype != torch.int64 or not bool((value.sort(1).values == _iota(value)).all()):
+                raise ValueError(
+                    f"perm[{name!r}]: expected an int64 permutation of 0 to {value.shape[1] - 1} in each row"
+                )
+        for name, value in self.scale.items():
+            signs = activation(self.spec.axis(name).activation or "").scale == "sign"
+            allowed = value.abs() == 1 if signs else (value > 0) & value.isfinite()
+            if not bool(allowed.all()):
+                raise ValueError(
+                    f"scale[{name!r}]: expected {'signs, +1 or -1' if signs else 'positive numbers'} alone"
+                )
+        for name, value in self.shift.items():
+            if not bool((value == value.round()).all()) or not bool(value.isfinite().all()):
+                raise ValueError(f"shift[{name!r}]: expected whole numbers, steps of half a period")
+
     def __len__(self) -> int:
         return self.batch
 
     def __getitem__(self, index: slice | Tensor) -> Symmetry:
         """The group elements at ``index`` (a slice or an index tensor)."""
         parts = [{name: value[index] for name, value in part.items()} for part in (self.perm, self.scale, self.shift)]
-        return Symmetry(self.spec, len(torch.arange(self.batch)[_cpu(index)]), *parts)
+        return Symmetry(self.spec, len(torch.arange(self.batch)[_cpu(index)]), *parts, check=False)
 
     @classmethod
     def identity(cls, spec: NetSpec, *, batch: int) -> Symmetry:
@@ -123,8 +153,8 @@ class Symmetry:
         Raises:
             ValueError: if a bound is out of range.
         """
-        if max_scale < 1 or max_shift < 0:
-            raise ValueError(f"expected max_scale >= 1 and max_shift >= 0, got {max_scale} and {max_shift}")
+        if not 1 <= max_scale < float("inf") or max_shift != int(max_shift) or max_shift < 0:
+            raise ValueError(f"expected max_scale >= 1 and a whole max_shift >= 0, got {max_scale} and {max_shift}")
         perms, scales, shifts = {}, {}, {}
         biases = [param.produces for param in spec.params if param.kind == "bias"]  # a phase lives in the one bias
         for axis in spec.hidden:
@@ -137,7 +167,7 @@ class Symmetry:
             if phase and row.periodic and max_shift > 0 and biases.count(axis.name) == 1:
                 u = rand(shape, generator=generator, dtype=dtype)
                 shifts[axis.name] = (u * (2 * max_shift + 1)).floor().clamp(max=2 * max_shift) - max_shift
-        return cls(spec, batch, perms, scales, shifts)
+        return cls(spec, batch, perms, scales, shifts, check=False)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Symmetry:
         """Move, and cast scales and shifts; permutations stay integers."""
@@ -147,6 +177,7 @@ class Symmetry:
             {n: v.to(device=device) for n, v in self.perm.items()},
             {n: v.to(device=device, dtype=dtype) for n, v in self.scale.items()},
             {n: v.to(device=device, dtype=dtype) for n, v in self.shift.items()},
+            check=False,
         )
 
     def sigma(self, axis: str) -> Tensor | None:
@@ -164,6 +195,8 @@ class Symmetry:
         Raises:
             ValueError: for networks of another spec or number, or for phases on features.
         """
+        if not isinstance(weights, Weights):
+            raise TypeError(f"expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)")
         if weights.spec != self.spec:
             raise ValueError(f"expected networks of {summary(self.spec)}, got {summary(weights.spec)}")
         if len(weights) != self.batch:
@@ -215,6 +248,8 @@ class Symmetry:
 
     def __matmul__(self, other: Symmetry) -> Symmetry:
         """Composition: ``(g @ h).act(w)`` is ``g.act(h.act(w))``."""
+        if not isinstance(other, Symmetry):
+            return NotImplemented
         if self.spec != other.spec or self.batch != other.batch:
             raise ValueError(
                 f"expected elements for one spec and batch, got {summary(self.spec)} x {self.batch} "
@@ -228,7 +263,7 @@ class Symmetry:
             scale[name] = _product(self.scale.get(name), theirs[1])
             carried = _product(self.scale.get(name), theirs[2]) if theirs[2] is not None else None
             shift[name] = _sum(self.shift.get(name), carried)
-        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)))
+        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)), check=False)
 
     def inverse(self) -> Symmetry:
         """The elements that undo these."""
@@ -239,7 +274,7 @@ class Symmetry:
             perm[name] = back
             scale[name] = None if s is None else _gather_rows(1 / s, back)
             shift[name] = None if k is None else _gather_rows(-k if s is None else -k / s, back)
-        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)))
+        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)), check=False)
 
 
 def _chunks(weights: Weights) -> list[slice] | list[None]:
@@ -260,6 +295,10 @@ def _along(value: Tensor, axis: int, ndim: int) -> Tensor:
 def _times(value: Tensor, factor: Tensor, *, fresh: bool) -> Tensor:
     """A product, in place where ``value`` is a temporary of ours: one pass over memory less."""
     return value.mul_(factor) if fresh and not factor.requires_grad else value * factor
+
+
+def _iota(value: Tensor) -> Tensor:
+    return torch.arange(value.shape[1], device=value.device)
 
 
 def _gather_rows(value: Tensor | None, perm: Tensor | None) -> Tensor | None:

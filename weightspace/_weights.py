@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from weightspace._spec import NetSpec
+from weightspace._spec import NetSpec, check_spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,7 @@ class Weights:
     spec: NetSpec
 
     def __post_init__(self) -> None:
-        if not isinstance(self.spec, NetSpec):
-            raise TypeError(f"spec: expected a NetSpec, got {type(self.spec).__name__}")
+        check_spec(self.spec)
         if not isinstance(self.flat, Tensor) or not self.flat.is_floating_point():
             got = self.flat.dtype if isinstance(self.flat, Tensor) else type(self.flat).__name__
             raise TypeError(f"flat: expected a floating-point tensor [batch, param], got {got}")
@@ -52,7 +52,8 @@ class Weights:
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Weights:
         """The networks at ``index``; an integer keeps the batch axis, so the result is always a batch."""
-        if isinstance(index, int):
+        if isinstance(index, Integral) or (isinstance(index, Tensor) and _is_integer(index)):
+            index = int(index)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"expected an index below {len(self)}, got {index}")
             index = slice(index, index + 1) if index != -1 else slice(-1, None)
@@ -107,6 +108,7 @@ class Weights:
         """Stack state dicts whose keys are the spec's parameter names.
 
         Raises:
+            TypeError: for something other than a sequence of mappings of tensors, or of a ``NetSpec``.
             ValueError: for no state dict at all, or missing, extra or misshapen keys.
 
         Example:
@@ -118,6 +120,9 @@ class Weights:
         """
         if isinstance(state_dicts, Mapping):
             raise TypeError("expected a sequence of state dicts, got one mapping; put it in a list")
+        if not isinstance(state_dicts, Sequence):
+            raise TypeError(f"expected a sequence of state dicts, got {type(state_dicts).__name__}; put them in a list")
+        check_spec(spec)
         if not len(state_dicts):
             raise ValueError("expected at least one state dict, got none")
         rows = [_flatten(state_dict, spec, number) for number, state_dict in enumerate(state_dicts)]
@@ -128,16 +133,27 @@ class Weights:
         """Join batches of one spec.
 
         Raises:
+            TypeError: for something other than ``Weights``.
             ValueError: if the specs differ or nothing is given.
         """
         if not parts:
             raise ValueError("expected at least one batch of weights, got none")
-        for part in parts[1:]:
+        for number, part in enumerate(parts):
+            check_weights(f"part {number}", part)
             check_same_spec(parts[0], part)
         return cls(torch.cat([part.flat for part in parts]), parts[0].spec)
 
 
+def _is_integer(index: Tensor) -> bool:
+    return index.ndim == 0 and index.dtype != torch.bool and not (index.is_floating_point() or index.is_complex())
+
+
 def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Tensor:
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"state dict {number}: expected a mapping of names to tensors, got {type(state_dict).__name__}; "
+            "pass module.state_dict()"
+        )
     expected = [param.name for param in spec.params]
     missing = [name for name in expected if name not in state_dict]
     extra = [name for name in state_dict if name not in expected]
@@ -145,7 +161,13 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
         raise ValueError(f"state dict {number}: expected the keys {expected}, missing {missing}, extra {extra}")
     parts = []
     for name in expected:
-        value = torch.as_tensor(state_dict[name]).detach()
+        try:
+            value = torch.as_tensor(state_dict[name]).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(
+                f"state dict {number}, {name!r}: expected a tensor, got {type(state_dict[name]).__name__}; "
+                "make it with torch.as_tensor"
+            ) from error
         if tuple(value.shape) != spec.shape(name):
             raise ValueError(
                 f"state dict {number}, {name!r}: expected shape {list(spec.shape(name))}, got {list(value.shape)}"
@@ -153,6 +175,14 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
         parts.append(value.reshape(-1))
     flat = torch.cat(parts)
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def check_weights(name: str, weights: Any) -> None:
+    """Raise ``TypeError`` for what is no ``Weights``."""
+    if not isinstance(weights, Weights):
+        raise TypeError(
+            f"{name}: expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)"
+        )
 
 
 def check_same_spec(a: Weights, b: Weights) -> None:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 import weightspace as ws
+from weightspace._activation import ACTIVATIONS
 from weightspace._options import options
 from weightspace.bench import SUITES, Cell, run_suite
 from weightspace.fit import FitConfig
@@ -127,7 +128,7 @@ def fit(
     size: Annotated[int | None, typer.Option(min=1, help="pixels to bring class folders' images to, each way")] = None,
     widths: Annotated[str, typer.Option(callback=_widths, help="hidden widths")] = "32,32",
     activation: Annotated[str, typer.Option(help="'sine', 'relu', 'tanh', 'gaussian', ...")] = "sine",
-    omega: Annotated[float, typer.Option(help="frequency of the sines")] = 30.0,
+    omega: Annotated[float | None, typer.Option(help="frequency of the sines; 30 if not given")] = None,
     train: Annotated[int | None, typer.Option(help="first images of the training split; all where not given")] = None,
     val: Annotated[int | None, typer.Option(help="images after those, as validation split")] = None,
     test: Annotated[
@@ -137,12 +138,18 @@ def fit(
     device: Device = "cpu",
 ) -> None:
     """Fit one network (or several views) to every image of a data set."""
+    if train is None and val is not None:
+        raise typer.BadParameter("expected --train with --val: validation images follow the training images")
+    if activation not in ACTIVATIONS:
+        raise typer.BadParameter(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {activation!r}")
+    if omega is not None and (activation != "sine" or omega <= 0):
+        raise typer.BadParameter(f"expected a positive --omega, with sines alone, got {omega:g} with {activation}")
     images = ws.signals.load(data, size=size)
     channels = images.images.shape[3] if images.images.ndim == 4 else 1
     hidden = _numbers(widths)
     if activation == "sine":
         init: dict[str, Any] = {"init": config.init} if config.init else {}
-        spec = ws.siren(2, *hidden, channels, omega=omega, **init)
+        spec = ws.siren(2, *hidden, channels, omega=omega or 30.0, **init)
     else:
         spec = ws.mlp(2, *hidden, channels, activation=activation)
     counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count is not None}
@@ -175,7 +182,12 @@ def train(
 ) -> None:
     """Train a model on the networks of a zoo."""
     opened = ws.Zoo.open(zoo)
-    transform = augmentation(augment) if augment else None
+    if model not in ws.models.MODELS:
+        raise typer.BadParameter(f"unknown model: expected one of {sorted(ws.models.MODELS)}, got {model!r}")
+    try:
+        transform = augmentation(augment) if augment else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     sizes = {name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None}
     with seeded(config.seed):
         net = ws.models.build(model, opened.spec, num_classes(opened), **sizes)
@@ -215,7 +227,7 @@ def _training_progress(epochs: int) -> Any:
 
 def _bench(name: str, zoo: Path, out: Path, workers: int | None, device: str, epochs: int | None = None) -> Path:
     if name not in SUITES:
-        raise ValueError(f"unknown suite: expected one of {sorted(SUITES)}, got {name!r}")
+        raise typer.BadParameter(f"unknown suite: expected one of {sorted(SUITES)}, got {name!r}")
     suite = SUITES[name]
     if epochs is not None:
         suite = replace(suite, train=replace(suite.train, epochs=epochs))
@@ -320,8 +332,9 @@ def import_(
         float | None, typer.Option(help="what their class adds to the output, with --widths; 0.5 if not given")
     ] = None,
     init_regime: Annotated[
-        InitRegime, typer.Option(help="whether each network started from an initialisation of its own")
-    ] = "unknown",
+        InitRegime | None,
+        typer.Option(help="whether each network started from an initialisation of its own; unknown if nothing says"),
+    ] = None,
 ) -> None:
     """Read the field's own format, one .pth state dict a network, into a zoo."""
     given: dict[str, Any] = {
@@ -330,7 +343,8 @@ def import_(
     if given and widths is None:
         raise typer.BadParameter("expected --widths with --omega and --output-shift, got none")
     spec = None if widths is None else ws.siren(*_numbers(widths), **given)
-    _print_zoo(import_state_dicts(folder, out, splits=splits, spec=spec, init_regime=init_regime))
+    about: dict[str, Any] = {} if init_regime is None else {"init_regime": init_regime}
+    _print_zoo(import_state_dicts(folder, out, splits=splits, spec=spec, **about))
 
 
 @app.command()
@@ -354,7 +368,7 @@ def main(argv: list[str] | None = None) -> None:
         _fail(error.format_message() + "; see --help", 2)
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         if debug:
             raise
         _fail(str(error) or type(error).__name__, 1)

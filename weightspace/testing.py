@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from weightspace._activation import ACTIVATIONS
 from weightspace._activation import activation as lookup
+from weightspace._checks import check_tensor, whole_number
 from weightspace._evaluate import evaluate
 from weightspace._random import rand, randn
-from weightspace._spec import Axis, NetSpec, Param
+from weightspace._spec import Axis, NetSpec, Param, check_spec
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights
+from weightspace._weights import Weights, check_weights
 
 __all__ = [
     "assert_equivariant",
@@ -62,7 +63,7 @@ def random_spec(*, generator: torch.Generator, activation: str | None = None, ma
         >>> {axis.activation for axis in spec.hidden}
         {'relu'}
     """
-    if not 1 <= max_hidden_layers <= 8:
+    if not 1 <= whole_number("max_hidden_layers", max_hidden_layers, None) <= 8:
         raise ValueError(f"max_hidden_layers: expected 1 to 8, got {max_hidden_layers}")
     if activation is not None:
         lookup(activation)
@@ -210,6 +211,7 @@ def assert_same_function(
 
     Raises:
         AssertionError: if they differ, saying by how much.
+        TypeError: for something other than ``Weights`` and points.
         ValueError: if the numbers of networks, inputs or outputs differ, or there is no network.
 
     Example:
@@ -222,6 +224,10 @@ def assert_same_function(
         Traceback (most recent call last):
         AssertionError: functions: largest difference ...
     """
+    check_weights("a", a)
+    check_weights("b", b)
+    if x is not None:
+        check_tensor("x", x)
     shapes = [(len(w), w.spec.in_features, w.spec.out_features) for w in (a, b)]
     if shapes[0] != shapes[1] or not len(a):
         raise ValueError(
@@ -301,7 +307,7 @@ def assert_equivariant(
         AssertionError: if the outputs differ, saying by how much, or if the layer's output does not depend on its
             input, so that nothing would be checked.
         ValueError: for a spec without hidden axes, or fewer than two networks.
-        TypeError: if the layer returns something else.
+        TypeError: if the layer returns something else, or is none, or ``spec`` is no ``NetSpec``.
 
     Example:
         >>> import weightspace as ws
@@ -311,7 +317,10 @@ def assert_equivariant(
         Traceback (most recent call last):
         AssertionError: equivariance (permutation): largest difference ...
     """
-    if not any(axis.size > 1 for axis in spec.hidden) or batch < 2:
+    check_spec(spec)
+    if not callable(layer):
+        raise TypeError(f"layer: expected a module or function, got {type(layer).__name__}")
+    if not any(axis.size > 1 for axis in spec.hidden) or whole_number("batch", batch, None) < 2:
         raise ValueError(
             f"expected a spec with a hidden axis of at least 2 neurons and at least 2 networks, "
             f"got {[axis.size for axis in spec.hidden]} and {batch}; nothing would be checked"

@@ -11,9 +11,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from weightspace._activation import activation
+from weightspace._checks import check_generator, whole_number
 from weightspace._spec import Axis, NetSpec, Param
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights, check_same_spec, summary
+from weightspace._weights import Weights, check_same_spec, check_weights, summary
 
 Group = Literal["permutation", "signed", "full"]
 
@@ -70,6 +71,7 @@ def match(
         A ``Symmetry`` with ``g.act(b)`` close to ``a``, on the device of ``b``.
 
     Raises:
+        TypeError: for something other than ``Weights``, a whole number of sweeps and a generator.
         ValueError: for networks of another spec, number, dtype or device, for weights that are not finite, and for
             a group that is unknown, not yet available, or not allowed by the activations.
 
@@ -87,14 +89,15 @@ def match(
     """
     _check_pairs(a, b)
     _check_group(b.spec, group)
+    whole_number("max_sweeps", max_sweeps)
+    if generator is not None:
+        check_generator(generator)
     for name, weights in (("a", a), ("b", b)):
         if not bool(weights.flat.isfinite().all()):
             bad = (~weights.flat.isfinite()).any(1).nonzero()[:, 0].tolist()
             raise ValueError(
                 f"{name}: expected finite weights, got NaN or infinity in networks {bad[:5]}; leave them out"
             )
-    if max_sweeps < 1:
-        raise ValueError(f"expected max_sweeps >= 1, got {max_sweeps}")
     descent = _Descent(a, b, signed=group == "signed")
     for _ in range(max_sweeps):
         if not descent.open.any():
@@ -166,7 +169,7 @@ class _Descent:
 
     def _move(self, number: int, rows: Tensor, perm: Tensor, sign: Tensor | None) -> None:
         name = self.spec.hidden[number].name
-        step = Symmetry(self.spec, len(rows), {name: perm}, {} if sign is None else {name: sign})
+        step = Symmetry(self.spec, len(rows), {name: perm}, {} if sign is None else {name: sign}, check=False)
         for param in self.touching[number]:
             view = self.moved.view(param.name)
             view[rows] = step._act_on(param, _rows(view, rows))
@@ -178,7 +181,7 @@ class _Descent:
         """What has been found."""
         names = [axis.name for axis in self.spec.hidden]
         scale = {name: part.to(b.dtype) for name, part in zip(names, self.scale, strict=True)} if self.signed else {}
-        return Symmetry(self.spec, len(b), dict(zip(names, self.perm, strict=True)), scale)
+        return Symmetry(self.spec, len(b), dict(zip(names, self.perm, strict=True)), scale, check=False)
 
 
 def _rows(value: Tensor, rows: Tensor) -> Tensor:
@@ -215,8 +218,7 @@ def _order(count: int, generator: torch.Generator | None) -> list[int]:
 
 def _check_pairs(a: Weights, b: Weights) -> None:
     for name, weights in (("a", a), ("b", b)):
-        if not isinstance(weights, Weights):
-            raise TypeError(f"{name}: expected Weights, got {type(weights).__name__}; wrap it: ws.Weights(flat, spec)")
+        check_weights(name, weights)
         if weights.flat.ndim != 2:
             raise ValueError(f"{name}: expected [batch, param], got features of shape {list(weights.flat.shape)}")
     check_same_spec(a, b)

@@ -13,7 +13,9 @@ import numpy as np
 import scipy
 import torch
 
-import weightspace
+from weightspace._version import __version__
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def environment(*, threads: int | None = None) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def environment(*, threads: int | None = None) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
         "versions": {
-            "weightspace": weightspace.__version__,
+            "weightspace": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -52,7 +54,7 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """The commit of the package's own checkout, marked where its files have changed; None outside a checkout."""
-    here = Path(weightspace.__file__).resolve().parent
+    here = PACKAGE
 
     def git(*args: str) -> str | None:
         try:

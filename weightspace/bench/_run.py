@@ -169,7 +169,8 @@ def run_cell(cell: Cell, entry: Entry, config: TrainConfig, zoo: Path, folder: P
         model = build(entry.model, opened.spec, num_classes(opened), **entry.options)
     transform = None if cell.augmentation == "none" else augmentation(cell.augmentation)
     result = train(model, opened, transform=transform, config=config, device=device, run_dir=folder)
-    out = {"parameters": model.num_parameters, "transform": repr(transform), **asdict(result)}
+    where = {"device": str(device), **environment(threads=1)}
+    out = {"parameters": model.num_parameters, "transform": repr(transform), "environment": where, **asdict(result)}
     _write(folder / "cell.json", out)
     (folder / "last.pt").unlink(missing_ok=True)
     return out
@@ -185,6 +186,10 @@ def _fits(name: str, spec: NetSpec) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _mixes(name: str) -> bool:
+    return name != "none" and augmentation(name).mixes
 
 
 def _leaders(suite: Suite, done: dict[Cell, dict[str, Any]]) -> list[tuple[str, str]]:
@@ -209,6 +214,8 @@ def collect(suite: Suite, done: dict[Cell, dict[str, Any]], zoo: Zoo, workers: i
         "kind": "bench",
         "suite": suite.name,
         **environment(threads=1),
+        "commits": sorted({str(result["environment"]["commit"]) for result in done.values()}),
+        "devices": sorted({result["environment"]["device"] for result in done.values()}),
         "workers": workers,
         "zoo": {name: value for name, value in zoo.summary().items() if name != "path"},
         "train": asdict(suite.train),
@@ -233,8 +240,9 @@ def _row(suite: Suite, entry: str, name: str, runs: Sequence[tuple[Cell, dict[st
         "test_std": statistics.stdev(tests) if len(tests) > 1 else None,
         "val_mean": statistics.mean(vals),
         "train_last": statistics.mean(last),
-        # a row whose training accuracy is no higher than its validation accuracy has not used up its data
-        "under_trained": statistics.mean(last) <= statistics.mean(vals),
+        # a row whose training accuracy is no higher than its validation accuracy has not used up its data; where
+        # networks are mixed the training accuracy says nothing: it is of mixtures, against one of two labels
+        "under_trained": None if _mixes(name) else statistics.mean(last) <= statistics.mean(vals),
         "seconds_mean": statistics.mean(result["seconds"] for _, result in runs),
         "runs": [
             {

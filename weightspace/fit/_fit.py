@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightspace._checks import whole_number
 from weightspace._spec import INITS, Init, NetSpec
 from weightspace._weights import Weights
 from weightspace.fit._engine import fit_chunk
 from weightspace.fit._init import initial_weights
 
 CPU_CHUNK = 8
-CUDA_CHUNK = 2048
+CUDA_CHUNK_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class FitConfig:
     Args:
         steps: full-batch Adam steps of each network.
         lr: Adam step size.
-        init: initialisation convention ("dws", "siren", "torch"); the spec's own where None.
+        init: initialisation convention ("dws", "siren", "torch"), which the fitted networks' spec then records; the
+            spec's own where None.
         views: independent fits of every signal.
         seed: of the initial weights; each network's derive from (seed, source, view).
         target_psnr: dB at which a network stops early, looked at every ten steps; never where None.
@@ -140,6 +142,7 @@ def fit(
     Raises:
         ValueError: for non-finite or misshapen signals, sources that repeat, or options out of range.
         TypeError: for unknown options.
+        FloatingPointError: if a network's weights stop being finite.
 
     Example:
         >>> import weightspace as ws
@@ -152,9 +155,10 @@ def fit(
     coords, targets = (torch.as_tensor(t, dtype=torch.float32).detach().cpu() for t in (coords, targets))
     sources = torch.arange(len(targets)) if sources is None else torch.as_tensor(sources, dtype=torch.int64)
     check_signals(coords, targets, spec)
+    spec = spec if config.init is None else replace(spec, init=config.init)  # a spec says how its networks began
     _check_sources(sources, len(targets))
     device = torch.device(device)
-    size = (CUDA_CHUNK if device.type == "cuda" else CPU_CHUNK) if chunk is None else whole_number("chunk", chunk)
+    size = _chunk_size(spec, len(coords), device) if chunk is None else whole_number("chunk", chunk)
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
     workers = 1 if device.type == "cuda" else wanted
     source, view = sources.repeat_interleave(config.views), torch.arange(config.views).repeat(len(sources))
@@ -184,6 +188,10 @@ def fit(
             target_mse=None if config.target_psnr is None else 10 ** (-config.target_psnr / 10),
             on_step=lambda count: _interrupt(stop),
         )
+        if diverged := int((~torch.isfinite(done.flat).all(1)).sum()):
+            raise FloatingPointError(
+                f"{diverged} of {len(done.flat)} networks of a chunk diverged; lower lr {config.lr}"
+            )
         out.weights.flat[rows] = done.flat.cpu()
         out.psnr[rows] = -10 * done.mse.clamp_min(1e-12).log10().cpu()
         out.steps[rows] = done.steps
@@ -200,6 +208,14 @@ def fit(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     return out
+
+
+def _chunk_size(spec: NetSpec, points: int, device: torch.device) -> int:
+    """Networks computed together: a few for a CPU's cache, as many as a share of the memory holds on a GPU."""
+    if device.type != "cuda":
+        return CPU_CHUNK
+    neurons = sum(axis.size for axis in spec.hidden) + spec.in_features + spec.out_features
+    return max(1, CUDA_CHUNK_BYTES // (4 * (2 * points * neurons + 4 * spec.num_params)))
 
 
 class _Stopped(Exception):
@@ -229,15 +245,6 @@ def _configured(config: FitConfig | None, options: dict[str, Any]) -> FitConfig:
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"unknown option: expected some of {known}, got {unknown[0]!r}")
     return replace(config or FitConfig(), **options)
-
-
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """``value`` if it is an integer of at least ``least``; raises ``TypeError`` or ``ValueError`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-    return value
 
 
 def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:

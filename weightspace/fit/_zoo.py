@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._checks import whole_number
 from weightspace._spec import NetSpec
-from weightspace.fit._fit import FitConfig, check_signals, fit, whole_number
+from weightspace.fit._fit import FitConfig, check_signals, fit
 from weightspace.signals import ImageSet, images
 from weightspace.zoo import Zoo, ZooWriter
 
@@ -62,6 +64,8 @@ def fit_zoo(
         (('train', 'test'), 4)
     """
     config, device = config or FitConfig(), torch.device(device)
+    config = replace(config, init=config.init or spec.init)  # the recipe names the convention, and so does the spec
+    spec = replace(spec, init=config.init)
     rows = _rows(data, counts)
     _check(data, spec, rows, shard_size, workers)
     shards = [

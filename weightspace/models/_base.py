@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from weightspace._spec import NetSpec
-from weightspace._weights import Weights, summary
+from weightspace._checks import probability, whole_number
+from weightspace._spec import NetSpec, check_spec
+from weightspace._weights import Weights, check_weights, summary
 
 Respects = Literal["nothing", "permutation"]
 
@@ -44,8 +45,7 @@ class Normalize(nn.Module):
 
     def __init__(self, spec: NetSpec, per: Literal["tensor", "entry"] = "tensor") -> None:
         super().__init__()
-        if not isinstance(spec, NetSpec):
-            raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}; make one with ws.siren or ws.mlp")
+        check_spec(spec)
         if per not in ("tensor", "entry"):
             raise ValueError(f"per: expected 'tensor' or 'entry', got {per!r}")
         self.spec, self.per = spec, per
@@ -125,13 +125,12 @@ class Model(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters())
 
 
-def check_sizes(out_features: int, hidden: int, layers: int) -> None:
-    """Raise ``ValueError`` for sizes that no model can have."""
-    if min(out_features, layers) < 1 or hidden < 2:
-        raise ValueError(
-            f"expected out_features and layers of at least 1 and hidden of at least 2, "
-            f"got {out_features=}, {hidden=}, {layers=}"
-        )
+def check_sizes(out_features: int, hidden: int, layers: int, dropout: float) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for sizes that no model can have."""
+    whole_number("out_features", out_features)
+    whole_number("hidden", hidden, 2)
+    whole_number("layers", layers)
+    probability("dropout", dropout)
 
 
 def check_features(spec: NetSpec, features: Weights, channels: int) -> None:
@@ -145,7 +144,6 @@ def check_features(spec: NetSpec, features: Weights, channels: int) -> None:
 
 def same_spec(spec: NetSpec, weights: Weights) -> None:
     """Raise unless ``weights`` are ``Weights`` of this spec."""
-    if not isinstance(weights, Weights):
-        raise TypeError(f"expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)")
+    check_weights("weights", weights)
     if weights.spec != spec:
         raise ValueError(f"the model is built for {summary(spec)}, got networks of {summary(weights.spec)}")

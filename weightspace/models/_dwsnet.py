@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from weightspace._spec import NetSpec
+from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Normalize, check_features, check_sizes
 from weightspace.models._equivariant import EquivariantLinear, layouts
@@ -30,6 +30,7 @@ class DWSNet(Model):
         dropout: of the invariant head's hidden layer.
 
     Raises:
+        TypeError: for something other than a ``NetSpec`` and plain numbers.
         ValueError: for a spec without hidden axes, an unknown head, or sizes out of range.
 
     Example:
@@ -63,7 +64,7 @@ class DWSNet(Model):
             raise ValueError("expected a spec with at least one hidden axis, got none; use ws.models.MLP")
         if head not in ("invariant", "equivariant"):
             raise ValueError(f"head: expected 'invariant' or 'equivariant', got {head!r}")
-        check_sizes(out_features, hidden, layers)
+        check_sizes(out_features, hidden, layers, dropout)
         widths = [1] + [hidden] * layers
         self.out_features, self.head_kind = out_features, head
         self.layers = nn.ModuleList(EquivariantLinear(spec, a, b) for a, b in pairwise(widths))
@@ -106,6 +107,7 @@ class InvariantHead(nn.Module):
 
     def __init__(self, spec: NetSpec, channels: int, out_features: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        check_spec(spec)
         self.spec, self.in_channels = spec, channels
         self.layouts = layouts(spec)
         wide = channels * sum(layout.fixed for layout in self.layouts)

@@ -10,7 +10,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from weightspace._spec import NetSpec, Param
+from weightspace._checks import whole_number
+from weightspace._spec import NetSpec, Param, check_spec
 from weightspace._weights import Weights
 from weightspace.models._base import check_features
 
@@ -121,7 +122,8 @@ class EquivariantLinear(nn.Module):
 
     def __init__(self, spec: NetSpec, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
         super().__init__()
-        if min(in_channels, out_channels) < 1:
+        check_spec(spec)
+        if min(whole_number("in_channels", in_channels, None), whole_number("out_channels", out_channels, None)) < 1:
             raise ValueError(f"expected at least one channel, got {in_channels=}, {out_channels=}")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
         self.layouts = layouts(spec)

@@ -24,6 +24,7 @@ class MLP(Model):
         dropout: after each hidden layer.
 
     Raises:
+        TypeError: for something other than a ``NetSpec`` and plain numbers.
         ValueError: for sizes out of range.
 
     Example:
@@ -43,7 +44,7 @@ class MLP(Model):
         self, spec: NetSpec, out_features: int, *, hidden: int = 512, layers: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__(spec, Normalize(spec, per="entry"))
-        check_sizes(out_features, hidden, layers)
+        check_sizes(out_features, hidden, layers, dropout)
         widths = [spec.num_params] + [hidden] * layers
         blocks: list[nn.Module] = []
         for a, b in pairwise(widths):

@@ -96,7 +96,7 @@ def _machine(result: Mapping[str, Any], tables: list[ModelTable]) -> list[tuple[
         ("used", f"{cores}, {plain(result.get('workers'))} processes at a time"),
         ("GPU", plain(hardware.get("gpu") or "none")),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or DASH),
-        ("commit", plain(result.get("commit") or "not in a checkout")),
+        ("commit", ", ".join(map(plain, result.get("commits") or [result.get("commit") or "not in a checkout"]))),
         ("created", plain(result.get("created"))),
         ("seeds", ", ".join(map(str, seeds)) or DASH),
     ]

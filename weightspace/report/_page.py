@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-import weightspace
+from weightspace._version import __version__
 from weightspace.report._facts import facts, plain
 from weightspace.report._pictures import Gallery, gallery
 from weightspace.report._plots import difference_bars, validation_curves
@@ -87,7 +87,7 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
         pictures=pictures,
         no_pictures=no_pictures,
         alignments=ALIGNMENTS,
-        version=weightspace.__version__,
+        version=__version__,
     )
 
 

@@ -31,6 +31,8 @@ def write_picture(zoo: Zoo, path: str | Path) -> Path:
     """
     if zoo.spec.in_features != 2:
         raise ValueError(f"expected networks of 2 coordinates to draw, got {zoo.spec.in_features} inputs")
+    if not zoo.splits:
+        raise ValueError(f"{zoo.path}: expected finished shards to draw, got none; let the fit go on first")
     split = zoo.splits[0]
     images = render(zoo.weights(split)[: COLUMNS * ROWS], resolution(zoo.provenance))
     height, width = images.shape[1:3]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace.signals._image_set import ImageSet, checked_images
+from weightspace.signals._image_set import ImageSet, as_array, checked_images
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -53,7 +53,8 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
         ``targets [image, point, channel]``; both float32, on the CPU, sharing no memory with ``array``.
 
     Raises:
-        TypeError: if the values are other numbers than uint8, booleans or floating point.
+        TypeError: if the values are other numbers than uint8, booleans or floating point, or of a kind that NumPy
+            does not have (bfloat16).
         ValueError: for no images, images of different sizes, another number of axes, NaN or infinity.
 
     Example:
@@ -64,11 +65,9 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
     """
     if isinstance(array, ImageSet):
         array = array.images
-    elif isinstance(array, Tensor):
-        array = array.detach().cpu().numpy()
     elif isinstance(array, list | tuple):
         array = _stack(array)
-    array = np.asarray(array)
+    array = as_array(array, "images")
     if array.dtype == bool:
         array = array.astype(np.float32)
     array = checked_images(array)
@@ -82,7 +81,7 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
 def _stack(pictures: list[Any] | tuple[Any, ...]) -> np.ndarray:
     if not pictures:
         raise ValueError("images: expected at least one image, got an empty list")
-    arrays = [np.asarray(p) for p in pictures]
+    arrays = [as_array(p, f"images, image {i}") for i, p in enumerate(pictures)]
     sizes = sorted({a.shape for a in arrays})
     if len(sizes) > 1:
         raise ValueError(f"images: expected images of one size, got {sizes[0]} and {sizes[1]}; resize or crop them")

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from weightspace.signals._split import split_by_source
 
@@ -141,9 +142,29 @@ class ImageSet:
         return dataclasses.replace(self, splits={name: index for name, index in splits.items() if len(index)})
 
 
+def as_array(values: Any, what: str) -> np.ndarray:
+    """Arrays, tensors and lists as NumPy has them.
+
+    Raises:
+        TypeError: for tensors of a kind that NumPy does not have.
+        ValueError: for lists that are not rectangular.
+    """
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except (TypeError, RuntimeError) as error:
+        got = f"{values.dtype}, {values.layout} on {values.device}" if isinstance(values, Tensor) else f"{error}"
+        raise TypeError(
+            f"{what}: expected dense numbers of a kind that NumPy has, got {got}; convert tensors with .float().numpy()"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{what}: expected a rectangular array, got lists of different lengths; bring them to one size"
+        ) from error
+
+
 def checked_images(images: Any) -> np.ndarray:
     """Images as uint8 or finite float32, ``[image, height, width]`` with maybe a channel axis."""
-    array = np.asarray(images)
+    array = as_array(images, "images")
     if array.dtype.kind == "O":
         raise ValueError("images: expected images of one size, got an array of objects; resize them first")
     if array.ndim not in (3, 4):
@@ -171,7 +192,7 @@ def checked_images(images: Any) -> np.ndarray:
 
 
 def _integers(values: Any, what: str, count: int) -> np.ndarray:
-    array = np.asarray(values)
+    array = as_array(values, what)
     if array.shape != (count,):
         raise ValueError(f"{what}: expected one an image, [{count}], got {list(array.shape)}")
     if array.dtype.kind not in "iu":
@@ -188,7 +209,7 @@ def _checked_labels(values: Any, count: int, classes: int) -> np.ndarray:
 
 
 def _indices(values: Any, what: str, count: int) -> np.ndarray:
-    array = np.asarray(values)
+    array = as_array(values, what)
     if array.dtype.kind == "b" and array.shape == (count,):
         array = np.flatnonzero(array)
     if array.ndim != 1 or array.size == 0:

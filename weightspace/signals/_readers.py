@@ -42,6 +42,8 @@ def from_npz(path: str | PathLike[str]) -> ImageSet:
         array([0, 1, 2, 3, 4])
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: expected an .npz file, got a folder; name the file, or use from_folder for pictures")
     try:
         with zipfile.ZipFile(path):
             pass

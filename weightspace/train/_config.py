@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from weightspace._checks import BELOW_ONE, POSITIVE, number, whole_number
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -19,6 +21,10 @@ class TrainConfig:
         clip: largest norm of the gradient; never clipped where None.
         seed: of shuffling, augmentation and (in benchmarks) of the model's initial weights.
         val_fraction: share of the training sources held out where the zoo has no "val" split.
+
+    Raises:
+        TypeError: for a field of another type.
+        ValueError: for a number out of range.
     """
 
     epochs: int = 100
@@ -31,15 +37,23 @@ class TrainConfig:
     val_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr: expected a positive number, got {self.lr}")
-        if not (0 <= self.warmup < 1 and 0 < self.val_fraction < 1):
-            raise ValueError(f"expected warmup in [0, 1) and val_fraction in (0, 1), got {self}")
-        if self.weight_decay < 0 or (self.clip is not None and self.clip <= 0) or self.seed < 0:
-            raise ValueError(f"expected weight_decay >= 0, clip > 0 (or None) and seed >= 0, got {self}")
+        plain: dict[str, int | float] = {  # what a caller gave as a NumPy number is recorded as a plain one
+            "epochs": whole_number("epochs", self.epochs),
+            "batch_size": whole_number("batch_size", self.batch_size),
+            "lr": number("lr", self.lr, "a positive number", low=POSITIVE),
+            "weight_decay": number("weight_decay", self.weight_decay, "weight_decay >= 0", low=0),
+            "warmup": number("warmup", self.warmup, "warmup in [0, 1)", low=0, high=BELOW_ONE),
+            "seed": whole_number("seed", self.seed, None),
+            "val_fraction": number(
+                "val_fraction", self.val_fraction, "val_fraction in (0, 1)", low=POSITIVE, high=BELOW_ONE
+            ),
+        }
+        if self.clip is not None:
+            plain["clip"] = number("clip", self.clip, "clip > 0 (or None)", low=POSITIVE)
+        if plain["seed"] < 0:
+            raise ValueError(f"seed: expected seed >= 0, got {self.seed}")
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

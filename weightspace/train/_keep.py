@@ -44,6 +44,7 @@ class Keeper:
             "objective": type(objective).__name__,
             "model": type(model).__name__,
             "parameters": model.num_parameters,
+            "layers": hashlib.sha256(repr(model).encode()).hexdigest(),  # widths, dropout: all that torch prints
             "spec": zoo.spec.to_json(),
             "zoo": hashlib.sha256(",".join(str(shard.sha256) for shard in zoo.shards).encode()).hexdigest(),
         }

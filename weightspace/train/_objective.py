@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from weightspace._checks import whole_number
+
 
 class Objective(ABC):
     """Turns labels into targets, outputs into a loss, and outputs into a score where higher is better."""
@@ -39,7 +41,7 @@ class Classification(Objective):
     score_name = "accuracy"
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes < 2:
+        if whole_number("num_classes", num_classes, None) < 2:
             raise ValueError(f"expected at least 2 classes, got {num_classes}")
         self.num_classes = num_classes
 

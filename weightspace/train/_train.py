@@ -150,6 +150,11 @@ def _load(zoo: Zoo, config: TrainConfig, device: torch.device) -> dict[str, Spli
         for name, index in (("train", rest), ("val", held)):
             rows = torch.as_tensor(index, device=device)
             splits[name] = Split(whole.weights[rows], whole.labels[rows])
+    for name, split in splits.items():
+        if bad := int((~torch.isfinite(split.weights.flat).all(1)).sum()):
+            raise ValueError(
+                f"expected finite weights, got {bad} networks with NaN or infinity in {name!r}; leave them out"
+            )
     for name in ("train", "val"):
         if not len(splits[name]):
             raise ValueError(

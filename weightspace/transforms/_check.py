@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from weightspace._activation import activation
+from weightspace._checks import check_generator, check_tensor, whole_number
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights, check_same_spec, summary
+from weightspace._weights import Weights, check_same_spec, check_weights, summary
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,10 @@ def holds(need: Need, spec: NetSpec) -> bool:
 
 def check_input(weights: Weights, generator: torch.Generator) -> None:
     """Refuse what is not a batch of networks, or no generator."""
-    if not isinstance(weights, Weights):
-        raise TypeError(
-            f"weights: expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)"
-        )
+    check_weights("weights", weights)
     if weights.flat.ndim != 2:
         raise ValueError(f"weights: expected [batch, param], got features of shape {list(weights.flat.shape)}")
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator: expected a torch.Generator, got {type(generator).__name__}; "
-            "make one with torch.Generator().manual_seed(0)"
-        )
+    check_generator(generator)
 
 
 def check_pool(weights: Weights, pool: Weights) -> None:
@@ -69,10 +63,12 @@ def soft_labels(labels: Tensor, num_classes: int | None, weights: Weights, *, na
     """Labels as ``[batch, class]`` on the weights' device.
 
     Raises:
-        ValueError: for labels of another length or out of range, or int64 labels without ``num_classes``.
+        TypeError: for labels that are no tensor, or a ``num_classes`` that is no whole number.
+        ValueError: for labels of another length, out of range or not finite, or int64 labels without ``num_classes``.
     """
-    if not isinstance(labels, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(labels).__name__}; make it with torch.as_tensor(labels)")
+    check_tensor(name, labels)
+    if num_classes is not None:
+        whole_number("num_classes", num_classes)
     hard = not labels.is_floating_point()
     if labels.ndim != (1 if hard else 2) or len(labels) != len(weights):
         raise ValueError(
@@ -84,6 +80,8 @@ def soft_labels(labels: Tensor, num_classes: int | None, weights: Weights, *, na
             raise ValueError(
                 f"{name}: expected {num_classes} columns, got {labels.shape[1]}; num_classes says how many"
             )
+        if not bool(labels.isfinite().all()):
+            raise ValueError(f"{name}: expected finite soft labels, got NaN or infinity; leave those networks out")
         return labels.to(weights.device)
     if num_classes is None:
         raise ValueError(f"{name}: expected num_classes with int64 labels, got none; pass num_classes=10, say")

@@ -38,12 +38,15 @@ def augmentation(name: str) -> Transform:
     """A transform by its name; names joined by ``+`` compose, in that order.
 
     Raises:
+        TypeError: for something other than a name.
         ValueError: for an unknown name.
 
     Example:
         >>> augmentation("sign+noise").keeps
         'nothing'
     """
+    if not isinstance(name, str):
+        raise TypeError(f"augmentation: expected a name such as 'sign+noise', got {name!r}; a Transform needs no name")
     parts = name.split("+")
     if unknown := [part for part in parts if part not in AUGMENTATIONS]:
         raise ValueError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from weightspace._checks import POSITIVE, number, probability
 from weightspace._random import rand
 from weightspace._weights import Weights
 from weightspace.transforms._base import EmptyDraw, Transform, draw_from, moved_points, row_count, weakest
@@ -52,8 +54,8 @@ class ChoiceDraw:
         """Each network's own points ``[batch, point, coord]``."""
         x = x.expand(len(self), *x.shape) if x.ndim == 2 else x
         out = x
-        for number, part in enumerate(self.parts):
-            out = torch.where((self.choice == number)[:, None, None], moved_points(part, x), out)
+        for place, part in enumerate(self.parts):
+            out = torch.where((self.choice == place)[:, None, None], moved_points(part, x), out)
         return out
 
 
@@ -63,10 +65,13 @@ class Compose(Transform):
     Args:
         transforms: in the order in which they apply.
 
-    A stage that mixes networks draws its partners from what the earlier stages have made of the batch.
+    A stage that mixes networks draws its partners from what the earlier stages have made of the batch, labels
+    included. So where labels change before a stage that mixes (two stages of MixUp, say), the labels of some rows
+    follow from the whole batch alone: a slice of the draw gives their weights, but cannot give their labels. Take
+    rows of ``apply_labels(soft, draw)`` instead.
 
     Raises:
-        TypeError: if a member is no ``Transform``.
+        TypeError: if ``transforms`` is no sequence, or a member no ``Transform``.
 
     Example:
         >>> import weightspace as ws
@@ -89,9 +94,9 @@ class Compose(Transform):
         check_input(weights, generator)
         self.check(weights.spec)
         draws = []
-        for number, stage in enumerate(self.stages):
+        for place, stage in enumerate(self.stages):
             draws.append(draw_from(stage, weights, generator, pool))
-            if any(later.mixes for later in self.stages[number + 1 :]):
+            if any(later.mixes for later in self.stages[place + 1 :]):
                 weights = stage.apply(weights, draws[-1])
         return ComposeDraw(tuple(draws), len(weights))
 
@@ -114,7 +119,7 @@ class OneOf(Transform):
         probabilities: one each; they are divided by their sum.
 
     Raises:
-        TypeError: if a member is no ``Transform``.
+        TypeError: if a member is no ``Transform``, or a probability no number.
         ValueError: without members, or for probabilities that do not fit.
 
     Example:
@@ -126,8 +131,8 @@ class OneOf(Transform):
 
     def __init__(self, transforms: Sequence[Transform], probabilities: Sequence[float] | None = None) -> None:
         self.transforms = _members("OneOf", transforms)
-        given = [1.0] * len(self.transforms) if probabilities is None else [float(p) for p in probabilities]
-        if not self.transforms or len(given) != len(self.transforms) or min(given) < 0 or sum(given) <= 0:
+        given = [1.0] * len(self.transforms) if probabilities is None else _probabilities(probabilities)
+        if not self.transforms or len(given) != len(self.transforms) or not POSITIVE <= sum(given) < math.inf:
             raise ValueError(
                 f"OneOf: expected at least one transform and one probability each, not all zero, "
                 f"got {len(self.transforms)} transforms and {given}"
@@ -138,7 +143,7 @@ class OneOf(Transform):
         self.mixes = any(t.mixes for t in self.transforms)
 
     def __repr__(self) -> str:
-        return f"OneOf({list(self.transforms)!r})"
+        return f"OneOf({list(self.transforms)!r}, probabilities={list(self.probabilities)})"
 
     def sample(self, weights: Weights, *, generator: torch.Generator, pool: Weights | None = None) -> ChoiceDraw:
         check_input(weights, generator)
@@ -175,9 +180,7 @@ class RandomApply(Transform):
 
     def __init__(self, transform: Transform, p: float = 0.5) -> None:
         (self.transform,) = _members("RandomApply", [transform])
-        if not 0 <= p <= 1:
-            raise ValueError(f"RandomApply: expected a probability p in [0, 1], got {p}")
-        self.p = float(p)
+        self.p = probability("RandomApply", p, "a probability p")
         self.keeps, self.needs, self.mixes = transform.keeps, transform.needs, transform.mixes
 
     def __repr__(self) -> str:
@@ -219,25 +222,36 @@ class Identity(Transform):
 
 
 def _members(name: str, transforms: Sequence[Transform]) -> tuple[Transform, ...]:
-    for member in transforms:
+    if isinstance(transforms, Transform) or not isinstance(transforms, Iterable):
+        raise TypeError(f"{name}: expected a sequence of transforms, got {transforms!r}; put it in a list")
+    members = tuple(transforms)
+    for member in members:
         if not isinstance(member, Transform):
             raise TypeError(f"{name}: expected transforms, got {type(member).__name__}: {member!r}")
-    return tuple(transforms)
+    return members
+
+
+def _probabilities(given: Sequence[float] | Tensor) -> list[float]:
+    given = given.tolist() if isinstance(given, Tensor) else given
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"OneOf: expected a sequence of probabilities, got {given!r}; pass one for each transform")
+    return [number("OneOf", p, "probabilities >= 0", low=0) for p in given]
 
 
 def _apply_chosen(transforms: tuple[Transform, ...], weights: Weights, draw: ChoiceDraw) -> Weights:
     out = weights.flat.clone()
-    for number, (transform, part) in enumerate(zip(transforms, draw.parts, strict=True)):
-        rows = (draw.choice == number).nonzero()[:, 0]
+    for place, (transform, part) in enumerate(zip(transforms, draw.parts, strict=True)):
+        rows = (draw.choice == place).nonzero()[:, 0]
         if len(rows):
             out[rows] = transform.apply(weights[rows], part[rows]).flat
     return weights.replace(out)
 
 
 def _label_chosen(transforms: tuple[Transform, ...], soft: Tensor, draw: ChoiceDraw, pool: Tensor | None) -> Tensor:
+    """The whole batch's labels go through each transform: partners may be rows that were not chosen themselves."""
     out = soft.clone()
-    for number, (transform, part) in enumerate(zip(transforms, draw.parts, strict=True)):
-        rows = (draw.choice == number).nonzero()[:, 0]
+    for place, (transform, part) in enumerate(zip(transforms, draw.parts, strict=True)):
+        rows = (draw.choice == place).nonzero()[:, 0]
         if len(rows):
-            out[rows] = transform.apply_labels(soft[rows], part[rows], pool=soft if pool is None else pool)
+            out[rows] = transform.apply_labels(soft, part, pool=pool)[rows]
     return out

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from weightspace._checks import POSITIVE, number, probability, whole_number
 from weightspace._random import rand, randn
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights, summary
@@ -118,7 +119,7 @@ class Rotate(Coordinates):
     needs = (LINEAR, need_inputs(2, 3, "rotation acts on the plane or on space; use Scale, Flip or Translate"))
 
     def __post_init__(self) -> None:
-        _at_least("Rotate", "degrees", self.degrees, 0)
+        number("Rotate", self.degrees, "degrees >= 0", low=0)
 
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
         angle = math.radians(self.degrees) * _uniform((len(weights), 1, 1), weights, generator)
@@ -160,7 +161,7 @@ class Translate(Coordinates):
     needs = (LINEAR, BIASED)
 
     def __post_init__(self) -> None:
-        _at_least("Translate", "max_shift", self.max_shift, 0)
+        number("Translate", self.max_shift, "max_shift >= 0", low=0)
 
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
         shift = self.max_shift * _uniform((len(weights), weights.spec.in_features), weights, generator)
@@ -195,7 +196,8 @@ class Scale(Coordinates):
     isotropic: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high < math.inf:
+        low = number("Scale", self.low, "low > 0", low=POSITIVE)
+        if number("Scale", self.high, "a finite high") < low:
             raise ValueError(f"Scale: expected 0 < low <= high, got low={self.low} and high={self.high}")
 
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
@@ -228,13 +230,13 @@ class Shear(Coordinates):
     needs = (LINEAR, need_inputs(2, None, "a shear needs a second coordinate; use Scale, Flip or Translate"))
 
     def __post_init__(self) -> None:
-        _at_least("Shear", "max_shear", self.max_shear, 0)
+        number("Shear", self.max_shear, "max_shear >= 0", low=0)
 
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
         pairs = list(itertools.permutations(range(weights.spec.in_features), 2))
         ones = torch.zeros(len(pairs), *_eye(weights).shape[1:], dtype=weights.dtype, device=weights.device)
-        for number, (i, j) in enumerate(pairs):
-            ones[number, i, j] = 1
+        for place, (i, j) in enumerate(pairs):
+            ones[place, i, j] = 1
         u = rand((len(weights),), generator=generator, dtype=torch.float64, device=weights.device)
         amount = self.max_shear * _uniform((len(weights), 1, 1), weights, generator)
         return AffineDraw(_eye(weights) + amount * ones[(u * len(pairs)).long()])
@@ -250,6 +252,7 @@ class Flip(Coordinates):
             (row, column) a horizontal flip is ``axes=(1,)``.
 
     Raises:
+        TypeError: for a probability that is no number, or axes that are no sequence of whole numbers.
         ValueError: for a probability out of [0, 1] or impossible axes; when sampled, for networks with fewer
             coordinates than ``axes`` names.
 
@@ -265,12 +268,13 @@ class Flip(Coordinates):
     axes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"Flip: expected a probability p in [0, 1], got {self.p}")
+        probability("Flip", self.p, "a probability p")
         if self.axes is None:
             return
-        axes = tuple(self.axes)
-        if not axes or len(set(axes)) < len(axes) or not all(isinstance(axis, int) and axis >= 0 for axis in axes):
+        if not isinstance(self.axes, Sequence):
+            raise TypeError(f"Flip: expected a sequence of coordinate numbers as axes, got {self.axes!r}; e.g. (1,)")
+        axes = tuple(whole_number("Flip, axes", axis, None) for axis in self.axes)
+        if not axes or len(set(axes)) < len(axes) or min(axes) < 0:
             raise ValueError(f"Flip: expected distinct coordinate numbers >= 0 as axes, got {axes}")
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "needs", (LINEAR, need_inputs(max(axes) + 1, None, f"axes={axes} names one too many")))
@@ -291,7 +295,9 @@ class Affine(Coordinates):
         offset: ``t``, ``[coord]``, or ``None`` for zero.
 
     Raises:
-        ValueError: unless the shapes fit each other; when sampled, unless they fit the networks.
+        TypeError: for what is no array of numbers.
+        ValueError: unless the shapes fit each other and the numbers are finite; when sampled, unless they
+            fit the networks.
 
     Example:
         >>> import weightspace as ws
@@ -305,8 +311,8 @@ class Affine(Coordinates):
     offset: Tensor | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        matrix = torch.as_tensor(self.matrix, dtype=torch.float64)
-        offset = None if self.offset is None else torch.as_tensor(self.offset, dtype=torch.float64)
+        matrix = _numbers("matrix", self.matrix)
+        offset = None if self.offset is None else _numbers("offset", self.offset)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"Affine: expected a square matrix, got shape {list(matrix.shape)}")
         if offset is not None and offset.shape != matrix.shape[:1]:
@@ -316,11 +322,26 @@ class Affine(Coordinates):
         object.__setattr__(self, "offset", offset)
         object.__setattr__(self, "needs", (LINEAR, dims) if offset is None else (LINEAR, dims, BIASED))
 
+    def __repr__(self) -> str:
+        """Every digit, where a tensor would print four: a run is known by the text of its transforms."""
+        offset = None if self.offset is None else torch.as_tensor(self.offset).tolist()
+        return f"Affine(matrix={torch.as_tensor(self.matrix).tolist()}, offset={offset})"
+
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
         matrix = torch.as_tensor(self.matrix).to(weights.flat).expand(len(weights), -1, -1)
         if self.offset is None:
             return AffineDraw(matrix)
         return AffineDraw(matrix, torch.as_tensor(self.offset).to(weights.flat).expand(len(weights), -1))
+
+
+def _numbers(name: str, value: Tensor | Sequence) -> Tensor:
+    try:
+        found = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"Affine: expected numbers as {name}, got {value!r}; pass a tensor or nested lists") from error
+    if not bool(found.isfinite().all()):
+        raise ValueError(f"Affine: expected finite numbers as {name}, got {found.tolist()}")
+    return found
 
 
 def _uniform(shape: tuple[int, ...], weights: Weights, generator: torch.Generator) -> Tensor:
@@ -331,8 +352,3 @@ def _uniform(shape: tuple[int, ...], weights: Weights, generator: torch.Generato
 def _eye(weights: Weights) -> Tensor:
     dims = weights.spec.in_features
     return torch.eye(dims, dtype=weights.dtype, device=weights.device).expand(len(weights), dims, dims)
-
-
-def _at_least(owner: str, name: str, value: float, least: float) -> None:
-    if not (math.isfinite(value) and value >= least):
-        raise ValueError(f"{owner}: expected {name} >= {least:g}, got {value}")

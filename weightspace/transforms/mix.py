@@ -9,17 +9,24 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
+from weightspace._checks import POSITIVE, number, probability
 from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
 from weightspace.align._matching import match
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import check_input, check_pool, need_scale
+from weightspace.transforms._check import Need, check_input, check_pool, need_scale
 
 Align = Literal["random", "permutation", "signed", "full"]
 _ALIGN = (None, "random", "permutation", "signed", "full")
 _LABELS = ("mixed", "hard")
+_AVAILABLE = Need(
+    lambda spec: False,
+    "align None, 'random', 'permutation' or 'signed'",
+    lambda spec: "'full', which is not yet available",
+    "use 'permutation' or 'signed'",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +66,8 @@ class MixUp(Transform):
 
     Args:
         align: how ``g`` is found. ``None``: the partner as it is; ``"random"``: a random permutation of its
-            neurons; ``"permutation"``, ``"signed"``, ``"full"``: the element of that group which brings it closest
-            to the network, see :func:`weightspace.align.match`.
+            neurons; ``"permutation"``, ``"signed"``: the element of that group which brings it closest to the
+            network, see :func:`weightspace.align.match`; ``"full"`` is not yet available, every spec is refused.
         alpha: of the Beta distribution; 1 is uniform.
         labels: ``"mixed"``, or ``"hard"`` for weights only: the label of the network with the larger share.
         per_layer: an independent share for each affine layer (the parameters that produce one axis); labels mix
@@ -69,6 +76,7 @@ class MixUp(Transform):
         high: the share for a Beta variable of 1.
 
     Raises:
+        TypeError: for numbers that are none.
         ValueError: for unknown names, alpha <= 0, or bounds out of order; when sampled, for a pool that does not fit.
 
     Example:
@@ -101,6 +109,8 @@ class MixUp(Transform):
         _check_share("MixUp", self.alpha, self.low, self.high)
         if self.align == "signed":
             object.__setattr__(self, "needs", (need_scale("sign", "sine, tanh, gaussian"),))
+        elif self.align == "full":
+            object.__setattr__(self, "needs", (_AVAILABLE,))
 
     def sample(self, weights: Weights, *, generator: torch.Generator, pool: Weights | None = None) -> MixDraw:
         check_input(weights, generator)
@@ -202,9 +212,8 @@ class SelfMixUp(Transform):
 
 
 def _check_share(owner: str, alpha: float, low: float, high: float) -> None:
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"{owner}: expected alpha > 0, got {alpha}")
-    if not 0 <= low <= high <= 1:
+    number(owner, alpha, "alpha > 0", low=POSITIVE)
+    if probability(owner, high, "high") < probability(owner, low, "low"):
         raise ValueError(f"{owner}: expected 0 <= low <= high <= 1, got low={low} and high={high}")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._checks import number, probability
 from weightspace._random import rand, randn
 from weightspace._weights import Weights
 from weightspace.transforms._base import EmptyDraw, Transform
@@ -58,8 +59,7 @@ class GaussianNoise(Transform):
     keeps = "nothing"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.std) and self.std >= 0):
-            raise ValueError(f"GaussianNoise: expected std >= 0, got {self.std}")
+        number("GaussianNoise", self.std, "std >= 0", low=0)
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> RowDraw:
         check_input(weights, generator)
@@ -101,8 +101,7 @@ class WeightDropout(Transform):
     keeps = "nothing"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"WeightDropout: expected a probability p in [0, 1], got {self.p}")
+        probability("WeightDropout", self.p, "a probability p")
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> RowDraw:
         check_input(weights, generator)
@@ -139,8 +138,7 @@ class QuantilePrune(Transform):
     keeps = "nothing"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_quantile <= 1:
-            raise ValueError(f"QuantilePrune: expected a max_quantile in [0, 1], got {self.max_quantile}")
+        probability("QuantilePrune", self.max_quantile, "a max_quantile")
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> RowDraw:
         check_input(weights, generator)
@@ -181,8 +179,7 @@ class LabelSmoothing(Transform):
     keeps = "function"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"LabelSmoothing: expected a rate in [0, 1], got {self.rate}")
+        probability("LabelSmoothing", self.rate, "a rate")
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> EmptyDraw:
         check_input(weights, generator)

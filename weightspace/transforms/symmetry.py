@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from weightspace._checks import number, probability, whole_number
 from weightspace._random import rand
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
@@ -71,8 +72,7 @@ class SignFlip(Transform):
     needs = (HIDDEN, need_scale("sign", "sine, tanh, gaussian"))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"SignFlip: expected a probability p in [0, 1], got {self.p}")
+        probability("SignFlip", self.p, "a probability p")
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
         check_input(weights, generator)
@@ -101,6 +101,7 @@ class PhaseShift(Transform):
         max_shift: bound of ``k``.
 
     Raises:
+        TypeError: for a bound that is no whole number.
         ValueError: for a bound below one; when sampled, for activations without period
             or neurons without bias.
 
@@ -121,8 +122,7 @@ class PhaseShift(Transform):
     needs = (HIDDEN, PERIODIC, HIDDEN_BIAS)
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int) or self.max_shift < 1:
-            raise ValueError(f"PhaseShift: expected a whole max_shift >= 1, got {self.max_shift!r}")
+        object.__setattr__(self, "max_shift", whole_number("PhaseShift, max_shift", self.max_shift))
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
         return _sample(self, weights, generator, phase=True, max_shift=self.max_shift)
@@ -159,8 +159,7 @@ class PositiveScale(Transform):
     needs = (HIDDEN, need_scale("positive", "relu, leaky_relu"))
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_scale < float("inf"):
-            raise ValueError(f"PositiveScale: expected max_scale >= 1, got {self.max_scale}")
+        number("PositiveScale", self.max_scale, "max_scale >= 1", low=1)
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
         return _sample(self, weights, generator, scale=True, max_scale=self.max_scale)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from weightspace._spec import NetSpec
+from weightspace._version import __version__
 from weightspace._weights import Weights, summary
-from weightspace.zoo._format import INIT_REGIMES, InitRegime, Manifest, Plan, Shard, plain, planned
+from weightspace.zoo._format import InitRegime, Manifest, Plan, Shard, check_settings, plain, planned
 
 
 def new_manifest(
@@ -26,32 +27,27 @@ def new_manifest(
     provenance: Mapping[str, Any] | None,
 ) -> Manifest:
     """The manifest of a zoo that is about to be written, all shards planned; refuses what cannot be stored."""
-    import weightspace  # its version is set after the packages that it imports
-
     if not isinstance(spec, NetSpec):
         raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}")
-    if init_regime not in INIT_REGIMES:
-        raise ValueError(f"init_regime: expected one of {list(INIT_REGIMES)}, got {init_regime!r}")
-    if isinstance(views, bool) or not isinstance(views, int) or views < 1:
-        raise ValueError(f"views: expected at least 1, got {views!r}")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise ValueError(f"seed: expected an integer or None, got {seed!r}")
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"classes: expected a sequence of names, got {classes!r}")
+    recipe, provenance = recipe or {}, provenance or {}
+    if isinstance(classes, Iterable) and not isinstance(classes, str | Mapping):
+        classes = tuple(classes)
+    settings = {"recipe": recipe, "init_regime": init_regime, "seed": seed, "views": views, "classes": classes}
+    check_settings({**settings, "data_digest": data_digest, "provenance": provenance})
     made = {
-        "weightspace": weightspace.__version__,
+        "weightspace": __version__,
         "torch": str(torch.__version__),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return Manifest(
         spec=spec,
-        recipe=plain(dict(recipe or {}), "recipe"),
+        recipe=plain(dict(recipe), "recipe"),
         init_regime=init_regime,
         seed=seed,
         views=views,
         classes=tuple(classes),
         data_digest=data_digest,
-        provenance=plain({**(provenance or {}), **made}, "provenance"),
+        provenance=plain({**provenance, **made}, "provenance"),
         shards=planned(plan),
     )
 
@@ -88,7 +84,20 @@ def flat(weights: Weights, spec: NetSpec, shard: Shard) -> Tensor:
         raise ValueError(
             f"weights: expected the {shard.count} networks planned for {shard.file}, got {list(weights.flat.shape)}"
         )
-    return weights.flat.detach().cpu().contiguous()
+    own = weights.flat.detach().cpu().contiguous()
+    check_finite(own, "weights")
+    return own
+
+
+def check_finite(networks: Tensor, what: str, names: Sequence[Any] | None = None) -> None:
+    """Raise ``ValueError`` if any of the networks ``[batch, param]`` holds NaN or infinity; ``names``: of the rows."""
+    bad = torch.nonzero(~networks.isfinite().all(1)).flatten().tolist()
+    if bad:
+        first = f"in row {bad[0]}" if names is None else names[bad[0]]
+        raise ValueError(
+            f"{what}: expected finite networks, got NaN or infinity in {len(bad)} of {len(networks)}, the first "
+            f"{first}; fit them with a lower lr or leave them out"
+        )
 
 
 def column(name: str, values: Any, default: float, count: int) -> Tensor:
@@ -98,7 +107,11 @@ def column(name: str, values: Any, default: float, count: int) -> Tensor:
         return torch.full((count,), default, dtype=dtype)
     if values is None:
         raise ValueError("sources: expected the signal of each network, got none")
-    own = torch.as_tensor(values).detach().cpu()
+    try:
+        own = torch.as_tensor(values).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        kind = "numbers" if name == "psnr" else "integers"
+        raise ValueError(f"{name}: expected {kind}, one for each of {count} networks, got {values!r:.80}") from error
     if list(own.shape) != [count]:
         raise ValueError(f"{name}: expected one value for each of {count} networks, got shape {list(own.shape)}")
     if dtype == torch.int64 and (own.is_floating_point() or own.dtype == torch.bool):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -120,18 +120,72 @@ class Manifest:
         try:
             return cls._from_body(body)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: malformed zoo manifest: {error!r}") from error
+            raise ValueError(f"{path}: malformed zoo manifest: {error!r}; copy the zoo again") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: malformed zoo manifest: {error}; copy the zoo again") from error
 
     @classmethod
     def _from_body(cls, body: dict[str, Any]) -> Manifest:
-        shards = tuple(Shard(**shard) for shard in body.pop("shards"))
+        if not isinstance(records := body.pop("shards"), list) or not records:
+            raise ValueError(f"shards: expected a list of at least one shard, got {records!r}")
+        shards, files = tuple(Shard(**record) for record in records), set[str]()
         for shard in shards:
-            if not _SHARD.fullmatch(shard.file):
-                raise ValueError(f"malformed zoo manifest: expected shards/<name>.safetensors, got {shard.file!r}")
-            if not isinstance(shard.count, int) or shard.state not in ("planned", "done"):
-                raise ValueError(f"malformed zoo manifest: {shard.file} has {shard.count!r} networks, {shard.state!r}")
+            _check_shard(shard)
+            if shard.file in files:
+                raise ValueError(f"shards: expected each file once, got {shard.file!r} twice")
+            files.add(shard.file)
         spec = NetSpec.from_json(json.dumps(body.pop("spec")))
-        return cls(spec=spec, shards=shards, classes=tuple(body.pop("classes")), **body)
+        made = cls(spec=spec, shards=shards, **body)
+        check_settings(vars(made))
+        return replace(made, classes=tuple(made.classes))
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for a setting of a zoo that is not of its kind, those of ``Manifest`` by name.
+
+    Args:
+        settings: any of them; others are not looked at.
+    """
+    rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "init_regime": (f"one of {list(INIT_REGIMES)}", lambda value: value in INIT_REGIMES),
+        "seed": ("an integer or None", lambda value: value is None or _is_integer(value)),
+        "views": ("at least 1", lambda value: _is_integer(value) and value >= 1),
+        "classes": ("a sequence of names", _are_names),
+        "data_digest": ("a text or None", lambda value: value is None or isinstance(value, str)),
+        "recipe": ("a mapping", lambda value: isinstance(value, Mapping)),
+        "provenance": ("a mapping", lambda value: isinstance(value, Mapping)),
+    }
+    for name, (expected, good) in rules.items():
+        if name in settings and not good(settings[name]):
+            raise ValueError(f"{name}: expected {expected}, got {settings[name]!r}")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_names(values: Any) -> bool:
+    return (
+        isinstance(values, Iterable)
+        and not isinstance(values, str | Mapping)
+        and all(isinstance(value, str) for value in values)
+    )
+
+
+def _check_shard(shard: Shard) -> None:
+    """Raise ``ValueError`` for a record that no writer makes."""
+    if not isinstance(shard.file, str) or not _SHARD.fullmatch(shard.file):
+        raise ValueError(f"file: expected shards/<name>.safetensors, got {shard.file!r}")
+    if not isinstance(shard.split, str) or not _SPLIT.fullmatch(shard.split):
+        raise ValueError(f"{shard.file}, split: expected a name, got {shard.split!r}")
+    if not _is_integer(shard.count) or shard.count < 1:
+        raise ValueError(f"{shard.file}, count: expected at least 1, got {shard.count!r}")
+    if shard.state not in ("planned", "done"):
+        raise ValueError(f"{shard.file}, state: expected 'planned' or 'done', got {shard.state!r}")
+    if shard.done and not (_is_integer(shard.bytes) and isinstance(shard.sha256, str)):
+        raise ValueError(
+            f"{shard.file}: expected bytes and sha256 of a done shard, got {shard.bytes!r}, {shard.sha256!r}"
+        )
 
 
 def planned(plan: Plan) -> tuple[Shard, ...]:
@@ -144,7 +198,7 @@ def planned(plan: Plan) -> tuple[Shard, ...]:
     for split, count, key in plan:
         if not isinstance(split, str) or not _SPLIT.fullmatch(split):
             raise ValueError(f"plan: expected a split name of letters, digits, '_', '-' and '.', got {split!r}")
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if not _is_integer(count) or count < 1:
             raise ValueError(f"plan: expected at least one network in every shard, got {count!r} in {split!r}")
         number = numbers[split] = numbers.get(split, -1) + 1
         shards.append(Shard(f"shards/{split}-{number:05d}.safetensors", split, count, plain(key, "plan key")))

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from weightspace._weights import Weights
-from weightspace.zoo._checks import column
+from weightspace.zoo._checks import check_finite, column
 from weightspace.zoo._files import check_empty, staged
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
+
+FORM = "(weights, labels, sources, views, psnr)"
 
 
 def write_zoo(
@@ -37,6 +39,7 @@ def write_zoo(
         about: recipe, init_regime, seed, classes, data_digest, provenance as for :meth:`ZooWriter.create`.
 
     Raises:
+        TypeError: for ``splits`` of another form.
         ValueError: as :meth:`ZooWriter.create` and :meth:`ZooWriter.write`.
         OSError: if the disk is full; nothing is left behind.
 
@@ -48,6 +51,8 @@ def write_zoo(
         tensor([0, 1, 0])
     """
     path = Path(path)
+    if not isinstance(splits, Mapping):
+        raise TypeError(f"splits: expected a mapping from names to {FORM}, got {type(splits).__name__}")
     if not splits:
         raise ValueError("splits: expected at least one split, got none")
     if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
@@ -75,9 +80,14 @@ def write_zoo(
 def _in_memory(splits: Mapping[str, tuple[Weights, Any, Any, Any, Any]]) -> dict[str, dict[str, Tensor]]:
     """Every split's columns as tensors of the right length."""
     columns, first = dict[str, dict[str, Tensor]](), 0
-    for split, (weights, labels, sources, views, psnr) in splits.items():
+    for split, entry in splits.items():
+        if not isinstance(entry, tuple | list) or len(entry) != len(FORM.split(",")):
+            got = f"{len(entry)} values" if isinstance(entry, tuple | list) else type(entry).__name__
+            raise TypeError(f"split {split!r}: expected {FORM}, got {got}; None stands for a default")
+        weights, labels, sources, views, psnr = entry
         if not isinstance(weights, Weights) or not len(weights):
             raise ValueError(f"split {split!r}: expected a batch of at least one network, got {weights!r}")
+        check_finite(weights.flat.detach().flatten(1), f"split {split!r}")
         count = len(weights)
         sources = torch.arange(first, first + count) if sources is None else sources
         first += count

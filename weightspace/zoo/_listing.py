@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 LabelFrom = Literal["auto", "splits", "file"] | Callable[[str], int]
 COLUMNS = ("label", "source", "view", "psnr")
+_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass
@@ -40,9 +43,9 @@ def _label(label: Any, file: Path, place: str) -> int:
     if label is None:
         return -1
     try:
-        if (number := int(label)) == float(label):
+        if (number := int(label)) == float(label) and number in _INT64:
             return number
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         pass
     raise ValueError(
         f"{file}: expected an integer label, got {label!r} from the {place}; or pass label_from=a function"
@@ -58,6 +61,8 @@ def read_listings(
     """Read and check the listing, find its files, and number their sources and views."""
     if not callable(label_from) and label_from not in ("auto", "splits", "file"):
         raise ValueError(f"label_from: expected 'auto', 'splits', 'file' or a function, got {label_from!r}")
+    if not isinstance(splits, str | PathLike | Mapping):
+        raise TypeError(f"splits: expected a mapping, or the path of a JSON file, got {type(splits).__name__}")
     table = splits if isinstance(splits, Mapping) else _read_splits(folder / splits)
     listings, paths, owner = dict[str, Listing](), dict[str, list[str]](), dict[Path, str]()
     for split, entry in table.items():
@@ -114,7 +119,22 @@ def _entry(split: str, entry: Any) -> dict[str, list[Any]]:
         if not isinstance(values, list) or len(values) != len(paths):
             got = len(values) if isinstance(values, list) else type(values).__name__
             raise ValueError(f"split {split!r}: expected a {name!r} for each of {len(paths)} paths, got {got}")
+        for path, value in zip(paths, values, strict=True):
+            if problem := _value_problem(name, value):
+                raise ValueError(f"split {split!r}, {name!r} of {path!r}: {problem}")
     return columns
+
+
+def _value_problem(name: str, value: Any) -> str | None:
+    """What is wrong with one entry of a list, in words; paths and labels have checks of their own."""
+    integer = isinstance(value, Integral) and not isinstance(value, bool) and int(value) in _INT64
+    if name == "source" and not integer:
+        return f"expected an integer, got {value!r}"
+    if name == "view" and not (integer and int(value) >= 0):
+        return f"expected an integer of zero or more, got {value!r}"
+    if name == "psnr" and not (value is None or (isinstance(value, Real) and not isinstance(value, bool))):
+        return f"expected a number of dB, or null where unknown, got {value!r}"
+    return None
 
 
 def _find(folder: Path, path: str) -> Path:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from weightspace._spec import NetSpec, siren
 from weightspace._weights import Weights, summary
+from weightspace.zoo._about import read_about, write_about
+from weightspace.zoo._checks import check_finite
 from weightspace.zoo._files import check_empty, staged, write_atomic
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._in_memory import write_zoo
@@ -21,6 +23,9 @@ from weightspace.zoo._listing import LabelFrom, Listing, read_listings
 from weightspace.zoo._zoo import Zoo
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+HEADS = (b"PK", b"\x80")
+"""How the files of ``torch.save`` begin: zip archives, and the pickles of earlier versions."""
+REMEDY = "save the network's state_dict, and it alone, with torch.save"
 
 
 def import_state_dicts(
@@ -44,18 +49,22 @@ def import_state_dicts(
             relative to ``folder``. Paths are looked up in the folder; of paths from another machine the longest end
             that is there counts. Lists ``"source"``, ``"view"`` and ``"psnr"`` beside ``"label"`` are read too.
         spec: what each network is; its parameters are matched to the files' keys by name, else by layer and order.
-            By default a SIREN with omega 30 and output shift 0.5, its widths taken from the first file.
+            By default what :func:`export_state_dicts` wrote into ``spec.json`` beside ``splits.json``, with its
+            classes, init_regime, recipe and seed; where there is no such file, a SIREN with omega 30 and output
+            shift 0.5, its widths taken from the first file.
         label_from: ``"splits"`` (the lists of ``splits``), ``"file"`` (the key ``"label"`` beside the parameters),
             ``"auto"`` (the first of these that is there, else unlabelled), or a function of the path as listed.
         source_of: the signal that a path as listed was fitted to, anything hashable; by default each file has its
             own. Networks of one source get the views 0, 1, ... in the order listed.
         shard_size: networks in a shard.
         provenance: data set name, licence, citation, ...; the original key names are added.
-        about: recipe, init_regime (``"unknown"`` by default), seed, classes, ... as for :meth:`ZooWriter.create`.
+        about: recipe, init_regime (``"unknown"`` by default), seed, classes, ... as for :meth:`ZooWriter.create`;
+            what is given here wins over ``spec.json``.
 
     Raises:
-        ValueError: for a missing file or one that is not plain tensors, missing, extra or misshapen keys, labels
-            that are no integers; it names the file, and nothing is written.
+        TypeError: for ``splits`` that are neither a mapping nor a path.
+        ValueError: for a missing file or one that is not plain tensors, missing, extra or misshapen keys, networks
+            that are not finite, labels that are no integers; it names the file, and nothing is written.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -74,6 +83,8 @@ def import_state_dicts(
     folder, out = Path(folder), Path(out)
     check_empty(out, MANIFEST)
     listings = read_listings(folder, splits, label_from, source_of)
+    if spec is None and (found := read_about(folder if isinstance(splits, Mapping) else (folder / splits).parent)):
+        spec, about = found[0], {**found[1], **about}
     reader = _Reader(spec)
     batches = {split: reader.batch(listing) for split, listing in listings.items()}
     form = {"keys": reader.keys, "label_in_file": reader.label_in_file, "dtype": str(reader.dtype).split(".")[-1]}
@@ -87,10 +98,11 @@ def import_state_dicts(
 
 
 def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
-    """Write a zoo as ``<split>/000000.pth`` state dicts and a ``splits.json``, which is written last.
+    """Write a zoo as ``<split>/000000.pth`` state dicts, a ``spec.json`` and a ``splits.json``, which is written last.
 
     An imported zoo gets back its key names, and its labels in the files if they were there. The lists ``"source"``,
-    ``"view"`` and ``"psnr"`` in ``splits.json``, beside ``"path"`` and ``"label"``, make an import the inverse.
+    ``"view"`` and ``"psnr"`` in ``splits.json``, beside ``"path"`` and ``"label"``, and the spec, classes, init_regime,
+    recipe and seed in ``spec.json`` make an import the inverse.
 
     Args:
         zoo: what to write.
@@ -124,6 +136,7 @@ def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
                 "view": zoo.views(split).tolist(),
                 "psnr": [None if value != value else value for value in zoo.psnr(split).tolist()],
             }
+        write_about(zoo, stage)
         write_atomic(stage / "splits.json", json.dumps(listing).encode())
 
 
@@ -174,6 +187,7 @@ class _Reader:
             listing.take_file_labels = False
         assert flat is not None
         assert self.spec is not None
+        check_finite(flat, "state dicts", listing.files)
         return Weights(flat, self.spec)
 
     def _learn(self, state: dict[str, Any], file: Path) -> None:
@@ -216,20 +230,39 @@ class _Reader:
 
 def _load(file: Path) -> dict[str, Any]:
     """One file's tensors. ``weights_only`` is what keeps code in a pickle from running."""
+    with open(file, "rb") as opened:
+        head = opened.read(16)
+    if not head.startswith(HEADS):
+        raise ValueError(f"{file}: expected a file of torch.save, got one that begins with {head!r}; {REMEDY}")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{file}: expected a state dict of plain tensors, got a file that holds code or other objects, or none of "
-            "torch.save; nothing of it was run; save the state_dict alone"
+            f"torch.save; nothing of it was run; {REMEDY}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle raises nearly anything
         raise ValueError(
-            f"{file}: expected a file of torch.save, got a damaged or other one: {error!s:.120}"
+            f"{file}: expected a file of torch.save, got a damaged or other one "
+            f"({type(error).__name__}: {error!s:.120}); {REMEDY}"
         ) from error
     if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{file}: expected a state dict, names to tensors, got {type(state).__name__}")
+    for key, value in state.items():
+        if isinstance(value, Tensor) and (kind := _without_values(value)):
+            raise ValueError(
+                f"{file}, {key!r}: expected a dense tensor with its values, got a {kind} one; save dense tensors"
+            )
     return dict(state)
+
+
+def _without_values(value: Tensor) -> str | None:
+    """Of what kind a tensor is whose numbers do not lie in memory one after another; ``None`` for all others."""
+    if value.is_meta:
+        return "meta"
+    if value.is_nested:
+        return "nested"
+    return None if value.layout == torch.strided else str(value.layout).removeprefix("torch.")
 
 
 def _in_layer_order(state: Mapping[str, Tensor]) -> list[str]:

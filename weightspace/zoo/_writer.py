@@ -160,7 +160,7 @@ class ZooWriter:
 
         Args:
             index: which shard of the plan.
-            weights: as many networks as planned, float32, on any device.
+            weights: as many networks as planned, float32, finite, on any device.
             sources: ``[batch]`` integers: the signal of each network; all of one signal lie in one split.
             labels: ``[batch]`` integers, -1 for unlabelled; by default all are.
             views: ``[batch]`` integers, which fit of the signal it is; by default 0.
@@ -168,8 +168,8 @@ class ZooWriter:
 
         Raises:
             TypeError: for weights that are not float32.
-            ValueError: for another spec or count, columns of another length, labels outside the classes, a source
-                that another split has, or a shard that is done.
+            ValueError: for another spec or count, networks that are not finite, columns of another length, labels
+                outside the classes, a source that another split has, or a shard that is done.
             OSError: if the disk is full; the zoo is as before.
         """
         shard = self._shard(index)

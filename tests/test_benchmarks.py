@@ -1,0 +1,49 @@
+"""The benchmarks run, on sizes that measure nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _common, fit, memory, train_step, transforms
+
+TINY = {
+    fit: ["--networks", "2", "--steps", "2", "--repeats", "1"],
+    train_step: ["--repeats", "1"],
+    transforms: [
+        "--networks",
+        "4",
+        "--steps",
+        "1",
+        "--repeats",
+        "1",
+        "--seconds",
+        "0",
+        "--batches",
+        "4",
+        "--threads",
+        "1",
+    ],
+    memory: ["--images", "60", "--steps", "1"],
+}
+
+
+@pytest.mark.parametrize("module", TINY, ids=lambda module: module.__name__)
+def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if module is memory and not Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("the whole of Fashion-MNIST is not on this machine")
+    monkeypatch.setattr(_common, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", [module.__name__, *TINY[module]])
+    module.main()
+    (written,) = tmp_path.glob("*.json")
+    assert {"commit", "hardware", "benchmark"} <= set(json.loads(written.read_text()))
+
+
+def test_all_methods_fit_the_same_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_common, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["fit", *TINY[fit]])
+    fit.main()
+    record = json.loads((tmp_path / "fit.json").read_text())
+    assert max(record["largest_difference_of_a_weight"].values()) < 1e-4

@@ -1,0 +1,83 @@
+"""Checks at public doors: another type is a ``TypeError``, a number out of range a ``ValueError``."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+POSITIVE = math.ulp(0.0)  # the smallest number above zero: the closed bound that stands for an open one
+BELOW_ONE = math.nextafter(1.0, 0.0)
+
+
+def number(
+    name: str, value: Any, expected: str = "a finite number", *, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """``value`` as a float, if it is a finite real number in [low, high].
+
+    Args:
+        name: what the number is, for the message.
+        value: what came in.
+        expected: what is allowed, in words, for the message.
+        low: the least number allowed.
+        high: the largest number allowed.
+
+    Raises:
+        TypeError: for something other than a real number; a bool and a string are none.
+        ValueError: for NaN, infinity or a number out of range.
+
+    Example:
+        >>> number("lr", 1, "a number >= 0", low=0)
+        1.0
+        >>> number("lr", "1")
+        Traceback (most recent call last):
+        TypeError: lr: expected a finite number, got '1'; pass a plain int or float
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected {expected}, got {value!r}; pass a plain int or float")
+    found = float(value)
+    if not (math.isfinite(found) and low <= found <= high):
+        raise ValueError(f"{name}: expected {expected}, got {found}")
+    return found
+
+
+def probability(name: str, value: Any, expected: str = "a probability") -> float:
+    """``value`` as a float, if it is a number in [0, 1]."""
+    return number(name, value, f"{expected} in [0, 1]", low=0, high=1)
+
+
+def whole_number(name: str, value: Any, least: int | None = 1) -> int:
+    """``value`` as an int, if it is a whole number of at least ``least``.
+
+    Raises:
+        TypeError: for something other than an integer; a bool is none.
+        ValueError: for one that is too small.
+
+    Example:
+        >>> whole_number("epochs", 3)
+        3
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}; pass a plain int")
+    if least is not None and value < least:
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
+
+
+def check_generator(generator: Any) -> None:
+    """Raise ``TypeError`` for what is no ``torch.Generator``."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: expected a torch.Generator, got {type(generator).__name__}; "
+            "make one with torch.Generator().manual_seed(0)"
+        )
+
+
+def check_tensor(name: str, value: Any) -> None:
+    """Raise ``TypeError`` for what is no tensor."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(value).__name__}; make it with torch.as_tensor({name.split()[-1]})"
+        )
