@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
@@ -347,6 +348,7 @@ def test_tensorboard_logs_every_epoch_once(zoo: Zoo, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     interrupted(zoo, tmp_path, 2)
+    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
     result = ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path)
     events = EventAccumulator(str(tmp_path / "logs")).Reload()
     assert set(events.Tags()["scalars"]) == {"loss", "lr", "train", "val"}
