@@ -3,7 +3,7 @@
 Same networks, same initial weights, same number of full-batch Adam steps. The methods take turns within each
 repeat, so that a change in the machine's load meets all of them; ratios are taken within a repeat.
 
-    python -m benchmarks.fit [--networks 32] [--steps 100] [--repeats 5]
+    python -m benchmarks.fit [--networks 64] [--steps 50] [--repeats 5]
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _chunks(one, count: int, size: int) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--networks", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--networks", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     spec = ws.siren(2, 32, 32, 1)
@@ -91,7 +91,7 @@ def main() -> None:
         "weightspace": lambda: ws.fit(coords, targets, spec, steps=args.steps, lr=LR).weights.flat,
         "one at a time": lambda: one_at_a_time(start, coords, targets, spec, args.steps),
     }
-    for chunk in (1, 4, 16):
+    for chunk in (1, 4, 16, 32):
         methods[f"vmap, chunks of {chunk}"] = lambda chunk=chunk: by_vmap(
             start, coords, targets, spec, args.steps, chunk
         )
