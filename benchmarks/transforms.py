@@ -5,6 +5,11 @@ batches from a zoo on disk in eight shards, alone and with a transform behind th
 
     python -m benchmarks.transforms [--threads 2] [--repeats 7]
 
+Two cores serve a grid of cells as two processes of one thread each; that is, at the same time,
+
+    python -m benchmarks.transforms --threads 1 --only "MixUp(permutation)" --seconds 2 --name mixup-process-1
+    python -m benchmarks.transforms --threads 1 --only "MixUp(permutation)" --seconds 2 --name mixup-process-2
+
 A call draws and applies; a repeat is as many calls as fill ``--seconds``. Run it on an idle machine: with other work
 on the cores, two threads wait for each other and the rates fall tenfold and more.
 """
@@ -102,19 +107,22 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=256, help="how many networks to fit first")
     parser.add_argument("--steps", type=int, default=150, help="steps of that fit")
     parser.add_argument("--name", default="transforms", help="of the result file")
+    parser.add_argument("--only", help="one transform alone, without loading")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     load = os.getloadavg()[0]
     base = fitted(args.networks, args.steps)
     rows = []
     for name, (transform, spec) in TRANSFORMS.items():
+        if args.only not in (None, name):
+            continue
         for batch in args.batches:
             gen = torch.Generator().manual_seed(1)
             weights = ws.Weights(base.flat[torch.randint(len(base), (batch,), generator=gen)], spec)
             found = rates(lambda t=transform, w=weights, g=gen: t(w, generator=g), batch, args.repeats, args.seconds)
             rows.append({"transform": name, "batch": batch, "networks_per_second": spread(found)})
             print(f"{name:32} {batch:6d} {rows[-1]['networks_per_second']['median']:12,.0f} networks/s", flush=True)
-    rows += loading(base, args.repeats)
+    rows += loading(base, args.repeats) if args.only is None else []
     what = "calls that draw and apply, SIREN 2-32-32-1 (ReLU of the same widths for PositiveScale)"
     record = {"benchmark": "transforms", "what": what, "load_before": load, "rows": rows}
     save(args.name, record, threads=args.threads)
