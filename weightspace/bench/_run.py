@@ -145,7 +145,7 @@ def _start_worker() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc hand one step's memory to the next, not to the system: page faults were a fifth of a step."""
+    """Let glibc hand one step's memory to the next, not to the system and back, page by page."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library: nothing to gain, nothing lost
