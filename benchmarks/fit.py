@@ -1,123 +1,129 @@
-"""Fitting speed: the engine against torch.func.vmap with Adam and against one network at a time, in one run.
+"""Fitting speed: the compiled kernel against every other way to fit thousands of small networks, in one run.
 
 Same networks, same initial weights, same number of full-batch Adam steps. The methods take turns within each
-repeat, so that a change in the machine's load meets all of them; ratios are taken within a repeat.
+repeat, so that a change in the machine's load meets all of them; ratios are taken within a repeat. The rates of the
+kernel's own register tile and sincos, measured in the same run, say how much of the machine it uses.
 
-    python -m benchmarks.fit [--networks 64] [--steps 50] [--repeats 5]
+    python -m benchmarks.fit [--networks 64] [--steps 100] [--repeats 5] [--curves 1000]
+
+JAX takes part where it is installed (``pip install jax``), unless ``--no-jax`` is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from concurrent.futures import ThreadPoolExecutor
+import importlib.util
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
 import weightspace as ws
+from benchmarks import _roofline
 from benchmarks._common import save, spread, timed
+from benchmarks._fit_methods import Method, by_jax, by_kernel, by_vmap, one_at_a_time
 from weightspace.fit import initial_weights
-from weightspace.fit._fit import _one_thread_each
 
-LR = 5e-4
-
-
-def networks_loss(flat: Tensor, coords: Tensor, target: Tensor, spec: ws.NetSpec) -> Tensor:
-    """Mean squared error of one network, as a user of torch.func would write it."""
-    h = coords
-    for layer in spec.layers:
-        weight = flat[spec.slices[layer.weight]].view(spec.shape(layer.weight))
-        h = h @ weight.T + flat[spec.slices[layer.bias or ""]]
-        if spec.axis(layer.produces).hidden:
-            h = torch.sin(spec.axis(layer.produces).omega * h)
-    return ((h + spec.output_shift - target) ** 2).mean()
+SPEC = ws.siren(2, 32, 32, 1)
+OURS = "weightspace, compiled kernel"
 
 
-def adam(flat: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: int) -> Tensor:
-    m.lerp_(gradient, 0.1)
-    v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-    denominator = (v / (1 - 0.999**step)).sqrt_().add_(1e-8)
-    return flat.addcdiv_(m, denominator, value=-LR / (1 - 0.9**step))
+def methods(alone: Method, *, jax: bool) -> dict[str, Method]:
+    found = {
+        OURS: by_kernel("compiled"),
+        "weightspace, tensor path": by_kernel("torch"),
+        "one at a time, a process a core": alone,
+        **{f"vmap, chunks of {chunk}": by_vmap(chunk) for chunk in (1, 4, 16, 32)},
+    }
+    if jax and importlib.util.find_spec("jax") is not None:
+        found |= {f"JAX vmap + scan, chunks of {chunk}": by_jax(chunk, mapped=False) for chunk in (1, 4, 16)}
+        found["JAX lax.map + scan"] = by_jax(32, mapped=True)
+    return found
 
 
-def by_vmap(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int, chunk: int) -> Tensor:
-    """``vmap(grad(loss))`` and elementwise Adam over chunks, one chunk a core."""
-    gradient = vmap(grad(lambda flat, target: networks_loss(flat, coords, target, spec)))
-
-    def one(rows: slice) -> Tensor:
-        flat = start[rows].clone()
-        m, v = torch.zeros_like(flat), torch.zeros_like(flat)
-        for step in range(1, steps + 1):
-            flat = adam(flat, gradient(flat, targets[rows]), m, v, step)
-        return flat
-
-    return _chunks(one, len(start), chunk)
+def starts(count: int) -> Tensor:
+    sources = torch.arange(count)
+    return initial_weights(SPEC, sources, torch.zeros_like(sources), seed=0).flat
 
 
-def one_at_a_time(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int) -> Tensor:
-    """autograd and torch.optim.Adam, network after network, one a core."""
+def speed(table: dict[str, Method], count: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Rates and ratios of all methods on the same work."""
+    coords, targets = ws.signals.images(ws.signals.embedded().images[:count])
+    start = starts(count)
+    fitted = {name: method(start, coords, targets, SPEC, steps) for name, method in table.items()}  # and warm
+    same = {name: (flat - fitted[OURS]).abs().max().item() for name, flat in fitted.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in table}
+    share, bound, rates = [], [], {}
+    for _ in range(repeats):
+        for name, method in table.items():
+            seconds[name].append(timed(lambda m=method: m(start, coords, targets, SPEC, steps)))
+        rates = _roofline.rates()
+        bound.append(_roofline.networks_per_second(rates, len(coords), 32, 1000, grid=len(coords)))
+        grid = _roofline.networks_per_second(rates, len(coords), 32, 1000, grid=56)
+        rate = count * steps / 1000 / seconds[OURS][-1]
+        share.append((rate / bound[-1], rate / grid))
+    return {
+        "networks_per_second_at_1000_steps": {
+            name: spread([count * steps / 1000 / s for s in values]) for name, values in seconds.items()
+        },
+        "compiled_kernel_faster_by": {
+            name: spread([s / o for s, o in zip(values, seconds[OURS], strict=True)])
+            for name, values in seconds.items()
+            if name != OURS
+        },
+        "roofline": {
+            **rates,
+            "networks_per_second_at_1000_steps": spread(bound),
+            "share_reached": spread([a for a, _ in share]),
+            "share_reached_if_the_grid_spares_the_first_sines": spread([b for _, b in share]),
+        },
+        "largest_difference_of_a_weight": same,
+    }
 
-    def one(rows: slice) -> Tensor:
-        flat = start[rows][0].clone().requires_grad_()
-        optimizer = torch.optim.Adam([flat], lr=LR)
-        for _ in range(steps):
-            optimizer.zero_grad()
-            networks_loss(flat, coords, targets[rows][0], spec).backward()
-            optimizer.step()
-        return flat.detach()[None]
 
-    return _chunks(one, len(start), 1)
+def linear(counts: tuple[int, ...], steps: int, repeats: int) -> dict[str, Any]:
+    """Seconds against the number of networks."""
+
+    def seconds(count: int) -> list[float]:
+        coords, targets = ws.signals.images(ws.signals.embedded().images[:count])
+        return [timed(lambda: by_kernel("compiled")(starts(1), coords, targets, SPEC, steps)) for _ in range(repeats)]
+
+    out = {str(count): spread(seconds(count)) for count in counts}
+    return {"steps": steps, "seconds_by_networks": out}
 
 
-def _chunks(one, count: int, size: int) -> Tensor:
-    workers = os.cpu_count() or 1
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
-        return torch.cat(list(pool.map(one, [slice(i, i + size) for i in range(0, count, size)])))
+def curves(table: dict[str, Method], steps: int, count: int = 4) -> dict[str, Any]:
+    """Mean PSNR, dB, of a few networks along the fit, by every method."""
+    coords, targets = ws.signals.images(ws.signals.embedded().images[:count])
+    at = [s for s in (1, 10, 30, 100, 300, 600, 1000) if s <= steps]
+    out: dict[str, list[float]] = {}
+    for name, method in table.items():
+        out[name] = []
+        for s in at:
+            flat = method(starts(count), coords, targets, SPEC, s)
+            error = (ws.evaluate(ws.Weights(flat, SPEC), coords) - targets).square().mean((1, 2))
+            out[name].append((-10 * error.log10()).mean().item())
+    return {"steps": at, "mean_psnr_db": out, "networks": count}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--networks", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--curves", type=int, default=1000, help="steps of the PSNR curves")
+    parser.add_argument("--jax", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
-    spec = ws.siren(2, 32, 32, 1)
-    coords, targets = ws.signals.images(ws.signals.embedded().images[: args.networks])
-    sources = torch.arange(args.networks)
-    start = initial_weights(spec, sources, torch.zeros_like(sources), seed=0).flat
-    methods = {
-        "weightspace": lambda: ws.fit(coords, targets, spec, steps=args.steps, lr=LR).weights.flat,
-        "one at a time": lambda: one_at_a_time(start, coords, targets, spec, args.steps),
-    }
-    for chunk in (1, 4, 16, 32):
-        methods[f"vmap, chunks of {chunk}"] = lambda chunk=chunk: by_vmap(
-            start, coords, targets, spec, args.steps, chunk
-        )
-    same = {name: (run() - methods["weightspace"]()).abs().max().item() for name, run in methods.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(args.repeats):
-        for name, run in methods.items():
-            seconds[name].append(timed(run))
-    ours = seconds["weightspace"]
-    save(
-        "fit",
-        {
+    with one_at_a_time() as alone:
+        table = methods(alone, jax=args.jax)
+        record = {
             "benchmark": "fit",
             "what": f"{args.networks} networks SIREN 2-32-32-1, 784 points, {args.steps} full-batch Adam steps",
-            "networks_per_second_at_1000_steps": {
-                name: spread([args.networks * args.steps / 1000 / s for s in values])
-                for name, values in seconds.items()
-            },
-            "weightspace_faster_by": {
-                name: spread([s / o for s, o in zip(values, ours, strict=True)])
-                for name, values in seconds.items()
-                if name != "weightspace"
-            },
-            "largest_difference_of_a_weight": same,
-        },
-    )
+            **speed(table, args.networks, args.steps, args.repeats),
+            "linear_in_networks": linear(tuple(args.networks * n for n in (1, 2, 4, 8)), args.steps, args.repeats),
+            "psnr_curves": curves({n: m for n, m in table.items() if not n.endswith("chunks of 1")}, args.curves),
+        }
+    save("fit", record)
 
 
 if __name__ == "__main__":

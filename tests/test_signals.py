@@ -640,6 +640,7 @@ def test_embedded_equals_the_original():
 
 def test_fashion_mnist_looks_in_its_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_named, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setenv("WEIGHTSPACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("WEIGHTSPACE_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match=r"debian, got none; install Debian's package"):
         signals.fashion_mnist()

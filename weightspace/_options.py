@@ -38,12 +38,21 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
-def options(config: type, *, skip: tuple[str, ...] = (), **defaults: Any) -> Callable[[Callable[..., Any]], Any]:
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def options(
+    config: type, *, skip: tuple[str, ...] = (), named: tuple[str, Callable[[str], Any]] | None = None, **defaults: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Give a command one option for each field of ``config``; the command gets a ready ``config=`` argument.
 
     Args:
         config: a dataclass with defaults and an ``Args:`` section.
         skip: fields without an option.
+        named: an option of the command that names a ready config, and what makes it; fields given on the command line
+            replace those of it.
         defaults: replace the dataclass' own defaults.
     """
     hints, texts = get_type_hints(config), argument_help(config)
@@ -52,6 +61,8 @@ def options(config: type, *, skip: tuple[str, ...] = (), **defaults: Any) -> Cal
     def decorate(command: Callable[..., Any]) -> Any:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.name != "config"]
+        if named is not None:
+            own.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         extra = [
             inspect.Parameter(
                 field.name,
@@ -66,7 +77,11 @@ def options(config: type, *, skip: tuple[str, ...] = (), **defaults: Any) -> Cal
         def run(**values: Any) -> Any:
             given = {field.name: values.pop(field.name) for field in fields}
             try:
-                made = config(**given)
+                base = None if named is None or values.get(named[0]) is None else named[1](values[named[0]])
+                if base is not None:
+                    given = {n: value for n, value in given.items() if _on_command_line(values["context"], n)}
+                made = config(**given) if base is None else dataclasses.replace(base, **given)
+                values.pop("context", None)
             except (ValueError, TypeError) as error:  # an option out of range is wrong usage, not a failure
                 raise typer.BadParameter(str(error)) from error
             return command(config=made, **values)

@@ -12,6 +12,7 @@ from torch import Tensor
 from weightspace._activation import activation
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
+from weightspace.fit._minibatch import draw_points
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 CHECK_EVERY = 10
@@ -57,8 +58,8 @@ class _Step:
 
     def __init__(self, spec: NetSpec, coords: Tensor, targets: Tensor, params: _Blocks) -> None:
         self.spec, self.params = spec, params
-        self.batch, self.points = targets.shape[0], coords.shape[0]
-        self.x = coords.t().expand(self.batch, -1, -1).contiguous()
+        self.batch, self.points = targets.shape[0], coords.shape[-2]
+        self.x = coords.transpose(-1, -2).expand(self.batch, -1, -1).contiguous()
         self.targets = (targets.transpose(1, 2) - spec.output_shift).contiguous()
         self.grads = _Blocks(spec, self.batch, params.buffer)
         self.z, self.h, self.whole = {}, {spec.input: self.x}, {}
@@ -66,6 +67,11 @@ class _Step:
             shape = (self.batch, spec.axis(layer.produces).size, self.points)
             self.z[layer.produces], self.whole[layer.produces] = _padded(shape, self.x)
             self.h[layer.produces] = torch.empty_like(self.z[layer.produces])
+
+    def look_at(self, coords: Tensor, targets: Tensor) -> None:
+        """Other points, as many as before: ``coords [batch, point, in]``, ``targets [batch, point, out]``."""
+        self.x.copy_(coords.transpose(1, 2))
+        torch.sub(targets.transpose(1, 2), self.spec.output_shift, out=self.targets)
 
     def forward(self) -> Tensor:
         """Fill ``h`` (activations) and ``z`` (their derivatives); return the residual ``[batch, out, point]``."""
@@ -137,9 +143,11 @@ def fit_chunk(
     steps: int,
     lr: float,
     target_mse: float | None = None,
+    points: int | None = None,
+    keys: Tensor | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> ChunkResult:
-    r"""Fit one chunk of networks, each to its own signal, by full-batch Adam.
+    r"""Fit one chunk of networks, each to its own signal, by Adam.
 
     .. math:: \min_{w_i} \; \frac{1}{M c} \sum_m \lVert f(w_i)(x_m) - y_{im} \rVert^2
 
@@ -148,11 +156,13 @@ def fit_chunk(
 
     Args:
         start: ``batch`` networks to start from.
-        coords: ``[point, in]``, of the networks' dtype and device.
+        coords: ``[point, in]``, or ``[batch, point, in]``, of the networks' dtype and device.
         targets: ``[batch, point, out]``, likewise.
         steps: Adam steps.
         lr: step size.
         target_mse: a network whose mean squared error is at or below this leaves the chunk; looked at every ten steps.
+        points: points of each step, drawn anew for every network and step; all of them where None.
+        keys: int64 ``[batch]``, what each network's points are drawn from; needed with ``points``.
         on_step: called after each step with its number.
 
     Returns:
@@ -173,12 +183,15 @@ def fit_chunk(
     final = torch.empty_like(start.flat)
     taken = torch.full((batch,), steps, dtype=torch.int64)
     everyone = rows = _paired(torch.arange(batch, device=start.device))
+    data = _Data(coords, targets, points, keys)
     params = _Blocks(spec, len(rows), start.flat)
     params.load(start.flat[rows])
     m, v = (_Blocks(spec, len(rows), start.flat) for _ in range(2))
-    step = _Step(spec, coords, targets[rows], params)
+    step = _Step(spec, *data.of(rows, 0), params)
     scratch = torch.empty_like(params.buffer)
     for count in range(1, steps + 1):
+        if points is not None and count > 1:
+            step.look_at(*data.of(rows, count - 1))
         residual = step.forward()
         if target_mse is not None and (count - 1) % CHECK_EVERY == 0:
             done = residual.square().flatten(1).mean(1) <= target_mse
@@ -190,7 +203,7 @@ def fit_chunk(
                 if not len(rows):
                     break
                 params, m, v = params.keep(alive), m.keep(alive), v.keep(alive)
-                step = _Step(spec, coords, targets[rows], params)
+                step = _Step(spec, *data.of(rows, count - 1), params)
                 scratch = torch.empty_like(params.buffer)
                 residual = step.forward()
         step.backward(residual)
@@ -201,7 +214,42 @@ def fit_chunk(
         final[rows] = params.flat()
     last = _Blocks(spec, len(everyone), final)
     last.load(final[everyone])
-    return ChunkResult(final, _Step(spec, coords, targets[everyone], last).mse()[:batch], taken)
+    return ChunkResult(final, data.mse(spec, last, everyone)[:batch], taken)
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The signals of a chunk, and what of them a step looks at."""
+
+    coords: Tensor
+    targets: Tensor
+    points: int | None
+    keys: Tensor | None
+
+    def of(self, rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Coordinates and targets of some networks at one step."""
+        coords = self.coords if self.coords.ndim == 2 else self.coords[rows]
+        targets = self.targets[rows]
+        if self.points is None or self.keys is None:
+            return coords, targets
+        index = draw_points(self.keys[rows], step, self.points, self.targets.shape[1])
+        if coords.ndim == 2:
+            return coords[index], _pick(targets, index)
+        return _pick(coords, index), _pick(targets, index)
+
+    def mse(self, spec: NetSpec, params: _Blocks, rows: Tensor) -> Tensor:
+        """Over all points, a part at a time where steps see a part."""
+        coords, targets = self.coords if self.coords.ndim == 2 else self.coords[rows], self.targets[rows]
+        total, size = targets.shape[1], self.points or targets.shape[1]
+        out = torch.zeros(len(rows), dtype=targets.dtype, device=targets.device)
+        for start in range(0, total, size):
+            part = targets[:, start : start + size]
+            out += _Step(spec, coords[..., start : start + size, :], part, params).mse() * (part.shape[1] / total)
+        return out
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
 
 
 def _adam(p: Tensor, g: Tensor, m: Tensor, v: Tensor, scratch: Tensor, *, lr: float, count: int) -> None:

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from weightspace._checks import whole_number
 from weightspace._spec import INITS, Init, NetSpec
-from weightspace._weights import Weights
-from weightspace.fit._engine import fit_chunk
+from weightspace._weights import Weights, check_weights, summary
+from weightspace.fit._engine import ChunkResult, fit_chunk
 from weightspace.fit._init import initial_weights
+from weightspace.fit._minibatch import point_keys
 
+Kernel = Literal["auto", "compiled", "torch"]
 CPU_CHUNK = 8
 CUDA_CHUNK_BYTES = 4 << 30
 
@@ -29,7 +32,7 @@ class FitConfig:
     """How networks are fitted: the recipe that a zoo records.
 
     Args:
-        steps: full-batch Adam steps of each network.
+        steps: Adam steps of each network.
         lr: Adam step size.
         init: initialisation convention ("dws", "siren", "torch"), which the fitted networks' spec then records; the
             spec's own where None.
@@ -37,10 +40,13 @@ class FitConfig:
         seed: of the initial weights; each network's derive from (seed, source, view).
         target_psnr: dB at which a network stops early, looked at every ten steps; never where None.
         shared_init: start every network from the same point (a different data set altogether: see the docs).
+        points: points that each step looks at, drawn anew for every network and step, for signals of many points; all
+            of them (full batch) where None.
 
     Raises:
         TypeError: for a field of another type.
-        ValueError: for a number out of range, or an unknown init.
+        ValueError: for a number out of range, an unknown init, or a target PSNR together with ``points``: what a few
+            points say of it is noise.
 
     Example:
         >>> FitConfig(steps=200, lr=5e-3).regime
@@ -54,10 +60,18 @@ class FitConfig:
     seed: int = 0
     target_psnr: float | None = None
     shared_init: bool = False
+    points: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("views", 1), ("seed", 0)):
             whole_number(name, getattr(self, name), least)
+        if self.points is not None:
+            whole_number("points", self.points)
+            if self.target_psnr is not None:
+                raise ValueError(
+                    "target_psnr: expected full batches (points=None) to measure it on, got minibatches of "
+                    f"{self.points} points; choose the number of steps instead"
+                )
         for name in ("lr", "target_psnr"):
             value = getattr(self, name)
             if isinstance(value, bool) or not (isinstance(value, int | float) or (value is None and name != "lr")):
@@ -76,7 +90,7 @@ class FitConfig:
 
     def recipe(self) -> dict[str, Any]:
         """What a zoo's manifest records."""
-        return {"optimizer": "adam", "batch": "full", **asdict(self)}
+        return {"optimizer": "adam", "batch": "full" if self.points is None else "points", **asdict(self)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,27 +125,36 @@ def fit(
     *,
     config: FitConfig | None = None,
     sources: Tensor | None = None,
+    start: Weights | None = None,
+    first_view: int = 0,
     device: str | torch.device = "cpu",
     workers: int | None = None,
     chunk: int | None = None,
+    kernel: Kernel = "auto",
     on_done: Callable[[int, Tensor], None] | None = None,
     **options: Any,
 ) -> FitResult:
     r"""Fit one network to every signal, ``views`` times over.
 
-    Minimises :math:`\frac{1}{M c} \sum_m \lVert f(w_i)(x_m) - y_{im} \rVert^2` for each network alone, by full-batch
-    Adam with closed-form gradients. On a CPU a network's bits depend on its signal and start alone: not on ``chunk``,
+    Minimises :math:`\frac{1}{M c} \sum_m \lVert f(w_i)(x_m) - y_{im} \rVert^2` for each network alone, by Adam with
+    closed-form gradients. On a CPU a network's bits depend on its signal and start alone: not on ``chunk``,
     ``workers``, or the other signals.
 
     Args:
-        coords: ``[point, in]``, the same points for every signal.
+        coords: ``[point, in]``, the same points for every signal, or ``[signal, point, in]``.
         targets: ``[signal, point, out]``, of range one.
         spec: the network.
         config: the recipe; ``options`` replace single fields of it (``steps=``, ``lr=``, ``views=``, ...).
         sources: int64 ``[signal]``, stable numbers of the signals; their positions where None.
+        start: one network that all start from, such as :func:`weightspace.fit.meta_start` learns; by default each
+            starts from its own random point (or all from one, see ``shared_init``).
+        first_view: number of the first view to fit, below ``views``: the others are there already.
         device: where to compute; the result comes back on the CPU.
         workers: threads on a CPU (one core each); all cores where None.
         chunk: networks computed together; what fits the cache (or the GPU) where None.
+        kernel: ``"compiled"``: machine code that keeps one network in one core's caches; ``"torch"``: batched tensor
+            operations, on any device. They agree up to rounding. ``"auto"``: compiled on a CPU wherever the spec
+            allows it, and numba is there.
         on_done: called with the number of networks and their PSNR after each chunk, by one thread at a time; what it
             raises ends the fit.
         options: fields of :class:`FitConfig`.
@@ -140,7 +163,8 @@ def fit(
         The networks in the order of the signals, all views of a signal side by side.
 
     Raises:
-        ValueError: for non-finite or misshapen signals, sources that repeat, or options out of range.
+        ValueError: for non-finite or misshapen signals, sources that repeat, options out of range, or a kernel that
+            cannot fit this spec on this device.
         TypeError: for unknown options.
         FloatingPointError: if a network's weights stop being finite.
 
@@ -157,37 +181,97 @@ def fit(
     check_signals(coords, targets, spec)
     spec = spec if config.init is None else replace(spec, init=config.init)  # a spec says how its networks began
     _check_sources(sources, len(targets))
+    if start is not None:
+        check_start(start, spec)
+    if whole_number("first_view", first_view, 0) >= config.views:
+        raise ValueError(f"first_view: expected less than the {config.views} views of the recipe, got {first_view}")
     device = torch.device(device)
-    size = _chunk_size(spec, len(coords), device) if chunk is None else whole_number("chunk", chunk)
+    compiled = _compiled(kernel, spec, device)
+    size = _chunk_size(spec, config.points or coords.shape[-2], device)
+    size = size if chunk is None else whole_number("chunk", chunk)
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
-    workers = 1 if device.type == "cuda" else wanted
-    source, view = sources.repeat_interleave(config.views), torch.arange(config.views).repeat(len(sources))
-    signal = torch.arange(len(targets)).repeat_interleave(config.views)
-    out = FitResult(
-        Weights(torch.empty(len(source), spec.num_params, dtype=torch.float32), spec),
-        torch.empty(len(source), dtype=torch.float32),
-        source,
-        view,
-        torch.empty(len(source), dtype=torch.int64),
-    )
-    lock, stop, points = threading.Lock(), threading.Event(), coords.to(device)
+    job = _Job(spec, coords, targets, sources, start, range(first_view, config.views), config, device, compiled)
+    out, lock = job.blank(), threading.Lock()
 
     def one(start: int) -> None:
-        if stop.is_set():
+        rows = slice(start, min(start + size, len(out.source)))
+        job.run(rows, out)
+        if on_done is not None and not job.stopped:
+            with lock:
+                on_done(rows.stop - start, out.psnr[rows])
+
+    with _one_thread_each(), ThreadPoolExecutor(1 if device.type == "cuda" else wanted) as pool:
+        try:
+            for future in [pool.submit(one, start) for start in range(0, len(out.source), size)]:
+                future.result()
+        except BaseException:
+            job.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return out
+
+
+class _Job:
+    """One call of :func:`fit`: what its chunks share."""
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        coords: Tensor,
+        targets: Tensor,
+        sources: Tensor,
+        start: Weights | None,
+        views: range,
+        config: FitConfig,
+        device: torch.device,
+        compiled: bool,
+    ) -> None:
+        self.spec, self.config, self.device, self.compiled = spec, config, device, compiled
+        self.coords = coords.to(device) if coords.ndim == 2 else coords
+        self.targets, self.start = targets, start
+        self.source = sources.repeat_interleave(len(views))
+        self.view = torch.tensor(views).repeat(len(sources))
+        self.signal = torch.arange(len(targets)).repeat_interleave(len(views))
+        self.flag = np.zeros(1, dtype=np.uint8)
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.flag[0])
+
+    def stop(self) -> None:
+        """Make every chunk under way give up at its next step."""
+        self.flag[0] = 1
+
+    def blank(self) -> FitResult:
+        """Room for the result."""
+        count = len(self.source)
+        weights = Weights(torch.empty(count, self.spec.num_params, dtype=torch.float32), self.spec)
+        steps = torch.empty(count, dtype=torch.int64)
+        return FitResult(weights, torch.empty(count, dtype=torch.float32), self.source, self.view, steps)
+
+    def run(self, rows: slice, out: FitResult) -> None:
+        """Fit one chunk and put it into its place."""
+        if self.stopped:
             return
-        rows = slice(start, min(start + size, len(source)))
-        init = initial_weights(
-            spec, source[rows], view[rows], seed=config.seed, init=config.init, shared=config.shared_init
-        )
-        done = fit_chunk(
-            init.to(device),
-            points,
-            targets[signal[rows]].to(device),
+        config, source, view, signal = self.config, self.source[rows], self.view[rows], self.signal[rows]
+        if self.start is not None:
+            start = self.start.replace(self.start.flat.expand(len(source), -1))
+        else:
+            start = initial_weights(
+                self.spec, source, view, seed=config.seed, init=config.init, shared=config.shared_init
+            )
+        done = self._fit(
+            start,
+            self.coords if self.coords.ndim == 2 else self.coords[signal],
+            self.targets[signal],
             steps=config.steps,
             lr=config.lr,
             target_mse=None if config.target_psnr is None else 10 ** (-config.target_psnr / 10),
-            on_step=lambda count: _interrupt(stop),
+            points=config.points,
+            keys=None if config.points is None else point_keys(source, view, seed=config.seed),
         )
+        if self.stopped:
+            return
         if diverged := int((~torch.isfinite(done.flat).all(1)).sum()):
             raise FloatingPointError(
                 f"{diverged} of {len(done.flat)} networks of a chunk diverged; lower lr {config.lr}"
@@ -195,19 +279,43 @@ def fit(
         out.weights.flat[rows] = done.flat.cpu()
         out.psnr[rows] = -10 * done.mse.clamp_min(1e-12).log10().cpu()
         out.steps[rows] = done.steps
-        if on_done is not None:
-            with lock:
-                on_done(len(done.flat), out.psnr[rows])
 
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
-        try:
-            for future in [pool.submit(one, start) for start in range(0, len(source), size)]:
-                future.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return out
+    def _fit(
+        self, start: Weights, coords: Tensor, targets: Tensor, *, keys: Tensor | None, **options: Any
+    ) -> ChunkResult:
+        if self.compiled:
+            from weightspace.fit._compiled import fit_chunk_compiled
+
+            return fit_chunk_compiled(start, coords, targets, keys=keys, stop=self.flag, **options)
+
+        def give_up(count: int) -> None:
+            if self.stopped:
+                raise _Stopped
+
+        start, coords, targets = start.to(self.device), coords.to(self.device), targets.to(self.device)
+        keys = None if keys is None else keys.to(self.device)
+        return fit_chunk(start, coords, targets, keys=keys, on_step=give_up, **options)
+
+
+def _compiled(kernel: str, spec: NetSpec, device: torch.device) -> bool:
+    """Whether the compiled kernel is to fit."""
+    if kernel not in get_args(Kernel):
+        raise ValueError(f"unknown kernel: expected one of {list(get_args(Kernel))}, got {kernel!r}")
+    if kernel == "torch" or (kernel == "auto" and device.type != "cpu"):
+        return False
+    reason = f"it runs on the CPU, got device {str(device)!r}" if device.type != "cpu" else _cannot_compile(spec)
+    if reason and kernel == "compiled":
+        raise ValueError(f"kernel='compiled': {reason}; use kernel='torch'")
+    return not reason
+
+
+def _cannot_compile(spec: NetSpec) -> str:
+    """Why the compiled kernel cannot fit this spec here; nothing where it can."""
+    try:
+        from weightspace.fit._plan import supported
+    except ImportError as error:
+        return f"expected numba, which compiles it, got {error}"
+    return "" if supported(spec) else f"expected a hidden layer and activations that it has, got {summary(spec)}"
 
 
 def _chunk_size(spec: NetSpec, points: int, device: torch.device) -> int:
@@ -220,11 +328,6 @@ def _chunk_size(spec: NetSpec, points: int, device: torch.device) -> int:
 
 class _Stopped(Exception):
     """Another chunk failed, or the user interrupted: this one gives up."""
-
-
-def _interrupt(stop: threading.Event) -> None:
-    if stop.is_set():
-        raise _Stopped
 
 
 @contextmanager
@@ -252,19 +355,36 @@ def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:
     if not isinstance(spec, NetSpec):
         raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}; make one with ws.siren or ws.mlp")
     _ = spec.layers  # refuses what is not a chain
-    if coords.ndim != 2 or coords.shape[1] != spec.in_features:
-        raise ValueError(f"coords: expected [point, {spec.in_features}] for this spec, got {list(coords.shape)}")
-    if targets.ndim != 3 or targets.shape[1:] != (len(coords), spec.out_features):
+    if coords.ndim not in (2, 3) or coords.shape[-1] != spec.in_features:
         raise ValueError(
-            f"targets: expected [signal, {len(coords)}, {spec.out_features}] for these points and this spec, "
+            f"coords: expected [point, {spec.in_features}] for this spec (or [signal, point, {spec.in_features}]), "
+            f"got {list(coords.shape)}"
+        )
+    points = coords.shape[-2]
+    if targets.ndim != 3 or targets.shape[1:] != (points, spec.out_features):
+        raise ValueError(
+            f"targets: expected [signal, {points}, {spec.out_features}] for these points and this spec, "
             f"got {list(targets.shape)}"
         )
-    if not len(targets) or not len(coords):
-        raise ValueError(f"expected at least one signal and one point, got {len(targets)} and {len(coords)}")
+    if coords.ndim == 3 and len(coords) != len(targets):
+        raise ValueError(f"coords: expected points of each of the {len(targets)} signals, got those of {len(coords)}")
+    if not len(targets) or not points:
+        raise ValueError(f"expected at least one signal and one point, got {len(targets)} and {points}")
     for name, value in (("coords", coords), ("targets", targets)):
         if not bool(torch.isfinite(value).all()):
             bad = int((~torch.isfinite(value)).sum())
             raise ValueError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite; remove them")
+
+
+def check_start(start: Weights, spec: NetSpec) -> None:
+    """Raise ``ValueError`` unless this is one network that networks of the spec can start from."""
+    check_weights("start", start)
+    if replace(start.spec, init=spec.init) != spec or start.flat.shape != (1, spec.num_params):
+        raise ValueError(
+            f"start: expected one network of {summary(spec)}, got {list(start.flat.shape)} of {summary(start.spec)}"
+        )
+    if start.dtype != torch.float32 or not bool(start.flat.isfinite().all()):
+        raise ValueError("start: expected finite float32 weights; networks are fitted in float32")
 
 
 def _check_sources(sources: Tensor, count: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace.signals._image_set import ImageSet, as_array, checked_images
+from weightspace.signals._arrays import as_array, checked_floats, checked_images
 
 
 def grid(height: int, width: int) -> Tensor:
@@ -63,9 +63,8 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
         >>> coords.shape, targets.shape
         (torch.Size([784, 2]), torch.Size([4000, 784, 1]))
     """
-    if isinstance(array, ImageSet):
-        array = array.images
-    elif isinstance(array, list | tuple):
+    array = getattr(array, "images", array)  # an ImageSet's
+    if isinstance(array, list | tuple):
         array = _stack(array)
     array = as_array(array, "images")
     if array.dtype == bool:
@@ -86,6 +85,40 @@ def _stack(pictures: list[Any] | tuple[Any, ...]) -> np.ndarray:
     if len(sizes) > 1:
         raise ValueError(f"images: expected images of one size, got {sizes[0]} and {sizes[1]}; resize or crop them")
     return np.stack(arrays)
+
+
+def series(array: Any) -> tuple[Tensor, Tensor]:
+    r"""Series as shared coordinates and the values to be fitted there.
+
+    .. math:: x_t = \frac{2 t}{T - 1} - 1
+
+    Args:
+        array: ``[signal, time]`` or ``[signal, time, channel]``, floating point, taken as it is: bring it to range one.
+
+    Returns:
+        ``(coords, targets)``: ``coords [time, 1]`` on [-1, 1] and ``targets [signal, time, channel]``; both float32, on
+        the CPU, sharing no memory with ``array``.
+
+    Raises:
+        TypeError: if the values are not floating point.
+        ValueError: for no values, another number of axes, series of different lengths, NaN or infinity.
+
+    Example:
+        >>> import torch
+        >>> import weightspace as ws
+        >>> coords, targets = ws.signals.series(torch.rand(10, 128))
+        >>> coords.shape, targets.shape
+        (torch.Size([128, 1]), torch.Size([10, 128, 1]))
+    """
+    values = checked_floats(array, "series")
+    if values.ndim not in (2, 3):
+        raise ValueError(
+            f"series: expected [signal, time] or [signal, time, channel], got {list(values.shape)}; "
+            "use array[None] for a single series"
+        )
+    count, length = values.shape[:2]
+    targets = torch.from_numpy(np.array(values, dtype=np.float32, order="C").reshape(count, length, -1))
+    return (torch.linspace(-1, 1, length) if length > 1 else torch.zeros(1))[:, None], targets
 
 
 @overload

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from weightspace.signals._cache import cache_dir, debian_files, debian_package
 from weightspace.signals._idx import from_idx, has_idx
 from weightspace.signals._image_set import ImageSet
 
@@ -21,7 +22,7 @@ EMBEDDED = "fashion-mnist-4000.npz.xz"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
 
-_FASHION: dict[str, Any] = {
+FASHION: dict[str, Any] = {
     "classes": (
         "T-shirt/top",
         "Trouser",
@@ -40,6 +41,15 @@ _FASHION: dict[str, Any] = {
 }
 
 
+CIFAR_CITATION = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
+
+
+def place_of(name: str) -> Path:
+    """Where a data set that is used as it comes is looked for: ``$WEIGHTSPACE_DATA``, else the cache."""
+    home = os.environ.get("WEIGHTSPACE_DATA")
+    return (Path(home) if home else cache_dir()) / name
+
+
 def embedded() -> ImageSet:
     """The subset of Fashion-MNIST that comes with the package: 3,000 training and 1,000 test images.
 
@@ -55,15 +65,15 @@ def embedded() -> ImageSet:
     with np.load(io.BytesIO(lzma.decompress(packed)), allow_pickle=False) as arrays:
         images, labels, sources, train = (arrays[key] for key in ("images", "labels", "sources", "train"))
     splits = {"train": np.flatnonzero(train), "test": np.flatnonzero(~train)}
-    return ImageSet(images, labels, sources, splits, name="fashion-mnist-4000", **_FASHION)
+    return ImageSet(images, labels, sources, splits, name="fashion-mnist-4000", **FASHION)
 
 
 def fashion_mnist(folder: str | PathLike[str] | None = None) -> ImageSet:
     """The whole of Fashion-MNIST: 60,000 training and 10,000 test images, 28x28, grey.
 
     Args:
-        folder: where its four IDX files are. Without it, ``$WEIGHTSPACE_DATA/fashion-mnist`` and then the place of
-            Debian's package are tried.
+        folder: where its four IDX files are. Without it, ``$WEIGHTSPACE_DATA/fashion-mnist``, the cache
+            (``weightspace data prepare fashion-mnist``) and the place of Debian's package are tried.
 
     Raises:
         FileNotFoundError: if the files are in none of these places.
@@ -74,17 +84,40 @@ def fashion_mnist(folder: str | PathLike[str] | None = None) -> ImageSet:
         >>> ws.signals.fashion_mnist()  # doctest: +SKIP
         ImageSet('fashion-mnist', 70000 images 28x28 uint8, train 60000, test 10000)
     """
-    home = os.environ.get("WEIGHTSPACE_DATA")
-    usual = [*([Path(home) / "fashion-mnist"] if home else []), DEBIAN]
-    places = usual if folder is None else [Path(folder)]
+    places = _fashion_places() if folder is None else [Path(folder)]
     for place in places:
         if has_idx(place):
-            return from_idx(place, name="fashion-mnist", **_FASHION)
+            return from_idx(place, name="fashion-mnist", **FASHION)
     raise FileNotFoundError(
         f"expected Fashion-MNIST's IDX files in {' or '.join(map(str, places))}, got none; install Debian's package "
-        "dataset-fashion-mnist, or put train-images-idx3-ubyte.gz and the other three from "
+        "dataset-fashion-mnist, or run: weightspace data prepare fashion-mnist, or put "
+        "train-images-idx3-ubyte.gz and the other three from "
         "https://github.com/zalandoresearch/fashion-mnist into a folder and name it or $WEIGHTSPACE_DATA"
     )
+
+
+def _fashion_places() -> list[Path]:
+    return [*dict.fromkeys([place_of("fashion-mnist"), cache_dir() / "fashion-mnist", DEBIAN])]
+
+
+def has_fashion() -> bool:
+    """Whether Fashion-MNIST is on this machine."""
+    return any(has_idx(place) for place in _fashion_places())
+
+
+def prepare_fashion(folder: Path) -> Path:
+    """Fashion-MNIST's files from Debian's package, fetched into ``folder``, put into the cache."""
+    package = debian_package("dataset-fashion-mnist", folder)
+    place = cache_dir() / "fashion-mnist"
+    place.mkdir(parents=True, exist_ok=True)
+    with debian_files(package, "-ubyte.gz") as members:
+        for name, content in members:
+            partial = place / f".{os.getpid()}.partial"
+            partial.write_bytes(content)
+            partial.replace(place / Path(name).name)
+    if not has_idx(place):
+        raise ValueError(f"{package}: expected Fashion-MNIST's IDX files in it, got none; delete it to fetch it again")
+    return place
 
 
 def digits() -> ImageSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from os import PathLike
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from weightspace.signals._groups import stable_numbers
 from weightspace.signals._image_set import ImageSet
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -141,7 +141,7 @@ def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = 
     return ImageSet(
         images=_read_pictures([f for _, f in files], size),
         labels=np.array([number[f.parent.name] for _, f in files]),
-        sources=_path_sources([f.relative_to(path).as_posix() for _, f in files]),
+        sources=stable_numbers([f.relative_to(path).as_posix() for _, f in files]),
         splits={part: np.flatnonzero(where == part) for part in parts if (where == part).any()},
         classes=tuple(classes),
         name=path.resolve().name,
@@ -162,15 +162,6 @@ def has_pictures(folder: Path) -> bool:
     tops = _subfolders(folder)
     below = [g for f in tops if f.name in _SPLITS for g in _subfolders(f)]
     return any(_pictures(f) for f in [*tops, *below])
-
-
-def _path_sources(names: list[str]) -> np.ndarray:
-    """A 53-bit hash of each path: exact in JSON numbers too."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
-    sources = np.array([int.from_bytes(d, "big") >> 11 for d in digests], dtype=np.int64)
-    if len(np.unique(sources)) != len(sources):
-        raise ValueError("expected a source of its own for every path, got two equal hashes; rename one of the files")
-    return sources
 
 
 def _read_pictures(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:

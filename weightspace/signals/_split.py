@@ -19,6 +19,13 @@ def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return words ^ (words >> np.uint64(31))
 
 
+def hashed(numbers: NDArray[Any], seed: int) -> NDArray[np.float64]:
+    """A uniform number in [0, 1) for each of ``numbers``, from it and the seed alone."""
+    key = _mix(np.array([seed & _WORD], dtype=np.uint64))
+    words = _mix(_mix(numbers.astype(np.int64).view(np.uint64)) ^ key)
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def split_by_source(sources: Any, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     r"""Hold out a fraction of the sources, each decided by a hash of the seed and the source alone.
 
@@ -57,7 +64,5 @@ def split_by_source(sources: Any, fraction: float, seed: int) -> tuple[NDArray[n
         raise TypeError(f"seed: expected an integer, got {type(seed).__name__}")
     if not 0.0 <= fraction <= 1.0:
         raise ValueError(f"fraction: expected a number in [0, 1], got {fraction}")
-    key = _mix(np.array([int(seed) & _WORD], dtype=np.uint64))
-    words = _mix(_mix(array.astype(np.int64).view(np.uint64)) ^ key)
-    held = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53 < fraction
+    held = hashed(array, int(seed)) < fraction
     return np.flatnonzero(~held), np.flatnonzero(held)

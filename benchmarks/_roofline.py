@@ -1,0 +1,63 @@
+"""What the machine allows: the rates of the fitting kernel's own register tile and sincos, on all cores at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numba import njit
+
+from weightspace.fit._lanes import LANES, activate, product_bias
+
+TILE = 64  # a block of points by 32 neurons, all of it in the first cache
+
+
+@njit(nogil=True)
+def _products(buf, count):  # pragma: no cover - compiled
+    for _ in range(count):
+        product_bias(buf, 0, 32, 2048, 32, 4096, 32, TILE, 32 // LANES, 32, 3072)
+
+
+@njit(nogil=True)
+def _sines(buf, count):  # pragma: no cover - compiled
+    for _ in range(count):
+        activate(buf, 1, 0, 2048, 4096, TILE * 32 // LANES, 30.0, 30.0 / np.pi)
+
+
+def _rate(work, amount: float, repeats: int = 7) -> float:
+    """``amount`` a call, a second, over all cores; the best of some repeats, as a bound should be."""
+    workers = os.cpu_count() or 1
+    buffers = [np.zeros(8192, dtype=np.float32) for _ in range(workers)]
+    for buffer in buffers:
+        work(buffer, 1)
+    count, best = 20000, 0.0
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in range(repeats):
+            start = time.perf_counter()
+            list(pool.map(lambda buffer: work(buffer, count), buffers))
+            best = max(best, workers * count * amount / (time.perf_counter() - start))
+    return best
+
+
+def rates() -> dict[str, float]:
+    """Floating-point operations of products, and sines with their cosines, a second."""
+    return {
+        "product_flop_per_second": _rate(_products, 2.0 * TILE * 32 * 32),
+        "sincos_per_second": _rate(_sines, float(TILE * 32)),
+    }
+
+
+def networks_per_second(found: dict[str, float], points: int, width: int, steps: int, *, grid: int) -> float:
+    """Of SIREN 2-width-width-1: three products and two layers of sines a step, and nothing else.
+
+    Args:
+        found: from :func:`rates`.
+        points: points of a signal.
+        width: neurons of both hidden layers.
+        steps: Adam steps.
+        grid: rows whose sines the first layer takes; ``points`` where the coordinates are no grid.
+    """
+    flop, sincos = 3 * 2.0 * points * width * width, float(width * (points + grid))
+    return 1 / (steps * (flop / found["product_flop_per_second"] + sincos / found["sincos_per_second"]))

@@ -1,0 +1,99 @@
+"""Fitting recipes: what each costs, how well it fits, and what can later be learned from the weights.
+
+Every recipe fits the same images of Fashion-MNIST; on each zoo the same models are trained with the same budget:
+DWSNet, and a plain MLP on the weights as they are, after matching to one training network by permutations, and over
+the whole group. The epoch is chosen on the validation split, the test split is read once.
+
+    python -m benchmarks.recipes [--only dws siren] [--train 12000] [--epochs 20] [--folder runs/recipes]
+
+Zoos are kept in the folder and fits resume; a fit's time is that of the run that made it from nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import weightspace as ws
+from benchmarks._common import save
+from weightspace.fit import RECIPES, meta_start, recipe
+from weightspace.train import seeded
+from weightspace.zoo import align
+
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "dwsnet": ("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
+    "mlp": ("mlp", {}, {"lr": 1e-3}),
+}
+ROWS = (("dwsnet", None), ("mlp", None), ("mlp", "permutation"), ("mlp", "full"))
+
+
+def fitted(name: str, folder: Path, counts: dict[str, int]) -> tuple[ws.Zoo, dict[str, Any]]:
+    """The zoo of a recipe, made or opened, and what it cost."""
+    config, data = recipe(name), ws.signals.load("fashion-mnist")
+    spec, note = ws.siren(2, 32, 32, 1, init=config.init or "dws"), folder / f"{name}.json"
+    begun, start = time.perf_counter(), None
+    fresh = not (folder / name).exists()
+    if name == "meta":
+        coords, targets = ws.signals.images(data.images[: min(2000, counts["train"])])
+        start = meta_start(coords, targets, spec, generator=torch.Generator().manual_seed(0))
+    learned = time.perf_counter() - begun
+    zoo = ws.fit_zoo(folder / name, data, spec, config=config, counts=counts, start=start)
+    if fresh:
+        count = sum(counts.values())
+        seconds = time.perf_counter() - begun
+        cost = {"seconds": seconds, "of_these_for_the_start": learned if start is not None else 0.0}
+        note.write_text(json.dumps({**cost, "networks_per_second": count / seconds}))
+    return zoo, json.loads(note.read_text()) if note.exists() else {}
+
+
+def accuracy(zoo: ws.Zoo, model: str, epochs: int, seed: int) -> dict[str, float | None]:
+    name, sizes, options = MODELS[model]
+    with seeded(seed):
+        net = ws.models.build(name, zoo.spec, 10, **sizes)
+    done = ws.train(net, zoo, epochs=epochs, batch_size=64, seed=seed, **options)
+    return {"val": done.val, "test": done.test, "seconds": done.seconds}
+
+
+def row(name: str, folder: Path, counts: dict[str, int], epochs: int, seed: int) -> dict[str, Any]:
+    zoo, cost = fitted(name, folder, counts)
+    psnr = zoo.psnr("train")
+    out: dict[str, Any] = {
+        "recipe": zoo.summary()["recipe"],
+        "init_regime": zoo.init_regime,
+        "cost": cost,
+        "psnr_db": {"mean": psnr.mean().item(), "std": psnr.std().item()},
+    }
+    for model, group in ROWS:
+        used = zoo
+        if group is not None:
+            place = folder / f"{name}-{group}"
+            used = ws.Zoo.open(place) if place.exists() else align(zoo, place, zoo.weights("train")[:1], group=group)
+        out[model if group is None else f"{model} after matching, {group}"] = accuracy(used, model, epochs, seed)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--train", type=int, default=12000)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path("runs/recipes"))
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    counts = {"train": args.train, "val": max(1, args.train // 12), "test": max(1, args.train // 6)}
+    rows = {}
+    for name in args.only:
+        rows[name] = row(name, args.folder, counts, args.epochs, args.seed)
+        print(name, json.dumps(rows[name]), flush=True)
+    what = f"Fashion-MNIST, {counts['train']} / {counts['val']} / {counts['test']} images, SIREN 2-32-32-1"
+    save("recipes", {"benchmark": "recipes", "what": what, "epochs": args.epochs, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Checks of the arrays that come in at the doors of this room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def as_array(values: Any, what: str) -> np.ndarray:
+    """Arrays, tensors and lists as NumPy has them.
+
+    Raises:
+        TypeError: for tensors of a kind that NumPy does not have.
+        ValueError: for lists that are not rectangular.
+    """
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except (TypeError, RuntimeError) as error:
+        got = f"{values.dtype}, {values.layout} on {values.device}" if isinstance(values, Tensor) else f"{error}"
+        raise TypeError(
+            f"{what}: expected dense numbers of a kind that NumPy has, got {got}; convert tensors with .float().numpy()"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{what}: expected a rectangular array, got lists of different lengths; bring them to one size"
+        ) from error
+
+
+def checked_images(images: Any) -> np.ndarray:
+    """Images as uint8 or finite float32, ``[image, height, width]`` with maybe a channel axis."""
+    array = as_array(images, "images")
+    if array.dtype.kind == "O":
+        raise ValueError("images: expected images of one size, got an array of objects; resize them first")
+    if array.ndim not in (3, 4):
+        raise ValueError(
+            f"images: expected [image, height, width] or [image, height, width, channel], got {list(array.shape)}"
+        )
+    if array.size == 0:
+        raise ValueError(f"images: expected at least one image of at least one pixel, got {list(array.shape)}")
+    if array.ndim == 4 and array.shape[1] <= 4 < array.shape[3]:
+        raise ValueError(
+            f"images: expected channels last, got {list(array.shape)}, which looks like channels first; "
+            "use array.transpose(0, 2, 3, 1)"
+        )
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"images: expected uint8 (0 to 255) or floating point (0 to 1), got {array.dtype}; "
+            "convert with array.astype(np.uint8), or divide by the largest value"
+        )
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
+        raise ValueError(f"images: expected finite pixels, got NaN or infinity in image {bad}; leave such images out")
+    return array.astype(np.float32, copy=False)
+
+
+def checked_floats(values: Any, what: str) -> np.ndarray:
+    """Finite floating point numbers; float16 stays, everything else becomes float32."""
+    array = as_array(values, what)
+    if array.dtype.kind == "O":
+        raise ValueError(f"{what}: expected a rectangular array, got objects; bring all signals to one length")
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{what}: expected floating point, got {array.dtype}; divide by the largest value that the numbers can take"
+        )
+    if array.size == 0:
+        raise ValueError(f"{what}: expected at least one number, got {list(array.shape)}")
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
+        raise ValueError(f"{what}: expected finite numbers, got NaN or infinity in row {bad}; leave such signals out")
+    return array if array.dtype == np.float16 else array.astype(np.float32, copy=False)
+
+
+def integers(values: Any, what: str, count: int, one: str) -> np.ndarray:
+    """One integer a signal (``one`` is the signal's name in messages), as int64."""
+    array = as_array(values, what)
+    if array.shape != (count,):
+        raise ValueError(f"{what}: expected one {one}, [{count}], got {list(array.shape)}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{what}: expected integers, got {array.dtype}")
+    return array.astype(np.int64, copy=False)
+
+
+def checked_labels(values: Any, count: int, classes: int, one: str) -> np.ndarray:
+    """Class numbers as int64, below the number of classes where that is known."""
+    labels = integers(values, "labels", count, one)
+    if labels.min() < 0 or (classes and labels.max() >= classes):
+        expected = f"in [0, {classes})" if classes else "of zero or more"
+        raise ValueError(f"labels: expected class numbers {expected}, got {labels.min()} to {labels.max()}")
+    return labels
+
+
+def indices(values: Any, what: str, count: int) -> np.ndarray:
+    """Positions in ``[0, count)``, given as integers or as a mask, as int64."""
+    array = as_array(values, what)
+    if array.dtype.kind == "b" and array.shape == (count,):
+        array = np.flatnonzero(array)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{what}: expected at least one index, [index], got shape {list(array.shape)}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{what}: expected integers or a boolean mask [{count}], got {array.dtype}")
+    if array.min() < 0 or array.max() >= count:
+        raise ValueError(f"{what}: expected indices in [0, {count}), got {array.min()} to {array.max()}")
+    return array.astype(np.int64, copy=False)
