@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.fit import FitConfig
+from weightspace.fit import Executor, FitConfig, add_views
+from weightspace.zoo import write_zoo
 
 SPEC = ws.siren(2, 6, 1)
 CONFIG = FitConfig(steps=6, lr=5e-3, views=2, seed=3)
@@ -45,7 +48,7 @@ def test_a_zoo_holds_the_fits_of_the_chosen_images(tmp_path: Path) -> None:
     zoo = ws.fit_zoo(tmp_path / "zoo", images, SPEC, config=CONFIG, counts=COUNTS, shard_size=4)
     assert zoo.verify() == []
     assert (zoo.spec, zoo.seed, zoo.num_views, zoo.init_regime) == (SPEC, 3, 2, "independent")
-    assert zoo.recipe == {**CONFIG.recipe(), "init": zoo.spec.init}
+    assert zoo.recipe == {**CONFIG.recipe(), "init": zoo.spec.init, "start": None}
     assert zoo.provenance["data"] == "toy"
     train, test = images.splits["train"], images.splits["test"]
     expected = {"train": train[:9], "val": train[9:13], "test": test[:5]}
@@ -172,7 +175,7 @@ BAD = {
     "repeated sources": (
         {"data": data(splits={}, sources=np.arange(27) // 2), "counts": None},
         ValueError,
-        "sources: expected one image of each, got 13 repeated",
+        "sources: expected one signal of each, got 13 repeated",
     ),
 }
 
@@ -189,3 +192,112 @@ def test_bad_input_is_refused_and_leaves_no_folder(tmp_path: Path, name: str) ->
 def test_images_that_are_not_finite_never_get_that_far() -> None:
     with pytest.raises(ValueError, match=r"finite|NaN"):
         data(images=np.full((27, 5, 4), np.nan, np.float32))
+
+
+def by_network(zoo: ws.Zoo, split: str) -> dict[tuple[int, int], tuple[bytes, float, int]]:
+    """Every network's bits, PSNR and label, by source and view."""
+    rows = zip(
+        zoo.sources(split).tolist(),
+        zoo.views(split).tolist(),
+        zoo.weights(split).flat,
+        zoo.psnr(split).tolist(),
+        zoo.labels(split).tolist(),
+        strict=True,
+    )
+    return {(source, view): (flat.numpy().tobytes(), psnr, label) for source, view, flat, psnr, label in rows}
+
+
+def test_views_added_later_are_those_asked_for_at_once(tmp_path: Path) -> None:
+    options = {"counts": COUNTS, "shard_size": 4}
+    once = ws.fit_zoo(tmp_path / "once", data(), SPEC, config=replace(CONFIG, views=5), **options)
+    ws.fit_zoo(tmp_path / "later", data(), SPEC, config=CONFIG, **options)
+    old = {path: path.stat().st_mtime_ns for path in (tmp_path / "later" / "shards").iterdir()}
+    seen: list[tuple[int, int]] = []
+    add_views(tmp_path / "later", data(), 3, on_progress=lambda done, total, _: seen.append((done, total)))
+    assert seen[-1] == (54, 54)
+    assert min(done for done, _ in seen) > 36
+    later = add_views(tmp_path / "later", data(), 5)
+    assert later.verify(data()) == []
+    assert (later.num_views, later.recipe) == (once.num_views, once.recipe)
+    assert once.splits == later.splits
+    for split in once.splits:
+        assert by_network(once, split) == by_network(later, split)
+    assert all(path.stat().st_mtime_ns == then for path, then in old.items())
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "later").rglob("*")}
+    add_views(tmp_path / "later", data(), 5, on_progress=lambda *_: pytest.fail("there is nothing to do"))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "later").rglob("*")} == again
+
+
+def test_adding_views_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    def stop(done: int, total: int, psnr: torch.Tensor) -> None:
+        if done >= 45:
+            raise Stop
+
+    options = {"config": CONFIG, "counts": COUNTS, "shard_size": 4}
+    for name in ("whole", "cut"):
+        ws.fit_zoo(tmp_path / name, data(), SPEC, **options)
+    whole = add_views(tmp_path / "whole", data(), 3)
+    with pytest.raises(Stop):
+        add_views(tmp_path / "cut", data(), 3, on_progress=stop)
+    with pytest.raises(ValueError, match=r"cut: \d of 12 shards are done"):
+        ws.Zoo.open(tmp_path / "cut")
+    with pytest.raises(ValueError, match=r"expected a finished zoo, got \d of 12 shards; finish what was begun first"):
+        add_views(tmp_path / "cut", data(), 4)
+    assert_same_zoo(whole, add_views(tmp_path / "cut", data(), 3))
+
+
+def test_views_that_cannot_be_added(tmp_path: Path) -> None:
+    options = {"config": CONFIG, "counts": COUNTS, "shard_size": 4}
+    zoo = ws.fit_zoo(tmp_path / "zoo", data(), SPEC, **options)
+    before = {path: path.read_bytes() for path in (tmp_path / "zoo").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"views: expected at least the 2 that .*zoo has, got 1"):
+        add_views(zoo.path, data(), 1)
+    with pytest.raises(ValueError, match="got toy without source"):
+        add_views(zoo.path, data(sources=np.arange(27)), 3)
+    with pytest.raises(ValueError, match="expected the data that the zoo was fitted to, got others"):
+        add_views(zoo.path, data(images=other_pixel()), 3)
+    assert {path: path.read_bytes() for path in (tmp_path / "zoo").rglob("*") if path.is_file()} == before
+    own = write_zoo(
+        tmp_path / "own", {"train": (zoo.weights("test"), None, zoo.sources("test"), zoo.views("test"), None)}
+    )
+    with pytest.raises(ValueError, match=r"expected a zoo that fit_zoo made, got one whose recipe is \{\}"):
+        add_views(own.path, data(), 3)
+
+
+def test_points_are_fitted_like_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.random((6, 30, 1), dtype=np.float32)
+    points = ws.signals.PointSet(rng.random((30, 3), dtype=np.float32), targets, name="field")
+    zoo = ws.fit_zoo(tmp_path / "zoo", points, ws.siren(3, 6, 1), config=CONFIG, shard_size=4)
+    assert (zoo.count("train"), zoo.provenance["data"], zoo.verify(points)) == (12, "field", [])
+
+
+def test_a_group_in_two_splits_is_refused(tmp_path: Path) -> None:
+    images = data()
+    groups = images.sources.copy()
+    train = images.splits["train"]
+    groups[train[9]] = groups[train[8]]  # the first of "val" and the last of "train"
+    with pytest.raises(
+        ValueError, match=r"expected every group of signals in one split, got group \d+ in both 'train'"
+    ):
+        ws.fit_zoo(tmp_path / "zoo", data(groups=groups), SPEC, config=CONFIG, counts=COUNTS)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_an_executor_of_ones_own(tmp_path: Path) -> None:
+    """Jobs in any order, each in a process of its own: what is written is the same."""
+
+    class Backwards(Executor):
+        def run(self, jobs, on_done):  # pyright: ignore
+            for job in reversed(list(jobs)):
+                shard, psnr = pickle.loads(pickle.dumps(job)).run()
+                on_done(len(psnr), psnr)
+                yield job.index, shard
+
+    options = {"config": CONFIG, "counts": COUNTS, "shard_size": 4}
+    a = ws.fit_zoo(tmp_path / "a", data(), SPEC, **options)
+    b = ws.fit_zoo(tmp_path / "b", data(), SPEC, executor=Backwards(), **options)
+    assert_same_zoo(a, b)
+    with pytest.raises(ValueError, match="executor: expected 'local', 'ray' or an Executor, got 'slurm'"):
+        ws.fit_zoo(tmp_path / "c", data(), SPEC, executor="slurm", **options)
+    assert not (tmp_path / "c").exists()

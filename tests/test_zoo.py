@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.zoo import Zoo, ZooWriter, write_zoo
+from weightspace.zoo import Zoo, ZooWriter, stats, write_zoo
 
 SPEC = ws.siren(2, 8, 8, 1)
 
@@ -251,8 +251,25 @@ def test_altered_byte(tmp_path):
     data = bytearray(shard.read_bytes())
     data[-40] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(ValueError, match=r"train-00001.safetensors is altered: expected sha256 \w+"):
-        Zoo.open(tmp_path / "zoo")
+    altered = r"train-00001.safetensors is altered: expected sha256 \w+"
+    with pytest.raises(ValueError, match=altered):
+        Zoo.open(tmp_path / "zoo", verify=True)
+    generator = torch.Generator().manual_seed(0)
+    reads = {
+        "weights": lambda zoo: zoo.weights("train"),
+        "labels": lambda zoo: zoo.labels("train"),
+        "batches": lambda zoo: next(zoo.batches("train", 2, shuffle=False)),
+        "sample": lambda zoo: zoo.sample("train", 2, generator=generator),
+        "summary": lambda zoo: zoo.summary(),
+        "stats": stats,
+    }
+    for read in reads.values():  # no number of a damaged file is given out
+        zoo = Zoo.open(tmp_path / "zoo")
+        for _ in range(2):
+            with pytest.raises(ValueError, match=altered):
+                read(zoo)
+        assert len(zoo.weights("test")) == 6  # its own shards are sound
+        read(Zoo.open(tmp_path / "zoo", verify=False))
     (problem,) = Zoo.open(tmp_path / "zoo", verify=False).verify()
     assert "train-00001.safetensors is altered" in problem
 
@@ -312,8 +329,12 @@ def forge(path, columns):
         ({"label": torch.tensor([0, 1, 2, 3, 0])}, "expected labels of the 3 classes, got 3"),
         ({"view": torch.tensor([0, 1, 2, 0, 0])}, "expected views below 2, got 2"),
         (
-            {"source": torch.tensor([0, 1, 100, 101, 4])},
+            {"source": torch.tensor([0, 1, 100, 101, 50])},
             r"expected no source in two splits, got source 100 \(2 in all\)",
+        ),
+        (
+            {"source": torch.tensor([0, 0, 1, 1, 4])},
+            r"expected every view of a source once, got source 4, view 0 twice in 'train' \(1 doubled in all\)",
         ),
     ],
 )

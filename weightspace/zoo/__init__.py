@@ -1,8 +1,28 @@
 """The zoo: weights on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
 
+from weightspace.zoo._align import align, alignment
+from weightspace.zoo._copy import copy
 from weightspace.zoo._in_memory import write_zoo
+from weightspace.zoo._ops import merge, sample, split, subset
+from weightspace.zoo._order import ShardOrder
 from weightspace.zoo._state_dicts import export_state_dicts, import_state_dicts
+from weightspace.zoo._stats import stats
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
 
-__all__ = ["Zoo", "ZooWriter", "export_state_dicts", "import_state_dicts", "write_zoo"]
+__all__ = [
+    "ShardOrder",
+    "Zoo",
+    "ZooWriter",
+    "align",
+    "alignment",
+    "copy",
+    "export_state_dicts",
+    "import_state_dicts",
+    "merge",
+    "sample",
+    "split",
+    "stats",
+    "subset",
+    "write_zoo",
+]

@@ -6,19 +6,25 @@ import contextlib
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from weightspace.zoo._lock import LOCK
+
 TEMPORARY = ".weightspace-tmp"
+_PROCESS = uuid.uuid4().hex[:8]  # machines that share a folder may well have processes of one number
 
 
 def temporary(path: Path) -> Path:
     """The name under which ``path`` is written before it gets its own, in the same folder."""
-    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    return path.with_name(f".{path.name}.{os.getpid()}-{_PROCESS}{TEMPORARY}")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write ``data`` to ``path``: after a crash at any moment the file is the old one or the new one, whole.
+
+    Without ``sync`` this holds for crashes of the process; a power cut may leave the new file empty.
 
     Raises:
         OSError: if the disk is full or the folder is not writable; the old file stays, no temporary one is left.
@@ -30,9 +36,11 @@ def write_atomic(path: Path, data: bytes) -> None:
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temp, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temp.unlink()
@@ -67,7 +75,7 @@ def check_empty(path: Path, manifest: str) -> None:
         raise ValueError(f"{path}: expected a new or empty folder, got a zoo; resume it or write to another folder")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: expected a new or empty folder, got a file; write to another folder")
-    if path.exists() and (other := [p.name for p in path.iterdir() if not p.name.endswith(TEMPORARY)]):
+    if path.exists() and (other := [p.name for p in path.iterdir() if not p.name.endswith((TEMPORARY, LOCK))]):
         raise ValueError(
             f"{path}: expected a new or empty folder, got one that holds {sorted(other)[0]!r} and is no zoo; "
             "write to another folder"

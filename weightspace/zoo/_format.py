@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -25,10 +26,10 @@ from weightspace.zoo._files import sha256, write_atomic
 FORMAT = "weightspace-zoo"
 VERSION = 1
 MANIFEST = "manifest.json"
-INIT_REGIMES = ("independent", "shared", "unknown")
+INIT_REGIMES = ("independent", "shared", "meta", "unknown")
 DTYPES = {"flat": "F32", "label": "I64", "source": "I64", "view": "I64", "psnr": "F32"}
 
-InitRegime = Literal["independent", "shared", "unknown"]
+InitRegime = Literal["independent", "shared", "meta", "unknown"]
 Plan = Sequence[tuple[str, int, Any]]
 
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -79,10 +80,6 @@ class Manifest:
     data_digest: str | None
     provenance: dict[str, Any]
     shards: tuple[Shard, ...]
-
-    def with_shard(self, index: int, shard: Shard) -> Manifest:
-        """The manifest with one shard's record replaced."""
-        return replace(self, shards=(*self.shards[:index], shard, *self.shards[index + 1 :]))
 
     def to_json(self) -> str:
         body = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -188,13 +185,13 @@ def _check_shard(shard: Shard) -> None:
         )
 
 
-def planned(plan: Plan) -> tuple[Shard, ...]:
-    """Name the shards of a plan of (split, count, key).
+def planned(plan: Plan, after: Sequence[Shard] = ()) -> tuple[Shard, ...]:
+    """Name the shards of a plan of (split, count, key), behind those that are there.
 
     Raises:
         ValueError: for an empty plan, an odd split name or a count below one.
     """
-    shards, numbers = [], dict[str, int]()
+    shards, numbers = [], {split: count - 1 for split, count in Counter(shard.split for shard in after).items()}
     for split, count, key in plan:
         if not isinstance(split, str) or not _SPLIT.fullmatch(split):
             raise ValueError(f"plan: expected a split name of letters, digits, '_', '-' and '.', got {split!r}")

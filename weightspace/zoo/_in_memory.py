@@ -68,12 +68,12 @@ def write_zoo(
     ]
     spec = next(iter(splits.values()))[0].spec
     plan = [(split, count, [start, start + count]) for split, start, count in chunks]
-    with staged(path) as stage:
-        writer = ZooWriter.create(stage, spec, plan=plan, views=views, **about)
+    with staged(path) as stage, ZooWriter.create(stage, spec, plan=plan, views=views, **about) as writer:
         for index, (split, start, count) in enumerate(chunks):
             part = slice(start, start + count)
             own = {name: values[part] for name, values in columns[split].items()}
-            writer.write(index, splits[split][0][part], **own)
+            writer.write(index, splits[split][0][part], **own, commit=False)
+        writer.commit()
     return Zoo.open(path, verify=False)
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._checks import check_generator, whole_number
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights, summary
-from weightspace.zoo._format import InitRegime, Manifest, Shard, map_shard, overlap, shard_problem
+from weightspace.signals import SignalSet
+from weightspace.zoo import _rows, _verify
+from weightspace.zoo._format import InitRegime, Manifest, Shard, map_shard, shard_problem
+from weightspace.zoo._order import adopt
 
 SHOWN = 3
+HASHERS = 8
+Verify = bool | Literal["lazy"]
 
 
 class Zoo:
@@ -36,40 +43,44 @@ class Zoo:
         [2, 1]
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, unread: Sequence[Shard] = ()) -> None:
+        self._unread = {shard.file for shard in unread}
         self._path = path
         self._manifest = manifest
         self._maps: dict[str, dict[str, Tensor]] = {}
         self._joined: dict[tuple[str, str], Tensor] = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = True, allow_incomplete: bool = False) -> Zoo:
-        """Open a zoo; the shards are mapped, not read.
+    def open(cls, path: str | Path, *, verify: Verify = "lazy", allow_incomplete: bool = False) -> Zoo:
+        """Open a zoo; the shards are mapped, not read, so that a million networks open in a moment.
+
+        Every shard's size, types and shapes are compared with the manifest now. Its sha256 is compared before the
+        first number of it is given out.
 
         Args:
             path: its folder.
-            verify: whether to compare every shard's sha256 with the manifest's (about a second per gigabyte).
+            verify: ``"lazy"`` for that; ``True`` to compare every sha256 now (reads all of it, about a second per
+                gigabyte); ``False`` never to.
             allow_incomplete: whether a fit that has not ended will do; its done shards are the zoo.
 
         Raises:
             ValueError: if the folder is no zoo or one of an unknown version, if the fit has not ended, or if a shard
                 is missing, truncated or altered.
         """
+        if verify not in (True, False, "lazy"):
+            raise ValueError(f"verify: expected True, False or 'lazy', got {verify!r}")
         path = Path(path)
         manifest = Manifest.read(path)
+        if allow_incomplete:
+            manifest = adopt(path, manifest, digest=False)
         done = [shard for shard in manifest.shards if shard.done]
-        problems = [shard_problem(path, shard, manifest.spec.num_params, digest=verify) for shard in done]
-        if found := [problem for problem in problems if problem]:
-            more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-            raise ValueError(
-                f"{path}: {'; '.join(found[:SHOWN])}{more}; copy the zoo again, or run the fit again to mend it"
-            )
+        _raise_problems(path, done, manifest.spec.num_params, digest=verify is True)
         if len(done) < len(manifest.shards) and not allow_incomplete:
             raise ValueError(
                 f"{path}: {len(done)} of {len(manifest.shards)} shards are done; run the fit again to finish it, "
                 "or open it with allow_incomplete=True"
             )
-        return cls(path, manifest)
+        return cls(path, manifest, unread=done if verify == "lazy" else ())
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {self.count(split)}" for split in self.splits)
@@ -90,7 +101,7 @@ class Zoo:
 
     @property
     def init_regime(self) -> InitRegime:
-        """Whether the networks started from ``"independent"``, one ``"shared"`` or ``"unknown"`` initialisation."""
+        """``"independent"`` starts, one ``"shared"``, one learned start (``"meta"``), or ``"unknown"``."""
         return self._manifest.init_regime
 
     @property
@@ -197,24 +208,42 @@ class Zoo:
         stop = count - count % batch_size if drop_last else count
         return self._epoch(split, order, stop, batch_size, device)
 
-    def verify(self) -> list[str]:
+    def sample(self, split: str, count: int, *, generator: torch.Generator) -> tuple[Weights, Tensor]:
+        """``count`` networks of a split drawn at random, each at most once, and their labels.
+
+        Raises:
+            TypeError: without a generator.
+            ValueError: for an unknown split, or more networks than it has.
+
+        Example:
+            >>> import tempfile
+            >>> import weightspace as ws
+            >>> w = ws.Weights(torch.zeros(9, 17), ws.siren(2, 4, 1))
+            >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), {"train": (w, None, None, None, None)})
+            >>> zoo.sample("train", 4, generator=torch.Generator().manual_seed(0))[0]
+            Weights(4x17, torch.float32, cpu)
+        """
+        check_generator(generator)
+        whole_number("count", count)
+        if count > (there := self.count(split)):
+            raise ValueError(f"count: expected at most the {there} networks of {split!r}, got {count}")
+        index = torch.randperm(there, generator=generator, device=generator.device)[:count].cpu()
+        return Weights(self.take("flat", split, index), self.spec), self.take("label", split, index)
+
+    def verify(self, data: SignalSet | None = None, *, sample: int = 256, seed: int = 0) -> list[str]:
         """Everything that is wrong with the zoo, one line each; empty if nothing is.
 
         Reads every shard: its hash and shapes, that all numbers are finite, labels within the classes, views within
-        their number, and no source in two splits. Shards still planned count as wrong.
+        their number, no view of a source twice, and no source in two splits. Shards still planned count as wrong.
+
+        Args:
+            data: the signals that the zoo was fitted to: a sample of the networks is evaluated at them, and must have
+                the PSNR that is recorded, to 0.1 dB.
+            sample: networks to evaluate.
+            seed: of the choice of those.
         """
-        problems, sources = [], {split: list[Tensor]() for split in self.splits}
-        for shard in self.shards:
-            if not shard.done:
-                problems.append(f"{shard.file} is planned and not done")
-            elif problem := shard_problem(self.path, shard, self.spec.num_params, digest=True):
-                problems.append(problem)
-            else:
-                columns = map_shard(self.path / shard.file)
-                problems += [f"{shard.file}: {problem}" for problem in self._content_problems(columns)]
-                sources[shard.split].append(columns["source"])
-        shared = overlap(sources)
-        return problems if shared is None else [*problems, shared]
+        whole_number("sample", sample)
+        return _verify.problems(self, data, sample, seed)
 
     def summary(self) -> dict[str, Any]:
         """What is in the zoo, as plain values: spec, recipe, and per split counts, labels and PSNR in dB."""
@@ -240,12 +269,20 @@ class Zoo:
         return [shard for shard in self.shards if shard.done and shard.split == split]
 
     def _columns(self, name: str, split: str) -> list[Tensor]:
-        """One tensor per shard, mapped."""
+        """One tensor per shard, mapped; hashed before, if that is still to be done."""
         shards = self._done(split)
+        if unread := [shard for shard in shards if shard.file in self._unread]:
+            _raise_problems(self.path, unread, self.spec.num_params, digest=True)
+            self._unread.difference_update(shard.file for shard in unread)
         for shard in shards:
             if shard.file not in self._maps:
                 self._maps[shard.file] = map_shard(self.path / shard.file)
         return [self._maps[shard.file][name] for shard in shards]
+
+    def take(self, name: str, split: str, index: Tensor) -> Tensor:
+        """Rows of a split, in the order of ``index``, of a column: flat, label, source, view or psnr."""
+        joined = self._joined.get((name, split))
+        return _rows.Rows(self._columns(name, split) if joined is None else [joined]).take(index)
 
     def _join(self, name: str, split: str) -> Tensor:
         key = (name, split)
@@ -259,29 +296,13 @@ class Zoo:
     ) -> Iterator[tuple[Weights, Tensor]]:
         joined = self._joined.get(("flat", split))
         parts = self._columns("flat", split) if joined is None else [joined]
-        ends = torch.tensor([len(part) for part in parts]).cumsum(0)
         labels = self._join("label", split)
-        for start in range(0, stop, batch_size):
-            end = min(start + batch_size, stop)
-            if order is None:
-                flat, label = _slice(parts, start, end), labels[start:end]
+        labels = (labels if order is None else labels[order])[:stop].split(batch_size)
+        for flat, label in zip(_rows.batches(parts, order, stop, batch_size), labels, strict=stop > 0):
+            if device is None:
+                yield Weights(flat, self.spec), label
             else:
-                index = order[start:end]
-                flat, label = _gather(parts, ends, index), labels.index_select(0, index)
-            if device is not None:
-                flat, label = flat.to(device), label.to(device)
-            yield Weights(flat, self.spec), label
-
-    def _content_problems(self, columns: dict[str, Tensor]) -> list[str]:
-        problems, labels, views = [], columns["label"], columns["view"]
-        if len(bad := torch.nonzero(~columns["flat"].isfinite().all(1)).flatten()):
-            problems.append(f"{len(bad)} networks are not finite, first in row {bad[0].item()}")
-        stop = len(self.classes) if self.classes else None
-        if len(bad := labels[(labels < -1) | (labels >= stop if stop is not None else False)]):
-            problems.append(f"expected labels of the {stop} classes, got {bad[0].item()}")
-        if len(bad := views[(views < 0) | (views >= self.num_views)]):
-            problems.append(f"expected views below {self.num_views}, got {bad[0].item()}")
-        return problems
+                yield Weights(flat.to(device), self.spec), label.to(device)
 
     def _split_summary(self, split: str) -> dict[str, Any]:
         psnr = self.psnr(split)
@@ -302,27 +323,19 @@ class Zoo:
         }
 
 
-def _slice(parts: list[Tensor], start: int, end: int) -> Tensor:
-    """Rows ``start`` to ``end`` of the parts laid end to end; a view where one part holds them."""
-    pieces, first = [], 0
-    for part in parts:
-        if first < end and start < first + len(part):
-            pieces.append(part[max(start - first, 0) : end - first])
-        first += len(part)
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+def _raise_problems(path: Path, shards: Sequence[Shard], num_params: int, *, digest: bool) -> None:
+    """Raise ``ValueError`` if any of the shards' files is not as the manifest says."""
 
+    def problem(shard: Shard) -> str | None:
+        return shard_problem(path, shard, num_params, digest=digest)
 
-def _gather(parts: list[Tensor], ends: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` of the parts laid end to end, in that order: one gather per part, whatever the batch size."""
-    if len(parts) == 1:
-        return parts[0].index_select(0, index)
-    ranked, places = index.sort()
-    rows, slots = ranked.numpy(), places.numpy()
-    cuts = [0, *torch.searchsorted(ranked, ends).tolist()]
-    firsts = [0, *ends.tolist()]
-    # NumPy scatters rows two to four times as fast as index_copy_ does.
-    out = np.empty((len(index), parts[0].shape[1]), dtype=np.float32)
-    for part, first, start, end in zip(parts, firsts[:-1], cuts[:-1], cuts[1:], strict=True):
-        if start < end:
-            out[slots[start:end]] = part.numpy()[rows[start:end] - first]
-    return torch.from_numpy(out)
+    if digest and len(shards) > 1:  # hashing leaves the interpreter to others
+        with ThreadPoolExecutor(min(HASHERS, os.cpu_count() or 1)) as pool:
+            found = [text for text in pool.map(problem, shards) if text]
+    else:
+        found = [text for text in map(problem, shards) if text]
+    if found:
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise ValueError(
+            f"{path}: {'; '.join(found[:SHOWN])}{more}; copy the zoo again, or run the fit again to mend it"
+        )

@@ -1,0 +1,243 @@
+"""New zoos out of old ones: merged, split anew, or parts of them. Rows are copied shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weightspace._checks import check_generator, number, whole_number
+from weightspace._weights import Weights, summary
+from weightspace.signals import split_by_source
+from weightspace.zoo._files import check_empty, staged
+from weightspace.zoo._format import MANIFEST
+from weightspace.zoo._verify import doubled
+from weightspace.zoo._writer import ZooWriter
+from weightspace.zoo._zoo import Zoo
+
+SHARD = 4096
+COLUMNS = ("label", "source", "view", "psnr")
+Part = tuple[Zoo, str, Tensor]
+"""Rows of a split of a zoo."""
+
+
+def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Zoo:
+    """All networks of several zoos in one: parts of one data set, say, that were fitted on different machines.
+
+    Where the zoos differ in recipe, seed, init regime or data, the new zoo's ``recipe`` is ``{"merged": [...]}``, its
+    seed is none, its regime ``"unknown"``, its digest none. Sources must mean the same in all of them.
+
+    Args:
+        zoos: of one spec and with the same classes.
+        out: the folder, new or empty.
+        shard_size: networks in a file.
+
+    Raises:
+        ValueError: for no zoo, other specs or classes, a view of a source that is there twice, or a source in two
+            splits; nothing is written then.
+        OSError: if the disk is full; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> import weightspace as ws
+        >>> from weightspace.zoo import merge, write_zoo
+        >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
+        >>> a = write_zoo(tempfile.mkdtemp(), {"train": (w, None, [0, 1, 2], None, None)})
+        >>> b = write_zoo(tempfile.mkdtemp(), {"train": (w, None, [3, 4, 5], None, None)})
+        >>> merge([a, b], tempfile.mkdtemp()).sources("train")
+        tensor([0, 1, 2, 3, 4, 5])
+    """
+    zoos = list(zoos)
+    if not zoos:
+        raise ValueError("zoos: expected at least one, got none")
+    for zoo in zoos[1:]:
+        if zoo.spec != zoos[0].spec:
+            raise ValueError(f"zoos: expected one spec, got {summary(zoos[0].spec)} and {summary(zoo.spec)}")
+        if zoo.classes != zoos[0].classes:
+            raise ValueError(f"zoos: expected the same classes, got {zoos[0].classes} and {zoo.classes}")
+    splits = dict.fromkeys(split for zoo in zoos for split in zoo.splits)
+    parts = {
+        split: [(zoo, split, torch.arange(zoo.count(split))) for zoo in zoos if split in zoo.splits] for split in splits
+    }
+    for split, own in parts.items():
+        if problem := doubled(split, [(zoo.sources(split), zoo.views(split)) for zoo, _, _ in own]):
+            raise ValueError(f"zoos: {problem}")
+    return _write(out, parts, shard_size, _merged(zoos))
+
+
+def subset(zoo: Zoo, out: str | Path, rows: Mapping[str, Any], *, shard_size: int = SHARD) -> Zoo:
+    """A zoo of some of the networks of another.
+
+    Args:
+        zoo: where they come from.
+        out: the folder, new or empty.
+        rows: for each split to keep, indices of its networks or a boolean mask ``[batch]``; their order is kept.
+        shard_size: networks in a file.
+
+    Raises:
+        ValueError: for unknown splits, indices out of range, twice or none, or a folder that is not empty.
+        OSError: if the disk is full; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> import weightspace as ws
+        >>> from weightspace.zoo import subset, write_zoo
+        >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
+        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, [5, 6, 7], None, None, None)})
+        >>> subset(zoo, tempfile.mkdtemp(), {"train": zoo.labels("train") > 5}).labels("train")
+        tensor([6, 7])
+    """
+    chosen = {split: _index(zoo, split, index) for split, index in rows.items()}
+    if not chosen:
+        raise ValueError("rows: expected at least one split, got none")
+    return _write(out, {split: [(zoo, split, index)] for split, index in chosen.items()}, shard_size, _about(zoo))
+
+
+def sample(
+    zoo: Zoo, out: str | Path, counts: Mapping[str, int], *, generator: torch.Generator, shard_size: int = SHARD
+) -> Zoo:
+    """A zoo of all views of a few sources of another, drawn at random.
+
+    Args:
+        zoo: where they come from.
+        out: the folder, new or empty.
+        counts: sources of each split to keep.
+        generator: where the choice comes from.
+        shard_size: networks in a file.
+
+    Raises:
+        ValueError: for unknown splits, or more sources than there are.
+
+    Example:
+        >>> import tempfile
+        >>> import weightspace as ws
+        >>> from weightspace.zoo import sample, write_zoo
+        >>> w = ws.Weights(torch.zeros(6, 17), ws.siren(2, 4, 1))
+        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, None, [0, 0, 1, 1, 2, 2], [0, 1] * 3, None)})
+        >>> sample(zoo, tempfile.mkdtemp(), {"train": 2}, generator=torch.Generator().manual_seed(0)).count("train")
+        4
+    """
+    check_generator(generator)
+    rows = dict[str, Tensor]()
+    for split, count in counts.items():
+        whole_number(f"counts[{split!r}]", count)
+        sources = zoo.sources(split)
+        there = sources.unique()
+        if count > len(there):
+            raise ValueError(f"counts: expected at most the {len(there)} sources of {split!r}, got {count}")
+        drawn = there[torch.randperm(len(there), generator=generator, device=generator.device)[:count].cpu()]
+        rows[split] = torch.isin(sources, drawn)
+    return subset(zoo, out, rows, shard_size=shard_size)
+
+
+def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: int = 0, shard_size: int = SHARD) -> Zoo:
+    """The networks of a zoo in new splits, dealt by source: all views of one signal lie in one split.
+
+    Args:
+        zoo: where they come from, all its splits together.
+        out: the folder, new or empty.
+        fractions: of the sources, for each new split; they sum to one. Each source is decided by a hash of its own
+            number and the seed, so sizes are near these, and stay put when sources are added.
+        seed: another seed deals otherwise.
+        shard_size: networks in a file.
+
+    Raises:
+        ValueError: for fractions that do not sum to one, or a split that would be empty.
+
+    Example:
+        >>> import tempfile
+        >>> import weightspace as ws
+        >>> from weightspace.zoo import split, write_zoo
+        >>> w = ws.Weights(torch.zeros(200, 17), ws.siren(2, 4, 1))
+        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, None, None, None, None)})
+        >>> split(zoo, tempfile.mkdtemp(), {"train": 0.8, "test": 0.2}).splits
+        ('train', 'test')
+    """
+    for name, value in fractions.items():
+        number(f"fractions[{name!r}]", value, "a fraction in [0, 1]", low=0, high=1)
+    if not fractions or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise ValueError(f"fractions: expected some that sum to 1, got {dict(fractions)}")
+    left = {old: torch.arange(zoo.count(old)) for old in zoo.splits}
+    parts, rest = dict[str, list[Part]](), 1.0
+    for place, (name, fraction) in enumerate(fractions.items()):
+        last, taken = place == len(fractions) - 1, list[Part]()
+        for old, index in left.items():
+            # later splits are shares of what the earlier ones left, each drawn with a seed of its own
+            share = 1.0 if last else min(1.0, fraction / rest)
+            others, own = split_by_source(zoo.sources(old)[index].numpy(), share, seed * 1_000_003 + place)
+            taken.append((zoo, old, index[torch.from_numpy(own)]))
+            left[old] = index[torch.from_numpy(others)]
+        rest -= fraction
+        parts[name] = [part for part in taken if len(part[2])]
+        if not parts[name]:
+            raise ValueError(f"fractions: expected sources for every split, got none for {name!r}; use another seed")
+    return _write(out, parts, shard_size, _about(zoo))
+
+
+def _index(zoo: Zoo, split: str, rows: Any) -> Tensor:
+    count, index = zoo.count(split), torch.as_tensor(rows)
+    if index.dtype == torch.bool and list(index.shape) == [count]:
+        index = torch.nonzero(index).flatten()
+    if index.ndim != 1 or not len(index) or index.is_floating_point() or index.dtype == torch.bool:
+        raise ValueError(
+            f"rows[{split!r}]: expected indices or a mask [{count}] of at least one, got {list(index.shape)}"
+        )
+    if int(index.min()) < 0 or int(index.max()) >= count or len(index.unique()) != len(index):
+        raise ValueError(f"rows[{split!r}]: expected different indices in [0, {count}), got others")
+    return index.to(torch.int64)
+
+
+def _about(zoo: Zoo) -> dict[str, Any]:
+    """What a zoo says of itself; the digest is that of its signals as they were, which no part of it has."""
+    names = ("recipe", "init_regime", "seed", "classes", "provenance")
+    return {**{name: getattr(zoo, name) for name in names}, "views": zoo.num_views}
+
+
+def _merged(zoos: Sequence[Zoo]) -> dict[str, Any]:
+    recipes, seeds, regimes = ([getattr(zoo, name) for zoo in zoos] for name in ("recipe", "seed", "init_regime"))
+    return {
+        "recipe": recipes[0] if all(own == recipes[0] for own in recipes) else {"merged": recipes},
+        "seed": seeds[0] if len(set(seeds)) == 1 else None,
+        "init_regime": regimes[0] if len(set(regimes)) == 1 else "unknown",
+        "classes": zoos[0].classes,
+        "views": max(zoo.num_views for zoo in zoos),
+        "provenance": {**zoos[0].provenance, "merged": [zoo.provenance for zoo in zoos]},
+    }
+
+
+def _write(out: str | Path, splits: Mapping[str, list[Part]], shard_size: int, about: dict[str, Any]) -> Zoo:
+    out = Path(out)
+    whole_number("shard_size", shard_size)
+    check_empty(out, MANIFEST)
+    chunks = [(split, chunk) for split, parts in splits.items() for chunk in _chunks(parts, shard_size)]
+    spec = chunks[0][1][0][0].spec
+    plan = [(split, sum(len(index) for _, _, index in chunk), None) for split, chunk in chunks]
+    with staged(out) as stage, ZooWriter.create(stage, spec, plan=plan, **about) as writer:
+        for number, (_, chunk) in enumerate(chunks):
+            columns = {
+                name: torch.cat([zoo.take(name, split, index) for zoo, split, index in chunk])
+                for name in ("flat", *COLUMNS)
+            }
+            names = {"labels": "label", "sources": "source", "views": "view", "psnr": "psnr"}
+            given = {name: columns[column] for name, column in names.items()}
+            writer.write(number, Weights(columns["flat"], spec), **given, commit=False)
+        writer.commit()
+    return Zoo.open(out, verify=False)
+
+
+def _chunks(parts: Sequence[Part], size: int) -> Iterator[list[Part]]:
+    """The parts' rows laid end to end and cut every ``size`` rows."""
+    chunk, room = list[Part](), size
+    for zoo, split, index in parts:
+        while len(index):
+            own, index = index[:room], index[room:]
+            chunk.append((zoo, split, own))
+            room -= len(own)
+            if not room:
+                yield chunk
+                chunk, room = [], size
+    if chunk:
+        yield chunk
