@@ -49,6 +49,7 @@ TRANSFORMS: dict[str, tuple[wt.Transform, ws.NetSpec]] = {
     "MixUp(random)": (wt.MixUp("random"), SPEC),
     "MixUp(permutation)": (wt.MixUp("permutation"), SPEC),
     "MixUp(signed)": (wt.MixUp("signed"), SPEC),
+    "MixUp(full)": (wt.MixUp("full"), SPEC),
     "MixUp(permutation, per_layer)": (wt.MixUp("permutation", per_layer=True), SPEC),
     "SelfMixUp(GaussianNoise)": (wt.SelfMixUp(wt.GaussianNoise()), SPEC),
 }

@@ -22,7 +22,7 @@ def main() -> None:
     for split in zoo.splits:
         print(f"{split}: {zoo.count(split)} networks, {zoo.psnr(split).mean():.1f} dB on average")
 
-    opened = ws.Zoo.open(OUT)  # verifies every shard
+    opened = ws.Zoo.open(OUT)  # sizes now, the hash of each shard before it is read
     print(f"{opened.init_regime} inits, first label {opened.classes[opened.labels('train')[0]]}")
 
 

@@ -8,7 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 import weightspace as ws
-from weightspace.align import _matching, distance, match
+from weightspace.align import _assignment, _batched, _descent, distance, match
+from weightspace.align._plan import plan_of
 
 CHAIN = ws.siren(2, 7, 5, 6, 2, omega=2.0)
 RESIDUAL = ws.NetSpec(
@@ -175,9 +176,9 @@ def test_threads_do_not_change_the_result() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        one = _matching._assign(score)
+        one = _assignment.assign(score)
         torch.set_num_threads(2)
-        two = _matching._assign(score)
+        two = _assignment.assign(score)
     finally:
         torch.set_num_threads(threads)
     assert one.equal(two)
@@ -220,9 +221,10 @@ def test_bad_weights_and_groups_are_refused() -> None:
     b.flat[2, 5] = torch.nan
     with pytest.raises(ValueError, match=r"b: expected finite weights, got NaN or infinity in networks \[2\]"):
         match(a, b)
-    with pytest.raises(ValueError, match=r"'full'.*not yet available.*'permutation'"):
-        match(a, a, group="full")
-    with pytest.raises(ValueError, match="unknown group: expected 'permutation' or 'signed', got 'affine'"):
+    large = a.replace(a.flat.float() * 1e18)
+    with pytest.raises(ValueError, match=r"a: expected weights below .*, got .*scale or drop them"):
+        match(large, large)
+    with pytest.raises(ValueError, match="unknown group: expected 'permutation', 'signed' or 'full', got 'affine'"):
         match(a, a, group="affine")
     with pytest.raises(ValueError, match=r"'signed'.*commute with signs.*got .*relu"):
         match(networks(RESIDUAL, 2, 1), networks(RESIDUAL, 2, 2), group="signed")
@@ -242,8 +244,9 @@ def test_an_assignment_that_is_not_the_best_fails(monkeypatch: pytest.MonkeyPatc
     def last_first(score: torch.Tensor) -> torch.Tensor:
         return torch.arange(score.shape[1]).flip(0).repeat(len(score), 1)
 
-    monkeypatch.setattr(_matching, "_assign", last_first)
-    assert float(distance(a, match(a, b).act(b)).sum()) > float(best) + 1.0
+    monkeypatch.setattr(_batched, "assign", last_first)
+    found = _descent.descend_batched(a, b, plan_of(CHAIN, "permutation"), torch.arange(3).repeat(100, 1))
+    assert float(distance(a, found.act(b)).sum()) > float(best) + 1.0
 
 
 @pytest.mark.gpu

@@ -91,6 +91,7 @@ ROWS = [
     Row(MixUp("random", alpha=0.4), ANY),
     Row(MixUp("permutation", per_layer=True), ANY),
     Row(MixUp("signed", labels="hard"), ("siren2", "tanh2", "even2"), ("relu2",)),
+    Row(MixUp("full"), ("siren2", "tanh2", "even2", "relu2")),
     Row(SelfMixUp(Permute(), low=0.2, high=0.8), DEEP, ("linear",)),
     Row(RandomApply(Rotate(40.0), 0.5), PLANE, ("siren1",)),
     Row(RandomApply(MixUp(), 0.9), ("siren2",)),
@@ -194,8 +195,7 @@ def test_alignment_that_a_spec_cannot_have_is_refused_before_any_work(wrap: Call
     with pytest.raises(ValueError, match=r"commute with signs.*got <2->1 .*relu"):
         wrap(MixUp("signed")).check(mixed)
     for spec in SPECS.values():
-        with pytest.raises(ValueError, match=r"got 'full', which is not yet available; use 'permutation' or 'signed'"):
-            wrap(MixUp("full")).check(spec)
+        wrap(MixUp("full")).check(spec)
 
 
 @pytest.mark.parametrize(("transform", "name"), REFUSED)

@@ -27,7 +27,7 @@ def recovered_share(mixed: torch.Tensor, own: torch.Tensor, partner: torch.Tenso
     return ((mixed - partner) * line).sum(1) / line.square().sum(1)
 
 
-@pytest.mark.parametrize("align", [None, "random", "permutation", "signed"])
+@pytest.mark.parametrize("align", [None, "random", "permutation", "signed", "full"])
 def test_labels_mix_with_the_very_share_of_the_weights(align: str | None) -> None:
     w, soft = networks(), torch.eye(12, dtype=torch.float64)
     mix = MixUp(align)
@@ -146,17 +146,49 @@ def test_aligned_partners_are_closer_and_stay_the_same_functions() -> None:
     w = networks(16)
     x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
     apart = {}
-    for align in (None, "random", "permutation", "signed"):
+    for align in (None, "random", "permutation", "signed", "full"):
         draw = MixUp(align).sample(w, generator=generator())
         partner = w.replace(draw.partner)
         apart[align] = float(distance(w, partner).mean())
         torch.testing.assert_close(ws.evaluate(partner, x), ws.evaluate(w[draw.index], x))
-    assert apart["signed"] < apart["permutation"] < 0.9 * min(apart[None], apart["random"])
+    assert apart["full"] < apart["signed"] < apart["permutation"] < 0.9 * min(apart[None], apart["random"])
 
 
-def test_full_alignment_says_that_it_is_not_yet_there() -> None:
-    with pytest.raises(ValueError, match=r"'full'.*not yet available.*'permutation'"):
-        MixUp("full")(networks(), generator=generator())
+@pytest.mark.parametrize("align", ["permutation", "signed", "full"])
+def test_over_an_anchor_partners_lie_as_they_do_at_the_anchor(align: str) -> None:
+    w = networks(16)
+    anchor = ws.align.anchor(w, group=align, rounds=2)
+    g = ws.align.match_to(w, anchor, group=align)
+    for pool in (None, networks(5, seed=2)):
+        draw = MixUp(align, anchor=anchor).sample(w, generator=generator(), pool=pool)
+        partners = w if pool is None else pool
+        h = ws.align.match_to(partners, anchor, group=align)
+        there = h.act(partners)[draw.index]  # the same pair, both at the anchor
+        torch.testing.assert_close(g.act(w.replace(draw.partner)).flat, there.flat)
+        x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+        values = ws.evaluate(w.replace(draw.partner), x)
+        torch.testing.assert_close(values, ws.evaluate(partners[draw.index], x))
+
+
+def test_the_text_tells_one_anchor_from_another() -> None:
+    w = networks(2)
+    assert repr(MixUp("full", anchor=w[0])) == repr(MixUp("full", anchor=w[0].clone()))
+    assert repr(MixUp("full", anchor=w[0])) != repr(MixUp("full", anchor=w[1]))
+    text = "MixUp(align='full', alpha=1.0, labels='mixed', per_layer=False, low=0.0, high=1.0)"
+    assert repr(MixUp("full")) == text
+
+
+def test_anchors_that_do_not_fit_are_refused() -> None:
+    w = networks(4)
+    for align in (None, "random"):
+        with pytest.raises(ValueError, match="expected align 'permutation', 'signed' or 'full' with an anchor"):
+            MixUp(align, anchor=w[0])
+    with pytest.raises(ValueError, match=r"anchor: expected one network \[1, param\], got \[4, 67\]"):
+        MixUp("full", anchor=w)
+    with pytest.raises(TypeError, match="anchor: expected Weights, got Tensor"):
+        MixUp("full", anchor=w.flat)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="networks of one spec"):
+        MixUp("full", anchor=ws.Weights(torch.zeros(1, 13), ws.mlp(2, 3, 1)))(w, generator=generator())
 
 
 def test_pools_that_do_not_fit_are_refused() -> None:

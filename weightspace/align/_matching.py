@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+import math
+from collections.abc import Mapping
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from weightspace._activation import activation
 from weightspace._checks import check_generator, whole_number
-from weightspace._spec import Axis, NetSpec, Param
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights, check_same_spec, check_weights, summary
+from weightspace._weights import Weights, check_same_spec, check_weights
+from weightspace.align._descent import descend
+from weightspace.align._plan import Group, Plan, check_group, cost_roots, plan_of
 
-Group = Literal["permutation", "signed", "full"]
+CHUNK = 2**24  # scalars of one call of match_to: 64 MB of float32 for the networks, a few times that while they move
 
 
-def distance(a: Weights, b: Weights) -> Tensor:
-    """Squared Euclidean distance between the parameters of paired networks, what :func:`match` minimises.
+def distance(a: Weights, b: Weights, *, costs: Mapping[str, float] | None = None) -> Tensor:
+    r"""Squared Euclidean distance between the parameters of paired networks, what :func:`match` minimises.
+
+    .. math:: \sum_p c_p \| a_p - b_p \|^2
 
     Args:
         a: ``[batch, param]``, or one network for all of ``b``.
         b: ``[batch, param]``.
+        costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce; one for all others.
 
     Returns:
         ``[batch]``.
 
     Raises:
-        ValueError: for networks of another spec, number, dtype or device.
+        TypeError: for something other than ``Weights``, or a mapping of costs.
+        ValueError: for networks of another spec, number, dtype or device, or costs that do not fit.
 
     Example:
         >>> import weightspace as ws
@@ -39,8 +41,9 @@ def distance(a: Weights, b: Weights) -> Tensor:
         >>> distance(ws.Weights(torch.ones(2, 13), spec), ws.Weights(torch.zeros(2, 13), spec))
         tensor([13., 13.])
     """
-    _check_pairs(a, b)
-    return (a.flat - b.flat).square().sum(1)
+    check_pairs(a, b)
+    plan = Plan(b.spec, (), cost_roots(b.spec, costs))
+    return plan.scale(a.flat - b.flat).square().sum(1)
 
 
 def match(
@@ -48,32 +51,43 @@ def match(
     b: Weights,
     *,
     group: Group = "permutation",
+    costs: Mapping[str, float] | None = None,
+    restarts: int = 0,
     max_sweeps: int = 100,
     generator: torch.Generator | None = None,
 ) -> Symmetry:
     r"""The symmetry ``g`` that brings each network of ``b`` close to its partner in ``a``.
 
-    .. math:: \min_g \sum_{p} \| a_p - (g\,b)_p \|^2
+    .. math:: \min_g \sum_p c_p \| a_p - (g\,b)_p \|^2
 
-    by coordinate descent: with all other axes held, the best element on one hidden axis is a linear assignment
-    between neurons; axes are solved in turn until none changes. The parameters are found by the axes they name, so
-    any network that a spec describes can be matched. A local optimum, as every polynomial method gives.
+    by coordinate descent: with all other axes held, each pair of neurons has a best sign, phase or scale in closed
+    form, and the best element on the axis is a linear assignment between neurons; axes are solved in turn until none
+    gains. The distance falls with every move. The parameters are found by the axes they name, so any network that a
+    spec describes can be matched. A local optimum, as every polynomial method gives.
 
     Args:
         a: the targets, ``[batch, param]``, or one network for all of ``b``.
         b: the networks to move, ``[batch, param]``.
         group: ``"permutation"``; ``"signed"``: also a sign for each neuron, where activations commute with signs;
-            ``"full"``: not yet available.
+            ``"full"``: whatever the activation of each axis allows, signs and whole phases (sine, cosine) or positive
+            scales (ReLU) too.
+        costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce; one for all others. See
+            :func:`period_costs`.
+        restarts: how many more times to start, from random permutations and signs of ``b``; the best result is kept.
+            Needs a generator.
         max_sweeps: most passes over all axes.
-        generator: draws the order of the axes anew for every sweep, as in the paper; by default the spec's order.
+        generator: draws the order of the axes anew for every sweep, as in the paper, and the restarts; by default the
+            spec's order.
 
     Returns:
-        A ``Symmetry`` with ``g.act(b)`` close to ``a``, on the device of ``b``.
+        A ``Symmetry`` with ``g.act(b)`` close to ``a``, on the device of ``b``. The objective reached is
+        ``distance(a, g.act(b))``.
 
     Raises:
-        TypeError: for something other than ``Weights``, a whole number of sweeps and a generator.
-        ValueError: for networks of another spec, number, dtype or device, for weights that are not finite, and for
-            a group that is unknown, not yet available, or not allowed by the activations.
+        TypeError: for something other than ``Weights``, whole numbers, a mapping of costs and a generator.
+        ValueError: for networks of another spec, number, dtype or device, for weights that are not finite or too
+            large to square, for costs that do not fit, and for a group that is unknown or that an activation does not
+            allow.
 
     Example:
         >>> import weightspace as ws
@@ -85,138 +99,125 @@ def match(
         True
 
     Reference:
-        Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, algorithm 1.
+        Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, algorithm 1, for
+        permutations.
     """
-    _check_pairs(a, b)
-    _check_group(b.spec, group)
+    check_pairs(a, b)
+    check_group(b.spec, group)
     whole_number("max_sweeps", max_sweeps)
+    whole_number("restarts", restarts, 0)
     if generator is not None:
         check_generator(generator)
+    elif restarts:
+        raise ValueError("restarts: expected a generator to draw them from, got none; pass generator=")
     for name, weights in (("a", a), ("b", b)):
-        if not bool(weights.flat.isfinite().all()):
-            bad = (~weights.flat.isfinite()).any(1).nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"{name}: expected finite weights, got NaN or infinity in networks {bad[:5]}; leave them out"
-            )
-    descent = _Descent(a, b, signed=group == "signed")
-    for _ in range(max_sweeps):
-        if not descent.open.any():
-            break
-        for number in _order(len(b.spec.hidden), generator):
-            descent.solve(number)
-    return descent.element(b)
+        _check_numbers(name, weights)
+    plan = plan_of(b.spec, group, cost_roots(b.spec, costs))
+    best = descend(a, b, plan, _orders(plan, max_sweeps, generator))
+    for _ in range(restarts):
+        assert generator is not None
+        start = Symmetry.sample(
+            b.spec, batch=len(b), generator=generator, scale=group == "signed", phase=False, dtype=b.dtype
+        ).to(b.device)
+        other = descend(a, start.act(b), plan, _orders(plan, max_sweeps, generator)) @ start
+        best = _better(a, b, best, other, costs)
+    return best
 
 
-class _Descent:
-    """Coordinate descent for a batch of pairs. A pair is *open* on an axis until solving it again cannot help."""
+def match_to(
+    weights: Weights,
+    reference: Weights,
+    *,
+    group: Group = "permutation",
+    costs: Mapping[str, float] | None = None,
+    restarts: int = 0,
+    max_sweeps: int = 100,
+    generator: torch.Generator | None = None,
+) -> Symmetry:
+    """The symmetry that brings each of many networks close to one reference: :func:`match`, in bounded memory.
 
-    def __init__(self, a: Weights, b: Weights, *, signed: bool) -> None:
-        spec = self.spec = b.spec
-        dtype = b.dtype if b.dtype in (torch.float32, torch.float64) else torch.float32
-        flat = b.flat.detach().to(dtype, copy=True)
-        self.target = a.replace(a.flat.detach().to(dtype).expand_as(flat))
-        self.moved = b.replace(flat)
-        self.signed = signed
-        self.open = torch.tensor([axis.size > 1 or signed for axis in spec.hidden]).repeat(len(b), 1)
-        self.touching = [[p for p in spec.params if axis.name in p.axes] for axis in spec.hidden]
-        self.neighbours = [
-            [k for k, other in enumerate(spec.hidden) if k != number and any(other.name in p.axes for p in touching)]
-            for number, touching in enumerate(self.touching)
-        ]
-        self.perm = [torch.arange(axis.size, device=b.device).repeat(len(b), 1) for axis in spec.hidden]
-        self.scale = [torch.ones(len(b), axis.size, dtype=dtype, device=b.device) for axis in spec.hidden]
+    Networks are taken in chunks, so that beside the weights only the elements (8 to 16 bytes a neuron for each part)
+    and a few copies of one chunk are held. The result is that of :func:`match`.
 
-    def solve(self, number: int) -> None:
-        """Find the best element on one axis for every pair that is open there, and move the pairs that gain."""
-        axis = self.spec.hidden[number]
-        rows = self.open[:, number].nonzero()[:, 0]
-        if not len(rows):
-            return
-        self.open[rows, number] = False
-        linear, fixed = self._similarity(axis, self.touching[number], rows.to(self.moved.device))
-        score = linear.abs() + fixed if self.signed else linear
-        perm = _assign(score)
-        here = torch.diagonal(linear + fixed if self.signed else linear, dim1=1, dim2=2)
-        gain = score.gather(2, perm[:, :, None])[:, :, 0].sum(1) - here.sum(1)
-        noise = 16 * torch.finfo(score.dtype).eps * score.abs().amax((1, 2))
-        gains = gain > axis.size * noise
-        kept = gains.nonzero()[:, 0]
-        if not len(kept):
-            return
-        perm = perm[kept]
-        picked = linear[kept].gather(2, perm[:, :, None])[:, :, 0]
-        sign = torch.where(picked < 0, -1.0, 1.0).to(picked.dtype) if self.signed else None
-        rows = rows[kept.cpu()]
-        self._move(number, rows.to(perm.device), perm, sign)
-        for neighbour in self.neighbours[number]:
-            self.open[rows, neighbour] = True
+    Args:
+        weights: the networks to move, ``[batch, param]``; a memory-mapped zoo is read chunk by chunk.
+        reference: one network.
+        group: see :func:`match`.
+        costs: see :func:`match`.
+        restarts: see :func:`match`.
+        max_sweeps: see :func:`match`.
+        generator: see :func:`match`.
 
-    def _similarity(self, axis: Axis, params: list[Param], rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Inner products between the neurons of target and moved networks, ``[pair, size, size]``.
+    Returns:
+        A ``Symmetry`` with ``g.act(weights)`` close to the reference.
 
-        They come in two parts: what a sign on the moved neuron multiplies, and what it leaves alone.
-        """
-        passes_sign = activation(axis.activation or "").parity != "even"
-        linear = torch.zeros(len(rows), axis.size, axis.size, dtype=self.moved.dtype, device=self.moved.device)
-        fixed = torch.zeros_like(linear) if self.signed else linear
-        for param in params:
-            position = param.axes.index(axis.name) + 1
-            target = _rows(self.target.view(param.name), rows).movedim(position, 1).reshape(len(rows), axis.size, -1)
-            moved = _rows(self.moved.view(param.name), rows).movedim(position, 1).reshape(len(rows), axis.size, -1)
-            signs = not self.signed or position == 1 or (position == 2 and passes_sign)
-            (linear if signs else fixed).baddbmm_(target, moved.mT)
-        return linear, fixed
+    Raises:
+        TypeError: see :func:`match`.
+        ValueError: for a reference of other than one network; see :func:`match`.
 
-    def _move(self, number: int, rows: Tensor, perm: Tensor, sign: Tensor | None) -> None:
-        name = self.spec.hidden[number].name
-        step = Symmetry(self.spec, len(rows), {name: perm}, {} if sign is None else {name: sign}, check=False)
-        for param in self.touching[number]:
-            view = self.moved.view(param.name)
-            view[rows] = step._act_on(param, _rows(view, rows))
-        self.perm[number][rows] = self.perm[number][rows].gather(1, perm)
-        if sign is not None:
-            self.scale[number][rows] = self.scale[number][rows].gather(1, perm) * sign
-
-    def element(self, b: Weights) -> Symmetry:
-        """What has been found."""
-        names = [axis.name for axis in self.spec.hidden]
-        scale = {name: part.to(b.dtype) for name, part in zip(names, self.scale, strict=True)} if self.signed else {}
-        return Symmetry(self.spec, len(b), dict(zip(names, self.perm, strict=True)), scale, check=False)
+    Example:
+        >>> import weightspace as ws
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.testing.random_weights(ws.siren(2, 8, 8, 1), 50, generator=gen)
+        >>> g = ws.align.match_to(w, w[0], group="full")
+        >>> bool((ws.align.distance(w[0], g.act(w)) <= ws.align.distance(w[0], w)).all())
+        True
+    """
+    check_weights("weights", weights)
+    check_weights("reference", reference)
+    if len(reference) != 1:
+        raise ValueError(f"reference: expected one network, got {len(reference)}; pass one of them, or ws.align.anchor")
+    size = max(1, CHUNK // weights.spec.num_params)
+    options = {"group": group, "costs": costs, "restarts": restarts, "max_sweeps": max_sweeps, "generator": generator}
+    if len(weights) <= size:
+        return match(reference, weights, **options)
+    parts = [match(reference, weights[i : i + size], **options) for i in range(0, len(weights), size)]
+    return joined(parts)
 
 
-def _rows(value: Tensor, rows: Tensor) -> Tensor:
-    return value if len(rows) == len(value) else value[rows]
+def joined(parts: list[Symmetry]) -> Symmetry:
+    """Elements of several batches as one batch; all parts hold the same axes."""
+    first = parts[0]
+    pieces = [
+        {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(first, kind)}
+        for kind in ("perm", "scale", "shift")
+    ]
+    return Symmetry(first.spec, sum(map(len, parts)), *pieces, check=False)
 
 
-def _assign(score: Tensor) -> Tensor:
-    """The assignment with the largest total for each pair, ``[pair, size]``, solved on the host."""
-    reduced = -score.to("cpu", torch.float64)
-    for axis in (2, 1):  # a constant off a row or column changes no assignment, and leaves SciPy less to search
-        reduced -= reduced.amin(axis, keepdim=True)
-    cost = reduced.numpy()
-    columns = np.empty(cost.shape[:2], dtype=np.int64)
-
-    def solve(start: int) -> None:
-        for pair in range(start, len(cost), workers):
-            columns[pair] = linear_sum_assignment(cost[pair])[1]
-
-    # SciPy lets go of the interpreter lock while it solves, so threads share the pairs out.
-    workers = max(1, min(torch.get_num_threads(), len(cost) // 16))
-    if workers == 1:
-        solve(0)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(solve, range(workers)))
-    return torch.from_numpy(columns).to(score.device)
+def _better(a: Weights, b: Weights, one: Symmetry, two: Symmetry, costs: Mapping[str, float] | None) -> Symmetry:
+    """For each network the element that brings it closer; the first in a tie."""
+    second = distance(a, two.act(b), costs=costs) < distance(a, one.act(b), costs=costs)
+    pieces = [
+        {name: torch.where(second[:, None], getattr(two, kind)[name], value) for name, value in found.items()}
+        for kind, found in (("perm", one.perm), ("scale", one.scale), ("shift", one.shift))
+    ]
+    return Symmetry(b.spec, len(b), *pieces, check=False)
 
 
-def _order(count: int, generator: torch.Generator | None) -> list[int]:
+def _orders(plan: Plan, sweeps: int, generator: torch.Generator | None) -> Tensor:
+    """The order of the axes in each sweep, int64 ``[sweep, axis]``."""
+    count = len(plan.axes)
     if generator is None:
-        return list(range(count))
-    return torch.randperm(count, generator=generator, device=generator.device).tolist()
+        return torch.arange(count).repeat(sweeps, 1)
+    rows = [torch.randperm(count, generator=generator, device=generator.device) for _ in range(sweeps)]
+    return torch.stack(rows).cpu()
 
 
-def _check_pairs(a: Weights, b: Weights) -> None:
+def _check_numbers(name: str, weights: Weights) -> None:
+    if not weights.flat.numel():
+        return
+    low, high = (float(x) for x in torch.aminmax(weights.flat.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = (~weights.flat.isfinite()).any(1).nonzero()[:, 0].tolist()
+        raise ValueError(f"{name}: expected finite weights, got NaN or infinity in networks {bad[:5]}; leave them out")
+    most = math.sqrt(torch.finfo(weights.dtype).max / (16 * weights.spec.num_params))
+    if max(-low, high) > most:
+        raise ValueError(f"{name}: expected weights below {most:.2g}, got {max(-low, high):.2g}; scale or drop them")
+
+
+def check_pairs(a: Weights, b: Weights) -> None:
+    """Refuse batches that are no pairs."""
     for name, weights in (("a", a), ("b", b)):
         check_weights(name, weights)
         if weights.flat.ndim != 2:
@@ -228,18 +229,4 @@ def _check_pairs(a: Weights, b: Weights) -> None:
         raise ValueError(
             f"expected one dtype and device, got {a.dtype} on {a.device} and {b.dtype} on {b.device}; "
             "move one with weights.to(...)"
-        )
-
-
-def _check_group(spec: NetSpec, group: str) -> None:
-    if group == "full":
-        raise ValueError(
-            "group='full' (phases, positive scales) is not yet available: expected 'permutation' or 'signed'"
-        )
-    if group not in ("permutation", "signed"):
-        raise ValueError(f"unknown group: expected 'permutation' or 'signed', got {group!r}")
-    if group == "signed" and any(activation(axis.activation or "").scale != "sign" for axis in spec.hidden):
-        raise ValueError(
-            "group='signed': expected activations that commute with signs (sine, tanh, gaussian) on every hidden axis, "
-            f"got {summary(spec)}; use group='permutation'"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from weightspace.transforms._base import Transform
-from weightspace.transforms.compose import Compose
+from weightspace.transforms.compose import Compose, RandomApply
 from weightspace.transforms.coordinates import Flip, Rotate, Scale, Shear, Translate
 from weightspace.transforms.mix import MixUp, SelfMixUp
 from weightspace.transforms.noise import GaussianNoise, LabelSmoothing, QuantilePrune, WeightDropout
@@ -29,6 +29,10 @@ AUGMENTATIONS: dict[str, Callable[[], Transform]] = {
     "mixup-weights-only": lambda: MixUp(labels="hard"),
     "mixup-random": lambda: MixUp("random"),
     "mixup-permutation": lambda: MixUp("permutation"),
+    "mixup-signed": lambda: MixUp("signed"),
+    "mixup-full": lambda: MixUp("full"),
+    "mixup-full-ends": lambda: MixUp("full", alpha=0.2),  # the shares lie near 0 and 1
+    "mixup-full-half": lambda: RandomApply(MixUp("full"), 0.5),
     "mixup-per-layer": lambda: MixUp("permutation", per_layer=True),
     "mixup-self": lambda: SelfMixUp(GaussianNoise(0.2)),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -13,20 +14,14 @@ from weightspace._checks import POSITIVE, number, probability
 from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights
+from weightspace._weights import Weights, check_weights
 from weightspace.align._matching import match
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import Need, check_input, check_pool, need_scale
+from weightspace.transforms._check import check_input, check_pool, need_scale
 
 Align = Literal["random", "permutation", "signed", "full"]
 _ALIGN = (None, "random", "permutation", "signed", "full")
 _LABELS = ("mixed", "hard")
-_AVAILABLE = Need(
-    lambda spec: False,
-    "align None, 'random', 'permutation' or 'signed'",
-    lambda spec: "'full', which is not yet available",
-    "use 'permutation' or 'signed'",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +61,24 @@ class MixUp(Transform):
 
     Args:
         align: how ``g`` is found. ``None``: the partner as it is; ``"random"``: a random permutation of its
-            neurons; ``"permutation"``, ``"signed"``: the element of that group which brings it closest to the
-            network, see :func:`weightspace.align.match`; ``"full"`` is not yet available, every spec is refused.
+            neurons; ``"permutation"``, ``"signed"``, ``"full"``: the element of that group which brings it closest to
+            the network, see :func:`weightspace.align.match`.
         alpha: of the Beta distribution; 1 is uniform.
         labels: ``"mixed"``, or ``"hard"`` for weights only: the label of the network with the larger share.
         per_layer: an independent share for each affine layer (the parameters that produce one axis); labels mix
             with the mean of the shares, weighted by their number of parameters.
         low: the share for a Beta variable of 0.
         high: the share for a Beta variable of 1.
+        anchor: one network, for example of :func:`weightspace.align.anchor`. Both networks are aligned to it, and the
+            partner is taken along: ``g`` is the partner's way to the anchor and the network's way back, so that each
+            network stays where it is among the weights of its function. On networks that lie at an anchor already
+            (:func:`weightspace.align.canonicalize`, :func:`weightspace.zoo.align`) ``align=None`` does the same and
+            costs nothing; there, symmetry transforms behind it scatter the mixture over its function's weights again.
 
     Raises:
-        TypeError: for numbers that are none.
-        ValueError: for unknown names, alpha <= 0, or bounds out of order; when sampled, for a pool that does not fit.
+        TypeError: for numbers that are none, or an anchor other than ``Weights``.
+        ValueError: for unknown names, alpha <= 0, bounds out of order, or an anchor of other than one network or
+            without a group to align in; when sampled, for a pool or an anchor that does not fit.
 
     Example:
         >>> import weightspace as ws
@@ -98,6 +99,7 @@ class MixUp(Transform):
     per_layer: bool = False
     low: float = 0.0
     high: float = 1.0
+    anchor: Weights | None = None
     keeps = "nothing"
     mixes = True
 
@@ -107,10 +109,17 @@ class MixUp(Transform):
         if self.labels not in _LABELS:
             raise ValueError(f"MixUp: expected labels to be one of {list(_LABELS)}, got {self.labels!r}")
         _check_share("MixUp", self.alpha, self.low, self.high)
+        if self.anchor is not None:
+            _check_anchor(self.anchor, self.align)
         if self.align == "signed":
             object.__setattr__(self, "needs", (need_scale("sign", "sine, tanh, gaussian"),))
-        elif self.align == "full":
-            object.__setattr__(self, "needs", (_AVAILABLE,))
+
+    def __repr__(self) -> str:
+        settings = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "anchor"]
+        if self.anchor is not None:
+            numbers = self.anchor.flat.detach().to("cpu", torch.float64).numpy().tobytes()
+            settings.append(f"anchor=<{hashlib.sha256(numbers).hexdigest()[:12]}>")
+        return f"MixUp({', '.join(settings)})"
 
     def sample(self, weights: Weights, *, generator: torch.Generator, pool: Weights | None = None) -> MixDraw:
         check_input(weights, generator)
@@ -124,12 +133,24 @@ class MixUp(Transform):
                 weights.spec, batch=len(weights), generator=generator, scale=False, phase=False, dtype=weights.dtype
             )
             partner = element.act(partner)
+        elif self.align is not None and self.anchor is not None:
+            partner = self._over_anchor(weights, pool, index).act(partner)
         elif self.align is not None:
             partner = match(weights, partner, group=self.align).act(partner)
         sizes = _layer_sizes(weights.spec) if self.per_layer else (1,)
         lam = _shares((len(weights), len(sizes)), self.alpha, self.low, self.high, weights, generator)
         share = lam @ torch.tensor(sizes, dtype=lam.dtype, device=lam.device) / sum(sizes)
         return MixDraw(partner.flat, index, lam if self.per_layer else lam[:, 0], share, pool is not None)
+
+    def _over_anchor(self, weights: Weights, pool: Weights | None, index: Tensor) -> Symmetry:
+        """Each partner's way to the anchor, and from there back to the network."""
+        assert self.anchor is not None
+        assert self.align is not None
+        assert self.align != "random"
+        anchor = self.anchor.to(weights.flat)
+        own = match(anchor, weights, group=self.align)
+        theirs = own[index] if pool is None else match(anchor, pool[index], group=self.align)
+        return own.inverse() @ theirs
 
     def apply(self, weights: Weights, draw: MixDraw) -> Weights:
         lam = draw.lam[:, None] if draw.lam.ndim == 1 else draw.lam[:, _layer_of_entry(weights)]
@@ -215,6 +236,17 @@ def _check_share(owner: str, alpha: float, low: float, high: float) -> None:
     number(owner, alpha, "alpha > 0", low=POSITIVE)
     if probability(owner, high, "high") < probability(owner, low, "low"):
         raise ValueError(f"{owner}: expected 0 <= low <= high <= 1, got low={low} and high={high}")
+
+
+def _check_anchor(anchor: Weights, align: Align | None) -> None:
+    check_weights("anchor", anchor)
+    if anchor.flat.ndim != 2 or len(anchor) != 1:
+        raise ValueError(f"anchor: expected one network [1, param], got {list(anchor.flat.shape)}")
+    if align in (None, "random"):
+        raise ValueError(
+            f"MixUp: expected align 'permutation', 'signed' or 'full' with an anchor, got {align!r}; name the group, "
+            "or leave the anchor out for networks that are aligned already"
+        )
 
 
 def _shares(

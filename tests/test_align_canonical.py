@@ -1,0 +1,247 @@
+"""Canonical forms, anchors, aligned zoos, paths and barriers."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace.align import Barrier, anchor, barrier, canonicalize, distance, interpolate, match, match_to
+
+SIREN = ws.siren(2, 7, 5, 1, omega=3.0)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def networks(spec: ws.NetSpec, batch: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> ws.Weights:
+    return ws.testing.random_weights(spec, batch, generator=generator(seed), dtype=dtype)
+
+
+# --- canonical forms
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_member_of_an_orbit_has_one_form(seed: int) -> None:
+    gen = generator(seed)
+    spec = ws.testing.random_spec(generator=gen)
+    w = ws.testing.random_weights(spec, 6, generator=gen, dtype=torch.float64)
+    form, element = canonicalize(w)
+    ws.testing.assert_same_function(w, form)
+    torch.testing.assert_close(element.act(w).flat, form.flat)
+    moved = ws.Symmetry.sample(spec, batch=6, generator=gen, dtype=torch.float64, max_shift=4).act(w)
+    torch.testing.assert_close(canonicalize(moved)[0].flat, form.flat, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(canonicalize(form)[0].flat, form.flat, rtol=1e-6, atol=1e-7)
+    if spec.hidden[0].size > 2:
+        assert not torch.allclose(moved.flat, w.flat)
+
+
+def test_other_functions_have_other_forms() -> None:
+    w = networks(SIREN, 6)
+    form = canonicalize(w)[0].flat
+    assert float(torch.cdist(form, form)[~torch.eye(6, dtype=torch.bool)].min()) > 0.1
+    moved = canonicalize(w.replace(w.flat * 1.01))[0].flat
+    assert not torch.allclose(moved, form, rtol=1e-6)
+
+
+def test_the_rules_hold() -> None:
+    form = canonicalize(networks(SIREN, 20))[0]
+    for i in (0, 1):
+        bias, weight = form.view(f"{i}.bias"), form.view(f"{i}.weight")
+        assert float(bias.abs().max()) <= torch.pi / 3 / 2 + 1e-9
+        norm = weight.norm(dim=2)
+        assert bool((norm.diff(dim=1) >= 0).all())
+        largest = weight.gather(2, weight.abs().argmax(2, keepdim=True))
+        assert bool((largest > 0).all())
+    relu = canonicalize(networks(ws.mlp(2, 6, 5, 1), 20))[0]
+    incoming = torch.cat([relu.view("0.weight"), relu.view("0.bias")[:, :, None]], 2)
+    torch.testing.assert_close(incoming.norm(dim=2), torch.ones(20, 6, dtype=torch.float64))
+    assert bool((incoming[:, :, 0].diff(dim=1) >= 0).all())
+
+
+def test_smaller_groups_and_other_graphs(conv_spec: ws.NetSpec) -> None:
+    w = networks(SIREN, 5)
+    for group, allowed in (("permutation", {"scale": False, "phase": False}), ("signed", {"phase": False})):
+        g = ws.Symmetry.sample(SIREN, batch=5, generator=generator(), dtype=torch.float64, **allowed)
+        one, two = (canonicalize(v, group=group)[0].flat for v in (w, g.act(w)))
+        torch.testing.assert_close(one, two)
+        full = ws.Symmetry.sample(SIREN, batch=5, generator=generator(), dtype=torch.float64)
+        assert not torch.allclose(canonicalize(full.act(w), group=group)[0].flat, one)  # negative control
+    w = networks(conv_spec, 5)
+    g = ws.Symmetry.sample(conv_spec, batch=5, generator=generator(), dtype=torch.float64)
+    torch.testing.assert_close(canonicalize(g.act(w))[0].flat, canonicalize(w)[0].flat)
+
+
+def test_with_a_reference_it_is_weight_matching() -> None:
+    w = networks(SIREN, 9)
+    moved, g = canonicalize(w, w[2], group="full")
+    assert moved.flat.equal(match_to(w, w[2], group="full").act(w).flat)
+    torch.testing.assert_close(g.act(w).flat, moved.flat)
+    torch.testing.assert_close(moved.flat[2], w.flat[2])
+
+
+def test_anchors_come_closer_every_round() -> None:
+    w = networks(SIREN, 60)
+    far = distance(w[0], match_to(w, w[0], group="full").act(w)).mean()
+    for rounds in (1, 2, 4):
+        r = anchor(w, rounds=rounds)
+        assert len(r) == 1
+        here = distance(r, canonicalize(w, r)[0]).mean()
+        assert float(here) < float(far)
+        far = here * 1.05  # fresh starts may end a little higher than the alignment that the mean was made of
+    assert anchor(w, rounds=2).flat.equal(anchor(w, rounds=2, start=w[:1]).flat)
+    assert not anchor(w, rounds=2, start=w[1]).flat.equal(anchor(w, rounds=2).flat)
+
+
+def test_both_steps_of_an_anchor_lower_the_mean_distance() -> None:
+    """The slow loop: match, average, and measure after each."""
+    w, costs = networks(SIREN, 30), []
+    r, aligned = w[0], w
+    for _ in range(4):
+        costs.append(float(distance(r, aligned).mean()))
+        aligned = match_to(aligned, r, group="full").act(aligned)
+        costs.append(float(distance(r, aligned).mean()))
+        r = w.replace(aligned.flat.mean(0, keepdim=True))
+    assert all(after <= before + 1e-9 for before, after in itertools.pairwise(costs))
+    assert costs[-1] < costs[1] < costs[0]
+    torch.testing.assert_close(anchor(w, rounds=4).flat, r.flat)
+
+
+def test_bad_input_is_refused() -> None:
+    w = networks(SIREN, 4)
+    loop = ws.NetSpec(
+        (ws.Axis("in", 1), ws.Axis("a", 2, "relu"), ws.Axis("b", 2, "relu"), ws.Axis("out", 1)),
+        (ws.Param("ab", ("b", "a")), ws.Param("ba", ("a", "b")), ws.Param("io", ("out", "in"))),
+    )
+    for call, error, text in (
+        (lambda: canonicalize(w, w), ValueError, "reference: expected one network, got 4"),
+        (lambda: canonicalize(w, costs={"h1": 2.0}), ValueError, "costs: expected a reference"),
+        (lambda: canonicalize(w.flat), TypeError, "weights: expected Weights"),
+        (lambda: canonicalize(w.replace(w.flat[:, :, None])), ValueError, "features of shape"),
+        (lambda: canonicalize(w, group="other"), ValueError, "unknown group"),
+        (lambda: canonicalize(networks(loop, 2)), ValueError, r"join each hidden axis to the input, got none"),
+        (lambda: anchor(w[:0]), ValueError, "expected at least one network, got none"),
+        (lambda: anchor(w, rounds=0), ValueError, "rounds: expected at least 1"),
+        (lambda: ws.zoo.align(w, "x"), TypeError, "zoo: expected a Zoo, got Weights"),
+        (lambda: ws.zoo.alignment(w, "train"), TypeError, "zoo: expected a Zoo, got Weights"),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+
+
+# --- zoos
+
+
+def test_a_zoo_of_aligned_networks(tmp_path: Path) -> None:
+    w = networks(SIREN, 30, dtype=torch.float32)
+    labels = torch.arange(20) % 3
+    zoo = ws.zoo.write_zoo(
+        tmp_path / "zoo",
+        {"train": (w[:20], labels, None, None, None), "test": (w[20:], None, None, None, None)},
+        classes=("a", "b", "c"),
+        seed=7,
+    )
+    r = anchor(zoo.weights("train"), rounds=2)
+    ws.zoo.align(zoo, tmp_path / "aligned", r)
+    made = ws.Zoo.open(tmp_path / "aligned", verify=True)
+    assert (made.classes, made.seed, made.splits) == (zoo.classes, zoo.seed, zoo.splits)
+    assert made.labels("train").equal(labels)
+    assert made.sources("test").equal(zoo.sources("test"))
+    assert made.provenance["alignment"]["from"] == "zoo"
+    for split in zoo.splits:
+        before, after = zoo.weights(split), made.weights(split)
+        assert after.flat.equal(canonicalize(before, r)[0].flat)
+        g = ws.zoo.alignment(made, split)
+        assert g.act(before).flat.equal(after.flat)
+        torch.testing.assert_close(g.inverse().act(after).flat, before.flat, atol=1e-5, rtol=1e-5)
+    ws.zoo.align(zoo, tmp_path / "rules")
+    assert ws.Zoo.open(tmp_path / "rules").weights("test").flat.equal(canonicalize(zoo.weights("test"))[0].flat)
+    with pytest.raises(ValueError, match="expected an aligned zoo"):
+        ws.zoo.alignment(zoo, "train")
+    file = tmp_path / "aligned" / "alignment.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="expected the digest that the manifest names"):
+        ws.zoo.alignment(made, "train")
+
+
+# --- paths
+
+
+def test_lines() -> None:
+    a, b = networks(SIREN, 3, 1), networks(SIREN, 3, 2)
+    assert interpolate(a, b, 0).flat.equal(a.flat)
+    assert interpolate(a, b, 1.0).flat.equal(b.flat)
+    torch.testing.assert_close(interpolate(a, b, 0.25).flat, 0.75 * a.flat + 0.25 * b.flat)
+    each = torch.tensor([0.0, 0.5, 1.0])
+    torch.testing.assert_close(interpolate(a, b, each).flat, torch.lerp(a.flat, b.flat, each.double()[:, None]))
+    layers = interpolate(a[0], b, {"h1": 0.0, "h2": 1.0, "out": 0.5})
+    assert layers.view("0.bias").equal(a.view("0.bias")[:1].expand(3, -1))
+    assert layers.view("1.weight").equal(b.view("1.weight"))
+    torch.testing.assert_close(layers.view("2.bias"), (a.view("2.bias")[:1] + b.view("2.bias")) / 2)
+
+
+def test_phase_is_an_angle() -> None:
+    a, b = networks(SIREN, 3, 1), networks(SIREN, 3, 2)
+    period = 2 * torch.pi / 3
+    far = b.clone()
+    far.view("0.bias")[:] += 5 * period * torch.arange(-3, 4, dtype=torch.float64)
+    x = 2 * torch.rand(9, 2, generator=generator(), dtype=torch.float64) - 1
+    end = interpolate(a, far, 1.0, angle=True)
+    torch.testing.assert_close(ws.evaluate(end, x), ws.evaluate(b, x))
+    assert float((end.view("0.bias") - a.view("0.bias")).abs().max()) <= period / 2 + 1e-9
+    for t in (0.3, 0.8):  # the way does not depend on how many whole periods lie between
+        torch.testing.assert_close(interpolate(a, far, t, angle=True).flat, interpolate(a, b, t, angle=True).flat)
+        assert not torch.allclose(interpolate(a, far, t).flat, interpolate(a, b, t).flat)  # negative control
+    relu = networks(ws.mlp(2, 4, 1), 2)
+    assert interpolate(relu[0], relu, 0.5, angle=True).flat.equal(interpolate(relu[0], relu, 0.5).flat)
+
+
+def test_barrier_by_hand() -> None:
+    """One linear layer, whose loss along the line is a known parabola."""
+    spec = ws.mlp(1, 1, bias=False)
+    a, b = (ws.Weights(torch.tensor([[value]], dtype=torch.float64), spec) for value in (-1.0, 1.0))
+    x, y = torch.ones(4, 1).double(), torch.zeros(4, 1).double()
+    found = barrier(a, b, x=x, targets=y + 3.0, points=5)
+    torch.testing.assert_close(found.loss[0], torch.tensor([16.0, 12.25, 9.0, 6.25, 4.0]).double())
+    assert float(found.height) == 0.0  # a parabola lies below its chord
+    up = barrier(a, b, x=x, targets=y, points=5, loss=lambda out, goal: -(out - goal).square().flatten(1).mean(1))
+    torch.testing.assert_close(up.loss[0], -torch.tensor([1.0, 0.25, 0.0, 0.25, 1.0]).double())
+    assert float(up.height) == 1.0
+    assert float(barrier(a, b, x=x).height) == 0.0  # the function itself moves along a line
+    assert isinstance(up, Barrier)
+    assert up.t.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_matching_lowers_the_barrier() -> None:
+    a = networks(SIREN, 12)
+    b = ws.Symmetry.sample(SIREN, batch=12, generator=generator(), dtype=torch.float64).act(a)
+    x = 2 * torch.rand(60, 2, generator=generator(), dtype=torch.float64) - 1
+    heights = [float(barrier(a, b, x=x).height.mean())]
+    for group in ("permutation", "signed", "full"):
+        g = match(a, b, group=group, restarts=3, generator=generator())
+        heights.append(float(barrier(a, b, g, x=x, targets=ws.evaluate(a, x)).height.mean()))
+    assert heights[3] < 0.3 * heights[0]
+    assert heights[3] < heights[2]
+    assert bool((barrier(a, a, x=x).height < 1e-20).all())
+
+
+def test_paths_that_make_no_sense_are_refused() -> None:
+    a, x = networks(SIREN, 3), torch.zeros(4, 2).double()
+    for call, error, text in (
+        (lambda: interpolate(a, a, torch.zeros(2)), ValueError, r"t: expected one number, .* got \[2\]"),
+        (lambda: interpolate(a, a, {"h1": 0.5}), ValueError, r"t: expected a number for each of the axes"),
+        (lambda: interpolate(a, a, "half"), TypeError, "t: expected a finite number"),
+        (lambda: interpolate(a, networks(SIREN, 2), 0.5), ValueError, "expected pairs"),
+        (lambda: barrier(a, a, x=x, points=2), ValueError, "points: expected at least 3"),
+        (lambda: barrier(a, a, x=x, loss=lambda y, z: y), ValueError, "loss: expected targets"),
+        (lambda: barrier(a, a, x=x, targets=x, loss=lambda y, z: y), ValueError, r"shape \[3\], got \[3, 4, 1\]"),
+        (lambda: barrier(a, a, x=[0.0]), TypeError, "x: expected a tensor"),
+    ):
+        with pytest.raises(error, match=text):
+            call()

@@ -1,0 +1,252 @@
+"""Two checkpoints of one architecture: aligned, averaged, and their batch norms measured anew."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weightspace._checks import number
+from weightspace._symmetry import Symmetry
+from weightspace._trace import spec_of
+from weightspace._weights import Weights, check_weights
+from weightspace.align._matching import Group, distance, match
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """What :func:`align_state_dicts` found.
+
+    Args:
+        symmetry: the element that was applied, a batch of one.
+        state_dict: the second network moved, with everything that is no parameter as it was.
+        before: squared distance of the two networks' learned parameters, running statistics left out.
+        after: the same with the second network moved.
+    """
+
+    symmetry: Symmetry
+    state_dict: dict[str, Tensor]
+    before: float
+    after: float
+
+
+def without_statistics(weights: Weights) -> Weights:
+    """The same networks with running means and variances of norms set to zero, so that no distance counts them.
+
+    Statistics follow from the other parameters and the data, and a variance of a hundred would outweigh every weight.
+
+    Args:
+        weights: ``[batch, param]``.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.align import without_statistics
+        >>> module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
+        >>> w = ws.Weights.from_state_dicts([module.state_dict()], ws.spec_of(module))
+        >>> w.view("1.running_var").tolist(), without_statistics(w).view("1.running_var").tolist()
+        ([[1.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]])
+    """
+    check_weights("weights", weights)
+    flat = weights.flat.clone()
+    for param in weights.spec.params:
+        if param.statistic:
+            flat[:, weights.spec.slices[param.name]] = 0
+    return weights.replace(flat)
+
+
+def move_state_dict(state_dict: Mapping[str, Tensor], g: Symmetry) -> dict[str, Tensor]:
+    """A state dict moved by one group element: the same function, other weights.
+
+    Args:
+        state_dict: of a module that ``g.spec`` was read off; counters and the like are carried along.
+        g: one element.
+
+    Returns:
+        The same keys in the same order, each tensor in its dtype.
+
+    Raises:
+        ValueError: for more than one element, or a state dict that is not of ``g.spec``.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.align import move_state_dict
+        >>> module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+        >>> g = ws.Symmetry(ws.spec_of(module), 1, {"h1": torch.tensor([[2, 0, 1]])})
+        >>> moved = move_state_dict(module.state_dict(), g)
+        >>> moved["0.bias"].equal(module[0].bias[[2, 0, 1]])
+        True
+    """
+    if not isinstance(g, Symmetry):
+        raise TypeError(f"g: expected a Symmetry, got {type(g).__name__}; make one with ws.align.match")
+    if len(g) != 1:
+        raise ValueError(f"expected one group element for one state dict, got {len(g)}; pass g[i : i + 1]")
+    moved = g.act(Weights.from_state_dicts([state_dict], g.spec)).state_dict(0)
+    return {key: moved[key].to(value.dtype) if key in moved else value.clone() for key, value in state_dict.items()}
+
+
+def align_state_dicts(
+    module: nn.Module,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    *,
+    group: Group = "permutation",
+    example_input: Tensor | None = None,
+    **options: Any,
+) -> Aligned:
+    r"""Move one checkpoint close to another of the same architecture; its function stays.
+
+    .. math:: \min_g \sum_p \| a_p - (g\,b)_p \|^2
+
+    over learned parameters: running statistics of norms move along, and do not count.
+
+    Args:
+        module: the architecture, whose axes :func:`weightspace.spec_of` reads; its own weights do not matter.
+        a: state dict to move to.
+        b: state dict to move.
+        group: as for :func:`match`.
+        example_input: as for :func:`weightspace.spec_of`.
+        options: for :func:`match`.
+
+    Raises:
+        ValueError: for a module that cannot be read, state dicts that are not its own, or weights that are not finite.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.align import align_state_dicts, move_state_dict
+        >>> module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+        >>> a = module.state_dict()
+        >>> b = move_state_dict(a, ws.Symmetry(ws.spec_of(module), 1, {"h1": torch.tensor([[2, 0, 1]])}))
+        >>> found = align_state_dicts(module, a, b)
+        >>> found.before > 0, found.after
+        (True, 0.0)
+
+    Reference:
+        Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, section 3.2.
+    """
+    spec = spec_of(module, example_input)
+    pair = [Weights.from_state_dicts([state], spec).to("cpu", torch.float32) for state in (a, b)]
+    learned = [without_statistics(weights) for weights in pair]
+    g = match(*learned, group=group, **options)
+    before, after = (float(distance(learned[0], other)) for other in (learned[1], g.act(learned[1])))
+    return Aligned(g, move_state_dict(b, g), before, after)
+
+
+def interpolate_state_dicts(a: Mapping[str, Tensor], b: Mapping[str, Tensor], *, t: float = 0.5) -> dict[str, Tensor]:
+    r"""State dicts on the straight line from ``a`` to ``b``, ``(1 - t) a + t b``; what is no real number is ``a``'s.
+
+    Args:
+        a: where the line starts.
+        b: where it ends, with the same keys and shapes.
+        t: place on the line, usually in [0, 1].
+
+    Raises:
+        ValueError: for other keys or shapes.
+
+    Example:
+        >>> from weightspace.align import interpolate_state_dicts
+        >>> interpolate_state_dicts({"w": torch.zeros(2)}, {"w": torch.ones(2)}, t=0.25)
+        {'w': tensor([0.2500, 0.2500])}
+    """
+    t = number("t", t)
+    if differ := sorted(set(a) ^ set(b)):
+        raise ValueError(f"expected state dicts with the same keys, got {differ} in one alone")
+    if differ := [key for key in a if a[key].shape != b[key].shape]:
+        raise ValueError(f"expected tensors of the same shapes, got others for {differ}")
+    return {
+        key: torch.lerp(value, b[key].to(value), t) if value.is_floating_point() else value.clone()
+        for key, value in a.items()
+    }
+
+
+def merge(
+    module: nn.Module,
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    g: Symmetry | None = None,
+    *,
+    t: float = 0.5,
+) -> nn.Module:
+    r"""A copy of the module with the weights ``(1 - t) a + t (g b)``.
+
+    Networks with batch norms need :func:`repair_batch_norm` after it: the statistics of an average are not the
+    average of the statistics.
+
+    Args:
+        module: the architecture; it is not written.
+        a: state dict of one network.
+        b: state dict of the other.
+        g: what moves ``b`` onto ``a``, see :func:`align_state_dicts`; nothing by default.
+        t: place on the line.
+
+    Raises:
+        ValueError: for state dicts that do not fit one another or ``g``.
+        RuntimeError: for state dicts that do not fit the module.
+
+    Example:
+        >>> from weightspace.align import merge
+        >>> module = torch.nn.Linear(2, 1)
+        >>> zeros, ones = ({k: v * 0 + i for k, v in module.state_dict().items()} for i in (0, 1))
+        >>> merge(module, zeros, ones).bias.item()
+        0.5
+    """
+    merged = copy.deepcopy(module)
+    merged.load_state_dict(interpolate_state_dicts(a, b if g is None else move_state_dict(b, g), t=t))
+    return merged
+
+
+@torch.no_grad()
+def repair_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """A copy of the module whose batch norms' running statistics are measured on data, the average over all batches.
+
+    Averaging two networks shrinks the variance of what its channels compute; statistics measured on the averaged
+    network itself undo that.
+
+    Args:
+        module: a network with batch norms that keep running statistics; it is not written.
+        batches: what the module takes, in batches of hundreds; a few thousand inputs do.
+
+    Returns:
+        The copy, with every part in the mode that it was in.
+
+    Raises:
+        ValueError: for a network without such norms, or no batch at all.
+
+    Example:
+        >>> from weightspace.align import repair_batch_norm
+        >>> module = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 1))
+        >>> repaired = repair_batch_norm(module, [torch.tensor([[1.0], [3.0]])])
+        >>> repaired[0].running_mean.item(), repaired[0].running_var.item()
+        (2.0, 2.0)
+
+    Reference:
+        Jordan et al., *REPAIR: REnormalizing Permuted Activations for Interpolation Repair*, 2023.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
+    modes = [child.training for child in module.modules()]
+    repaired = copy.deepcopy(module).eval()
+    norms = [m for m in repaired.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    if not norms:
+        raise ValueError("expected batch norms with running statistics, got none; nothing needs repair")
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.train()
+        norm.momentum = None  # torch's name for the average over all batches
+    seen = 0
+    for batch in batches:
+        repaired(batch)
+        seen += 1
+    if not seen:
+        raise ValueError("batches: expected at least one batch of inputs, got none")
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for child, training in zip(repaired.modules(), modes, strict=True):
+        child.training = training
+    return repaired

@@ -1,0 +1,174 @@
+"""Paths between networks: straight lines, lines on which phase is an angle, and the barrier along them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weightspace._activation import activation
+from weightspace._checks import check_tensor, number, whole_number
+from weightspace._evaluate import evaluate
+from weightspace._symmetry import Symmetry
+from weightspace._weights import Weights
+from weightspace.align._matching import check_pairs
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[Weights, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Barrier:
+    """What a path costs.
+
+    Args:
+        t: the points on the path, ``[point]``, 0 at the first network and 1 at the second.
+        loss: ``[batch, point]``.
+        height: ``[batch]``, the largest loss above the straight line between the losses of the ends; at least 0.
+    """
+
+    t: Tensor
+    loss: Tensor
+    height: Tensor
+
+
+def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float], *, angle: bool = False) -> Weights:
+    r"""Networks on the path from ``a`` to ``b``.
+
+    .. math:: w_t = (1 - t)\, a + t\, b
+
+    With ``angle`` the bias of a sine or cosine neuron is an angle: it takes the shorter way round its period, so that
+    the path ends in ``b`` up to whole periods, which is the same function.
+
+    Args:
+        a: ``[batch, param]``, or one network for all of ``b``.
+        b: ``[batch, param]``; align it first, see :func:`match`.
+        t: one number, one for each network ``[batch]``, or one by the name of a produced axis for each affine layer
+            (as :class:`weightspace.transforms.MixUp` with ``per_layer`` draws).
+        angle: whether phases are angles.
+
+    Returns:
+        ``[batch, param]``.
+
+    Raises:
+        TypeError: for something other than ``Weights`` and numbers.
+        ValueError: for networks that are no pairs, a ``t`` of another length, or layers that are missing or unknown.
+
+    Example:
+        >>> import weightspace as ws
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.testing.random_weights(ws.siren(2, 8, 8, 1), 2, generator=gen)
+        >>> whole = ws.Symmetry(w.spec, 2, shift={"h1": torch.full((2, 8), 4.0)})  # two whole periods: nothing moves
+        >>> middle = ws.align.interpolate(w, whole.act(w), 0.5, angle=True)
+        >>> torch.allclose(middle.flat, w.flat, atol=1e-5)
+        True
+    """
+    check_pairs(a, b)
+    end = b.flat
+    if angle:
+        end = end.clone()
+        moved = b.replace(end)
+        for name, period in _periods(b):
+            here = moved.view(name)
+            here -= period * ((here - a.view(name)) / period).round()
+    return b.replace(torch.lerp(a.flat.expand_as(end), end, _shares(b, t)))
+
+
+def barrier(
+    a: Weights,
+    b: Weights,
+    g: Symmetry | None = None,
+    *,
+    x: Tensor,
+    targets: Tensor | None = None,
+    points: int = 11,
+    angle: bool = False,
+    loss: Loss | None = None,
+    forward: Forward = evaluate,
+) -> Barrier:
+    r"""The loss barrier along the path from ``a`` to ``g.act(b)``.
+
+    .. math:: \max_t L(w_t) - (1 - t)\, L(a) - t\, L(g\,b)
+
+    Without targets the loss is that of the function itself: the mean squared difference between the outputs of
+    ``w_t`` and the straight line between the outputs of the ends, which is zero at both.
+
+    Args:
+        a: ``[batch, param]``, or one network for all of ``b``.
+        b: ``[batch, param]``.
+        g: brings ``b`` close to ``a``, see :func:`match`; ``None`` leaves it where it is.
+        x: points, ``[point, in]`` or ``[batch, point, in]``.
+        targets: what the networks should give there, ``[point, out]`` or ``[batch, point, out]`` for the mean squared
+            error; whatever ``loss`` takes, if one is given.
+        points: how many points on the path, the ends included.
+        angle: see :func:`interpolate`.
+        loss: ``(outputs [batch, point, out], targets) -> [batch]``.
+        forward: how networks are evaluated; for other than chains of linear layers pass your own.
+
+    Returns:
+        A :class:`Barrier`.
+
+    Raises:
+        TypeError: for something other than ``Weights``, tensors and whole numbers.
+        ValueError: for networks that are no pairs, fewer than three points, a loss without targets, or one that gives
+            other than a number for each network.
+
+    Example:
+        >>> import weightspace as ws
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.testing.random_weights(ws.siren(2, 8, 8, 1), 4, generator=gen)
+        >>> far = ws.Symmetry.sample(w.spec, batch=4, generator=gen, phase=False).act(w)
+        >>> x = torch.linspace(-1, 1, 50)[:, None].expand(-1, 2)
+        >>> g = ws.align.match(w, far, group="signed")
+        >>> before, after = ws.align.barrier(w, far, x=x).height, ws.align.barrier(w, far, g, x=x).height
+        >>> bool((after <= before).all())
+        True
+    """
+    check_pairs(a, b)
+    check_tensor("x", x)
+    if whole_number("points", points) < 3:
+        raise ValueError(f"points: expected at least 3, the ends and one between, got {points}")
+    if loss is not None and targets is None:
+        raise ValueError("loss: expected targets to compare with, got none; pass targets= or drop loss")
+    b = b if g is None else g.act(b)
+    first, last = (forward(w, x) for w in (a, b))
+    t = torch.linspace(0, 1, points, dtype=torch.float64)
+    losses = []
+    for share in t.tolist():
+        outputs = forward(interpolate(a, b, share, angle=angle), x)
+        goal = torch.lerp(first.expand_as(last), last, share) if targets is None else targets
+        found = (outputs - goal).square().flatten(1).mean(1) if loss is None else loss(outputs, goal)
+        if not isinstance(found, Tensor) or found.shape != (len(b),):
+            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"loss: expected a number for each network, shape [{len(b)}], got {got}")
+        losses.append(found)
+    values = torch.stack(losses, 1)
+    line = torch.lerp(values[:, :1], values[:, -1:], t.to(values))
+    return Barrier(t.to(values), values, (values - line).amax(1).clamp(min=0))
+
+
+def _periods(weights: Weights) -> list[tuple[str, float]]:
+    """The biases that are angles: the only bias on an axis with a periodic activation, with its period."""
+    units = {a.name: activation(a.activation or "").unit(a.omega) for a in weights.spec.hidden}
+    biases = [p for p in weights.spec.params if p.kind == "bias" and units.get(p.produces)]
+    produced = [p.produces for p in biases]
+    return [(p.name, 2 * units[p.produces]) for p in biases if produced.count(p.produces) == 1]
+
+
+def _shares(weights: Weights, t: float | Tensor | Mapping[str, float]) -> Tensor:
+    """The share of the second network, ``[batch, 1]`` or ``[1, param]``."""
+    if isinstance(t, Mapping):
+        layers = list(dict.fromkeys(p.produces for p in weights.spec.params))
+        if sorted(t) != sorted(layers):
+            raise ValueError(f"t: expected a number for each of the axes {layers}, got {sorted(t)}")
+        out = weights.flat.new_empty(1, weights.spec.num_params)
+        for param in weights.spec.params:
+            out[:, weights.spec.slices[param.name]] = number(f"t[{param.produces!r}]", t[param.produces])
+        return out
+    if isinstance(t, Tensor) and t.ndim:
+        if t.shape != (len(weights),):
+            raise ValueError(f"t: expected one number, or one for each of {len(weights)} networks, got {list(t.shape)}")
+        return t.to(weights.flat)[:, None]
+    return weights.flat.new_full((1, 1), number("t", t.item() if isinstance(t, Tensor) else t))
