@@ -101,9 +101,63 @@ IN, H1, OUT = Axis("in", 2), Axis("h1", 4, "relu"), Axis("out", 1)
 W1, W2 = Param("0.weight", ("h1", "in")), Param("1.weight", ("out", "h1"))
 
 
+OTHER = Axis("h1", 4, "other")
+
+
+def _traced() -> NetSpec:
+    """A norm, and a linear layer that reads a concatenation of a flattened picture and features."""
+    return NetSpec(
+        (IN, OTHER, Axis("h2", 3, "relu"), Axis("pos", 6), OUT),
+        (
+            W1,
+            Param("n.weight", ("h1",), "norm"),
+            Param("n.running_var", ("h1",), "norm"),
+            Param("a.weight", ("h2", "in")),
+            Param("fc.weight[0]", ("out", "h1", "pos"), key="fc.weight", folded=True),
+            Param("fc.weight[1]", ("out", "h2"), key="fc.weight"),
+        ),
+    )
+
+
+def test_parts_and_norms_in_json_and_state_dicts() -> None:
+    spec = _traced()
+    assert NetSpec.from_json(spec.to_json()) == spec
+    assert [p.name for p in spec.sources["fc.weight"]] == ["fc.weight[0]", "fc.weight[1]"]
+    assert spec.shape("fc.weight[0]") == (1, 4, 6)
+    assert spec.folded_shape("fc.weight[0]") == (1, 24)
+    assert [p.name for p in spec.params if p.statistic] == ["n.running_var"]
+    w = testing.random_weights(spec, 2, generator=torch.Generator().manual_seed(0))
+    assert bool((w.view("n.running_var") > 0.5).all())
+    state = w.state_dict(1)
+    assert list(state) == ["0.weight", "n.weight", "n.running_var", "a.weight", "fc.weight"]
+    assert state["fc.weight"].equal(torch.cat([w.view("fc.weight[0]")[1].flatten(1), w.view("fc.weight[1]")[1]], 1))
+    counted = {**state, "n.num_batches_tracked": torch.tensor(3)}
+    assert ws.Weights.from_state_dicts([counted], spec).flat.equal(w.flat[1:])
+    with pytest.raises(ValueError, match=r"'fc.weight': expected shape \[1, 27\], got \[1, 26\]"):
+        ws.Weights.from_state_dicts([{**state, "fc.weight": torch.zeros(1, 26)}], spec)
+
+
+def test_specs_of_before_read_and_are_written_as_they_were() -> None:
+    text = (
+        '{"axes": [{"activation": null, "name": "in", "omega": 1.0, "size": 2}, {"activation": "relu", "name": "h1", '
+        '"omega": 1.0, "size": 4}, {"activation": null, "name": "out", "omega": 1.0, "size": 1}], "format": 1, '
+        '"init": "torch", "input": "in", "output": "out", "output_shift": 0.0, "params": [{"axes": ["h1", "in"], '
+        '"kind": "weight", "name": "0.weight"}, {"axes": ["out", "h1"], "kind": "weight", "name": "1.weight"}]}'
+    )
+    assert NetSpec.from_json(text) == ws.mlp(2, 4, 1, bias=False)
+    assert ws.mlp(2, 4, 1, bias=False).to_json() == text
+
+
 @pytest.mark.parametrize(
     ("axes", "params", "text"),
     [
+        ((IN, H1, OUT), (W1, W2, Param("n", ("h1",), "norm")), "expected a norm's axis to have permutations alone"),
+        ((IN, OTHER, OUT), (W1, W2, Param("n", ("in", "h1"), "norm")), "'h1' later in"),
+        (
+            (IN, H1, OUT),
+            (W1, Param("1[0]", ("out", "h1"), key="1"), Param("1[1]", ("h1", "in"), key="1")),
+            "state dict key '1': expected parts of one kind that fit together",
+        ),
         ((IN, H1, OUT), (Param("0.weight", ("h1", "h1")), W2), "names axis 'h1' twice"),
         ((IN, H1, OUT), (W1, W2, Param("r", ("out", "in", "out"))), "names axis 'out' twice"),
         ((IN, H1, OUT), (W1, Param("1.weight", ("out", "h2"))), r"unknown axes \['h2'\]"),
@@ -113,7 +167,11 @@ W1, W2 = Param("0.weight", ("h1", "in")), Param("1.weight", ("out", "h1"))
         ((IN, H1, OUT), (), "at least one parameter"),
         ((IN, H1, OUT), (W1, W2, Param("b", ("h1", "in"), "bias")), "a bias cannot have the axes"),
         ((IN, H1, OUT), (W1, W2, Param("b", ("h1",))), "a weight cannot have the axes"),
-        ((IN, H1, OUT), (W1, W2, Param("b", ("h1",), "gain")), "expected kind 'weight' or 'bias', got 'gain'"),
+        (
+            (IN, H1, OUT),
+            (W1, W2, Param("b", ("h1",), "gain")),
+            "expected kind 'weight' or 'bias' or 'norm', got 'gain'",
+        ),
         ((IN, H1, OUT), (W1, Param("1.weight", ("out", "in", "h1"))), "'h1' later in"),
         ((IN, H1), (W1,), "expected 'out' among the axes"),
         ((Axis("in", 2, "relu"), H1, OUT), (W1, W2), "expected 'in' among the axes and without activation"),

@@ -308,10 +308,9 @@ def _head(function: Callable[[Tensor], Tensor]) -> nn.Module:
 
 
 REFUSED = {
-    "skip by add": (lambda: Skip(lambda a, b: a + b), "add of two values: skip connections"),
+    "skip by add": (lambda: Skip(lambda a, b: a + b), r"a sum \(add\) that ties what 'b.weight' reads"),
     "skip by cat": (lambda: Skip(lambda a, b: torch.cat([a, b])), r"torch\.cat"),
     "gate by mul": (lambda: Skip(lambda a, b: a * b), "mul of two values"),
-    "skip of pre-activations": (lambda: _mlp(lambda z: torch.tanh(z + z)), "add of two values"),
     "shared weight": (Shared, "one parameter shared by 'a.weight' and 'b.weight'"),
     "layer used twice": (Twice, r"parameters \['a.bias', 'a.weight'\] used more than once"),
     "no activation": (lambda: nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), "no activation between '0.weight' and"),
@@ -342,8 +341,7 @@ REFUSED = {
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)), nn.Tanh(), nn.Linear(3, 1)),
         r"ParametrizedLinear \('0'\)",
     ),
-    "convolution": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), r"Conv2d \('0'\)"),
-    "layer norm": (lambda: _mlp(nn.LayerNorm(6)), r"LayerNorm \('1'\)"),
+    "group norm": (lambda: _mlp(nn.GroupNorm(3, 6)), r"GroupNorm \('1'\) with 3 groups of 6 channels"),
     "softplus": (lambda: _mlp(nn.Softplus()), r"Softplus \('1'\)"),
     "elu, function": (lambda: _mlp(F.elu), r"torch\.nn\.functional\.elu"),
     "method": (lambda: _mlp(lambda z: z.clamp(0, 6)), r"torch\.Tensor\.clamp"),

@@ -15,6 +15,9 @@ def evaluate(weights: Weights, x: Tensor) -> Tensor:
 
     .. math:: h_0 = x, \quad h_{l} = a_l(W_l h_{l-1} + b_l), \quad y = W_L h_{L-1} + b_L + shift
 
+    For chains of linear layers. Networks with convolutions, norms or sums are computed by the module that
+    :func:`weightspace.spec_of` read them off: ``torch.func.functional_call(module, weights.state_dict(i), x)``.
+
     Args:
         weights: ``batch`` networks.
         x: points, ``[point, in]`` shared by all networks or ``[batch, point, in]``.

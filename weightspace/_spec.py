@@ -9,13 +9,15 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from weightspace._activation import activation
+from weightspace._activation import ACTIVATIONS, activation
 from weightspace._checks import POSITIVE, number
 
 SPEC_FORMAT = 1
 Init = Literal["dws", "siren", "torch"]
 INITS: tuple[str, ...] = ("dws", "siren", "torch")
-Kind = Literal["weight", "bias"]
+Kind = Literal["weight", "bias", "norm"]
+KINDS = {"weight": 2, "bias": 1, "norm": 1}
+"""Each kind of parameter with the fewest axes that it names."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Axis:
     Args:
         name: the name that parameters refer to.
         size: number of entries.
-        activation: a name of the activation table, or ``None`` for inputs, outputs, kernel and position axes.
+        activation: a name of the activation table, or ``"other"`` where permutations alone are proved (residual sums,
+            norms), or ``None`` for inputs, outputs, kernel and position axes.
         omega: frequency of periodic activations, ``sin(omega * z)``; ignored by the others.
     """
 
@@ -52,15 +55,45 @@ class Param:
     """A parameter and the names of its axes in torch's order.
 
     A ``"weight"`` produces its first axis and consumes its second; further axes (kernel, position) are carried
-    along. A ``"bias"`` is added to the axis it names. Two parameters that share an axis name share its symmetry.
+    along. A ``"bias"`` is added to the axis it names. A ``"norm"`` (scale, shift or running statistics of a
+    normalisation) is permuted with the axis it names, and names none that has scales, signs or phases. Two parameters
+    that share an axis name share its symmetry.
+
+    Args:
+        name: the parameter's name, distinct in the spec.
+        axes: names of its axes.
+        kind: ``"weight"``, ``"bias"`` or ``"norm"``.
+        key: the key of the state dict that holds it, by default its name. Parameters with one key lie in one tensor,
+            one after another along what is consumed (weights) or along the first axis: what reads a concatenation.
+        folded: the tensor of the state dict has the axes after the produced one (a norm: all) folded into one, as a
+            linear layer after a flatten.
     """
 
     name: str
     axes: tuple[str, ...]
     kind: Kind = "weight"
+    key: str | None = None
+    folded: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
+        if self.key == self.name:
+            object.__setattr__(self, "key", None)
+
+    @property
+    def source(self) -> str:
+        """The key of the state dict that holds this parameter."""
+        return self.name if self.key is None else self.key
+
+    @property
+    def statistic(self) -> bool:
+        """Whether this is a running mean or variance: measured on data, not learned."""
+        return self.kind == "norm" and self.source.rpartition(".")[2] in ("running_mean", "running_var")
+
+    @property
+    def variance(self) -> bool:
+        """Whether this is a running variance, which cannot be negative."""
+        return self.kind == "norm" and self.source.rpartition(".")[2] == "running_var"
 
     @property
     def produces(self) -> str:
@@ -157,6 +190,22 @@ class NetSpec:
         return out
 
     @cached_property
+    def sources(self) -> dict[str, tuple[Param, ...]]:
+        """The keys of a state dict, each with the parameters that lie in its tensor, in their order there."""
+        out: dict[str, tuple[Param, ...]] = {}
+        for param in self.params:
+            out[param.source] = (*out.get(param.source, ()), param)
+        return out
+
+    def folded_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of one parameter as it lies in a state dict's tensor."""
+        param, shape = self.param(name), self.shape(name)
+        if not param.folded:
+            return shape
+        kept = 1 if param.kind == "weight" else 0
+        return (*shape[:kept], math.prod(shape[kept:]))
+
+    @cached_property
     def num_params(self) -> int:
         """Total number of scalars."""
         return sum(math.prod(self.shape(param.name)) for param in self.params)
@@ -203,7 +252,11 @@ class NetSpec:
 
     def to_json(self) -> str:
         """One line of JSON that :meth:`from_json` turns back into an equal spec."""
-        return json.dumps({"format": SPEC_FORMAT, **asdict(self)}, sort_keys=True)
+        data = asdict(self)
+        for param in data["params"]:
+            for name in [name for name in ("key", "folded") if not param[name]]:
+                del param[name]
+        return json.dumps({"format": SPEC_FORMAT, **data}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> NetSpec:
@@ -226,7 +279,10 @@ class NetSpec:
             raise ValueError(f"expected NetSpec format {SPEC_FORMAT}, got {found!r}; a newer weightspace may read it")
         try:
             axes = tuple(Axis(**axis) for axis in data.pop("axes"))
-            params = tuple(Param(p["name"], tuple(p["axes"]), p["kind"]) for p in data.pop("params"))
+            params = tuple(
+                Param(p["name"], tuple(p["axes"]), p["kind"], p.get("key"), p.get("folded", False))
+                for p in data.pop("params")
+            )
             return cls(axes, params, **data)
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed NetSpec: {error}") from error
@@ -252,40 +308,62 @@ def _check(spec: NetSpec) -> None:
             raise ValueError(f"expected {end!r} among the axes and without activation; it is an end of the network")
     for param in spec.params:
         _check_param(spec, param)
+    for parts in spec.sources.values():
+        _check_parts(spec, parts)
     for axis in spec.hidden:
         if not any(p.produces == axis.name for p in spec.params):
             raise ValueError(f"hidden axis {axis.name!r} is produced by no parameter; remove it or add its weight")
 
 
 def _check_param(spec: NetSpec, param: Param) -> None:
-    least = {"weight": 2, "bias": 1}.get(param.kind)
+    least = KINDS.get(param.kind)
     if least is None:
-        raise ValueError(f"parameter {param.name!r}: expected kind 'weight' or 'bias', got {param.kind!r}")
+        raise ValueError(f"parameter {param.name!r}: expected kind {' or '.join(map(repr, KINDS))}, got {param.kind!r}")
     if len(param.axes) < least or (param.kind == "bias" and len(param.axes) != 1):
         raise ValueError(f"parameter {param.name!r}: a {param.kind} cannot have the axes {param.axes}")
     if unknown := [name for name in param.axes if name not in spec._axis]:
         raise ValueError(f"parameter {param.name!r} names unknown axes {unknown}; expected {sorted(spec._axis)}")
+    if param.kind == "norm" and (name := spec._axis[param.axes[0]].activation) is not None:
+        row = activation(name)
+        if row.scale != "none" or row.periodic:
+            raise ValueError(
+                f"parameter {param.name!r}: expected a norm's axis to have permutations alone, got {name}; say 'other'"
+            )
     # Kernel axes may repeat ("k", "k"): nothing permutes them. A repeated hidden, produced or consumed axis may not.
     twice = [
-        n for i, n in enumerate(param.axes) if n in param.axes[:i] and (n in param.axes[:2] or spec._axis[n].hidden)
+        n
+        for i, n in enumerate(param.axes)
+        if n in param.axes[:i] and (n in param.axes[: KINDS[param.kind]] or spec._axis[n].hidden)
     ]
     if twice:
         raise ValueError(
             f"parameter {param.name!r} names axis {twice[0]!r} twice in {param.axes}; "
             "one permutation cannot act on both: give each its own axis name"
         )
-    if late := [n for n in param.axes[2:] if spec._axis[n].hidden]:
+    if late := [n for n in param.axes[1 if param.kind == "norm" else 2 :] if spec._axis[n].hidden]:
         raise ValueError(
             f"parameter {param.name!r}: expected hidden axes first (produced) or second (consumed), got {late[0]!r} "
             f"later in {param.axes}; move it to the second place"
         )
 
 
+def _check_parts(spec: NetSpec, parts: tuple[Param, ...]) -> None:
+    """Parameters of one tensor differ in size along the joined axis alone."""
+    join = 1 if parts[0].kind == "weight" else 0
+    shapes = [spec.folded_shape(p.name) for p in parts]
+    if len({p.kind for p in parts}) > 1 or len({(*s[:join], *s[join + 1 :]) for s in shapes}) > 1:
+        found = [(p.name, p.kind, s) for p, s in zip(parts, shapes, strict=True)]
+        raise ValueError(
+            f"state dict key {parts[0].source!r}: expected parts of one kind that fit together, got {found}"
+        )
+
+
 def _chain(
     widths: Sequence[int], activations: Sequence[str], omegas: Sequence[float], shift: float, init: Init, bias: bool
 ) -> NetSpec:
-    for name in activations:
-        activation(name)  # an axis may do without, a hidden layer may not
+    for name in activations:  # an axis may do without, or say 'other'; a hidden layer of a chain may not
+        if name not in ACTIVATIONS:
+            raise ValueError(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
     last = len(widths) - 1
     names = ["in", *(f"h{i}" for i in range(1, last)), "out"]
     axes = [

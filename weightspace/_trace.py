@@ -1,7 +1,9 @@
-"""``spec_of``: read the spec of a sequential network off an ``nn.Module``, or say which operator stands in the way.
+"""``spec_of``: read the spec of a network off an ``nn.Module``, or say which operator stands in the way.
 
-The module is traced with torch.fx and the live part of its graph walked once. Nothing is guessed: an operator without
-a rule in ``_trace_rules`` is refused by name, and what comes out is compared with the module itself.
+The module is traced with torch.fx and the live part of its graph walked, first as a sequential chain of linear layers
+(here, by the rules of ``_trace_rules``: exact, so that ``evaluate`` can stand in for the module), then as any network
+of known operators (``_trace_graph``). Nothing is guessed: an operator without a rule is refused by name, and what
+comes out is compared with the module itself.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from torch.nn.parameter import UninitializedParameter
 from weightspace._evaluate import evaluate
 from weightspace._random import rand, randn
 from weightspace._spec import Axis, Init, NetSpec, Param
+from weightspace._trace_graph import label_of, progress, spec_of_graph
 from weightspace._trace_rules import Parameter, Refused, Value, apply, apply_module, refuse
 from weightspace._weights import Weights
 
@@ -30,14 +33,15 @@ def _trace(module: nn.Module) -> tuple[nn.Module, fx.Graph]:
         raise Refused(f"torch.fx cannot trace {type(module).__name__}: {type(error).__name__}: {error}") from error
 
 
-def _walk(graph: fx.Graph, module: nn.Module) -> Value:
+def _walk(graph: fx.Graph, module: nn.Module, count: list[int]) -> Value:
     """Run the live part of the graph on :class:`Value` in place of tensors."""
     live: set[fx.Node] = {node for node in graph.nodes if node.op == "output"}
     for node in reversed(graph.nodes):
         if node in live:
             live.update(node.all_input_nodes)
     parameters, values = dict(module.named_parameters()), {}
-    for node in graph.nodes:
+    for number, node in enumerate(graph.nodes):
+        count[0] = number
         if node not in live:
             continue
         args, kwargs = map_arg((node.args, dict(node.kwargs)), values.__getitem__)
@@ -54,15 +58,8 @@ def _walk(graph: fx.Graph, module: nn.Module) -> Value:
         elif node.op == "output":
             return _output(args[0])
         else:
-            values[node] = apply(node.target, _label(node), args, kwargs)
+            values[node] = apply(node.target, label_of(node), args, kwargs)
     refuse("no output")
-
-
-def _label(node: fx.Node) -> str:
-    if node.op == "call_method":
-        return f"torch.Tensor.{node.target}"
-    module = getattr(node.target, "__module__", None) or "torch"
-    return f"{module.removeprefix('_')}.{getattr(node.target, '__name__', node.target)}"
 
 
 def _output(value: Any) -> Value:
@@ -79,9 +76,7 @@ def _output(value: Any) -> Value:
 
 
 def _check_tensors(module: nn.Module) -> None:
-    """Refuse what a spec cannot hold: buffers, shared, lazy or integer parameters."""
-    if buffers := [name for name, _ in module.named_buffers()]:
-        refuse(f"buffers {buffers}; a spec holds parameters only")
+    """Refuse what a spec cannot hold: shared, lazy or integer parameters."""
     owners: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if isinstance(parameter, UninitializedParameter) or not parameter.is_floating_point():
@@ -137,27 +132,54 @@ def _verify(module: nn.Module, spec: NetSpec) -> None:
         refuse(f"the traced network differs from the module by {difference:.3e}; does it have hooks?")
 
 
-def spec_of(module: nn.Module, *, init: Init = "torch") -> NetSpec:
-    r"""Read the spec of a sequential network off a module: which linear maps, activations and constants it is made of.
+def _chain(module: nn.Module, init: Init) -> NetSpec:
+    """The spec of a sequential chain of linear layers."""
+    count = [0]
+    with progress(count):
+        _check_tensors(module)
+        if buffers := [name for name, _ in module.named_buffers()]:
+            refuse(f"buffers {buffers}; a spec holds parameters only")
+        module, graph = _trace(module)
+        spec = _build(_walk(graph, module, count), module, init)
+        _verify(module, spec)
+    return spec
 
-    The module is traced with torch.fx, and only what can be proved to be
+
+def spec_of(module: nn.Module, example_input: Tensor | None = None, *, init: Init = "torch") -> NetSpec:
+    r"""Read the spec of a network off a module: its parameters, and which axes are tied to one another.
+
+    The module is traced with torch.fx, and only what can be proved symmetric is accepted. A sequential network
 
     .. math:: x \mapsto W_L a_{L-1}(... a_1(W_1 x + b_1) ...) + b_L + shift
 
-    with activations of the table is accepted; then the result is compared with the module in float64. Works on a
-    copy: the module, its mode and the global random state stay as they are.
+    keeps the whole group of its activations, and :func:`weightspace.evaluate` computes what the module does. Any other
+    network of known operators, in evaluation mode, gets a group that is proved, not the largest there is:
+
+    - An axis between a linear layer or convolution and the next, with one activation and maybe pooling, flatten or
+      concatenation in between, keeps its activation's group; maximum pooling takes signs and phases away.
+    - An axis that a residual sum, a norm, a depthwise convolution, or an activation outside the table acts on has
+      permutations alone (activation ``"other"``). Sums unite axes: what is added shares one permutation. Scales and
+      running statistics of norms (kind ``"norm"``) are permuted with their axis.
+    - Group norm with one group or with one for each channel. Others, grouped convolutions, products of two values,
+      attention and recurrent layers, and reshapes that cut channels are refused.
+
+    At the end the result is compared with the module in float64: outputs of a chain, and elsewhere that random
+    symmetries leave them. Works on a copy: the module, its mode and the global random state stay as they are.
 
     Args:
-        module: ``nn.Linear`` (or ``F.linear`` on its own parameters), activations as modules or functions, a Python
-            number times the argument of a sine or cosine, one added to the output; nested as you like.
+        module: layers, activations, norms and pooling as modules or functions, nested as you like. As a chain: also a
+            Python number times the argument of a sine or cosine, and one added to the output.
+        example_input: what the module takes, ``[batch, channel, ...]`` or ``[batch, feature]``; only its shape counts.
+            Without it, usual sizes are tried until one fits.
         init: the initialisation to record, which a module does not tell; see :func:`weightspace.siren`.
 
     Returns:
-        A spec whose parameter names are the keys of ``module.state_dict()``, in that order.
+        A spec whose parameters are those of ``module.state_dict()``, in that order: by name, with linear layers after
+        a flatten unfolded, ``("out", "h2", "pos49")``, and what reads a concatenation cut into ``"name[0]"``, ...
 
     Raises:
-        TypeError: if ``module`` is not an ``nn.Module``.
-        ValueError: for anything else than a sequential network, naming the operator in the way.
+        TypeError: if ``module`` is not an ``nn.Module`` or the example no tensor.
+        ValueError: for what cannot be proved, naming the operator in the way.
 
     Example:
         >>> import weightspace as ws
@@ -167,16 +189,27 @@ def spec_of(module: nn.Module, *, init: Init = "torch") -> NetSpec:
         (['0.weight', '0.bias', '2.weight', '2.bias'], 'tanh')
         >>> len(ws.Weights.from_state_dicts([module.state_dict()], spec))
         1
+        >>> cnn = [torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 3)]
+        >>> cnn += [torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(24, 10)]
+        >>> spec = ws.spec_of(torch.nn.Sequential(*cnn), torch.zeros(1, 1, 8, 8))
+        >>> [(a.name, a.size, a.activation) for a in spec.hidden], spec.param("7.weight").axes
+        ([('h1', 4, 'other'), ('h2', 6, 'relu')], ('out', 'h2', 'pos4'))
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
+    if example_input is not None and not isinstance(example_input, Tensor):
+        raise TypeError(f"example_input: expected a tensor, got {type(example_input).__name__}")
+    try:
+        return _chain(module, init)
+    except Refused as refusal:
+        first = refusal
     try:
         _check_tensors(module)
-        module, graph = _trace(module)
-        spec = _build(_walk(graph, module), module, init)
-        _verify(module, spec)
+        if (spec := spec_of_graph(module, example_input, init)) is not None:
+            return spec
     except Refused as refusal:
-        raise ValueError(
-            f"cannot prove symmetric: {refusal}; expected a sequential MLP or SIREN"
-        ) from refusal.__cause__
-    return spec
+        first = refusal if refusal.read > first.read else first
+    raise ValueError(
+        f"cannot prove symmetric: {first}; expected a sequential MLP or SIREN, or a network of convolutions, norms, "
+        "sums, concatenations and pooling"
+    ) from first.__cause__

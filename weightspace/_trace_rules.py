@@ -51,7 +51,9 @@ class Parameter:
 
 
 class Refused(Exception):
-    """Why a network cannot be read."""
+    """Why a network cannot be read, and how many operators were read before."""
+
+    read = 0
 
 
 def refuse(reason: str) -> NoReturn:

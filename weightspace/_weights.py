@@ -96,8 +96,13 @@ class Weights:
         return self.replace(self.flat.clone())
 
     def state_dict(self, index: int = 0) -> dict[str, Tensor]:
-        """The parameters of one network under the spec's names, copied."""
-        return {name: value[0].clone() for name, value in self[index].views()}
+        """The parameters of one network under their state dict keys, folded and joined as there, copied."""
+        values = {name: value[0] for name, value in self[index].views()}
+        out = {}
+        for key, parts in self.spec.sources.items():
+            folded = [values[p.name].reshape(_with_channels(self, p.name)) for p in parts]
+            out[key] = torch.cat(folded, 1 if parts[0].kind == "weight" else 0) if len(parts) > 1 else folded[0].clone()
+        return out
 
     def state_dicts(self) -> list[dict[str, Tensor]]:
         """One state dict per network."""
@@ -105,7 +110,10 @@ class Weights:
 
     @classmethod
     def from_state_dicts(cls, state_dicts: Sequence[Mapping[str, Tensor]], spec: NetSpec) -> Weights:
-        """Stack state dicts whose keys are the spec's parameter names.
+        """Stack state dicts whose keys are those of the spec: the names of its parameters, or what these say.
+
+        Tensors that hold several parameters are cut, folded ones unfolded. Counters of batch norms
+        (``num_batches_tracked``) are no parameters, and are passed over.
 
         Raises:
             TypeError: for something other than a sequence of mappings of tensors, or of a ``NetSpec``.
@@ -154,13 +162,13 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
             f"state dict {number}: expected a mapping of names to tensors, got {type(state_dict).__name__}; "
             "pass module.state_dict()"
         )
-    expected = [param.name for param in spec.params]
+    expected = list(spec.sources)
     missing = [name for name in expected if name not in state_dict]
-    extra = [name for name in state_dict if name not in expected]
+    extra = [name for name in state_dict if name not in spec.sources and not _counter(name)]
     if missing or extra:
         raise ValueError(f"state dict {number}: expected the keys {expected}, missing {missing}, extra {extra}")
-    parts = []
-    for name in expected:
+    parts: dict[str, Tensor] = {}
+    for name, params in spec.sources.items():
         try:
             value = torch.as_tensor(state_dict[name]).detach()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -168,13 +176,32 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
                 f"state dict {number}, {name!r}: expected a tensor, got {type(state_dict[name]).__name__}; "
                 "make it with torch.as_tensor"
             ) from error
-        if tuple(value.shape) != spec.shape(name):
-            raise ValueError(
-                f"state dict {number}, {name!r}: expected shape {list(spec.shape(name))}, got {list(value.shape)}"
-            )
-        parts.append(value.reshape(-1))
-    flat = torch.cat(parts)
+        shape = source_shape(spec, name)
+        if tuple(value.shape) != shape:
+            raise ValueError(f"state dict {number}, {name!r}: expected shape {list(shape)}, got {list(value.shape)}")
+        join = 1 if params[0].kind == "weight" else 0
+        pieces = value.split([spec.folded_shape(p.name)[join] for p in params], join) if len(params) > 1 else [value]
+        parts.update((p.name, piece.reshape(-1)) for p, piece in zip(params, pieces, strict=True))
+    flat = torch.cat([parts[param.name] for param in spec.params])
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def source_shape(spec: NetSpec, key: str) -> tuple[int, ...]:
+    """Shape of a state dict's tensor."""
+    parts = spec.sources[key]
+    join = 1 if parts[0].kind == "weight" else 0
+    shapes = [spec.folded_shape(p.name) for p in parts]
+    if len(shapes) == 1:
+        return shapes[0]
+    return (*shapes[0][:join], sum(shape[join] for shape in shapes), *shapes[0][join + 1 :])
+
+
+def _counter(key: Any) -> bool:
+    return isinstance(key, str) and key.rpartition(".")[2] == "num_batches_tracked"
+
+
+def _with_channels(weights: Weights, name: str) -> tuple[int, ...]:
+    return (*weights.spec.folded_shape(name), *weights.flat.shape[2:])
 
 
 def check_weights(name: str, weights: Any) -> None:

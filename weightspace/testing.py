@@ -95,7 +95,8 @@ def random_weights(
     """Draw networks that compute something: pre-activations of order one (radians, for periodic activations).
 
     Weights are normal with standard deviation ``1.5 / sqrt(fan in)``, biases with 0.5, both divided by omega where
-    the produced axis is periodic.
+    the produced axis is periodic. Parameters and statistics of norms are normal with 0.5, variances uniform in
+    [0.5, 1.5].
 
     Args:
         spec: what each network is.
@@ -116,7 +117,8 @@ def random_weights(
         std = _GAIN / math.sqrt(math.prod(shape[1:])) if param.kind == "weight" else 0.5
         if axis.activation is not None and lookup(axis.activation).periodic:
             std /= axis.omega
-        parts.append(std * randn((batch, math.prod(shape)), generator=generator, dtype=torch.float64))
+        draws = std * randn((batch, math.prod(shape)), generator=generator, dtype=torch.float64)
+        parts.append(0.5 + torch.special.ndtr(draws / std) if param.variance else draws)
     return Weights(torch.cat(parts, dim=1).to(device=device, dtype=dtype), spec)
 
 
@@ -191,6 +193,7 @@ def assert_same_function(
     b: Weights,
     *,
     x: Tensor | None = None,
+    module: nn.Module | None = None,
     generator: torch.Generator | None = None,
     atol: float | None = None,
     rtol: float | None = None,
@@ -204,15 +207,19 @@ def assert_same_function(
     Args:
         a: ``batch`` networks.
         b: as many.
-        x: points ``[point, in]`` or ``[batch, point, in]``; by default 64 uniform ones in [-1, 1].
+        x: points ``[point, in]`` or ``[batch, point, in]``; by default 64 uniform ones in [-1, 1]. With a module: what
+            it takes, the same for all networks.
+        module: for networks that are no chain of linear layers, the module that ``ws.spec_of`` read: it computes the
+            function, in evaluation mode, from the weights' state dicts.
         generator: draws the default points; without it they are always the same.
         atol: absolute tolerance, by default the square root of the coarser dtype's epsilon.
         rtol: relative tolerance, the same default.
 
     Raises:
         AssertionError: if they differ, saying by how much.
-        TypeError: for something other than ``Weights`` and points.
-        ValueError: if the numbers of networks, inputs or outputs differ, or there is no network.
+        TypeError: for something other than ``Weights``, points and a module.
+        ValueError: if the numbers of networks, inputs or outputs differ, there is no network, or a module without
+            ``x``.
 
     Example:
         >>> import weightspace as ws
@@ -234,10 +241,26 @@ def assert_same_function(
             f"expected as many networks, inputs and outputs on both sides, got {shapes[0]} and {shapes[1]}"
         )
     tolerance = _tolerance(a.dtype, b.dtype)
-    x = (_points(a.spec, generator) if x is None else x).to(a.device)
-    ya, yb = (evaluate(w.to(device=a.device, dtype=torch.float64), x) for w in (a, b))
+    both = [w.to(device=a.device, dtype=torch.float64) for w in (a, b)]
+    if module is None:
+        x = (_points(a.spec, generator) if x is None else x).to(a.device)
+        ya, yb = (evaluate(w, x) for w in both)
+    else:
+        ya, yb = (_call(module, w, x) for w in both)
     atol, rtol = (tolerance if t is None else t for t in (atol, rtol))
     _assert_close(yb, ya, "functions", atol, rtol)
+
+
+@torch.no_grad()
+def _call(module: Any, weights: Weights, x: Tensor | None) -> Tensor:
+    """The module's outputs for every network, ``[batch, ...]``, in evaluation mode and float64."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
+    if x is None:
+        raise ValueError("x: expected what the module takes, got None; pass x with a module")
+    module = copy.deepcopy(module).to(device=weights.device, dtype=torch.float64).eval()
+    x = x.to(weights.flat)
+    return torch.stack([torch.func.functional_call(module, state, (x,)) for state in weights.state_dicts()])
 
 
 def _prepared(layer: Any, dtype: torch.dtype, device: Any, noise: float, generator: torch.Generator) -> Any:

@@ -1,0 +1,259 @@
+"""Two checkpoints: aligned, averaged, batch norms measured anew, and the command that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import weightspace as ws
+from weightspace import align, cli
+
+NETWORK = """
+from torch import nn
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.inner, self.middle = nn.Conv2d(6, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.outer, self.head = nn.Conv2d(5, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        x = x + self.outer(self.middle(self.inner(x)).relu())
+        return self.head(x.mean((2, 3)))
+
+def recurrent():
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.LSTM(3, 4))
+
+def number():
+    return 3
+
+plain = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+"""
+
+namespace: dict = {}
+exec(NETWORK, namespace)
+make: Callable[[], nn.Module] = namespace["Residual"]
+
+
+def network(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = make()
+        module(torch.randn(64, 1, 8, 8))  # running statistics that are their own
+    return module.eval()
+
+
+def images(count: int = 32) -> Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def sampled(module: nn.Module) -> ws.Symmetry:
+    return ws.Symmetry.sample(ws.spec_of(module), batch=1, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_moved_checkpoint_keeps_its_function_and_counters() -> None:
+    module = network(0)
+    state = module.state_dict()
+    moved = align.move_state_dict(state, sampled(module))
+    assert list(moved) == list(state)
+    assert moved["norm.num_batches_tracked"].item() == 1
+    assert all(moved[key].dtype == value.dtype for key, value in state.items())
+    assert not moved["norm.running_var"].equal(state["norm.running_var"])
+    assert moved["norm.running_var"].sort().values.equal(state["norm.running_var"].sort().values)
+    other = make().eval()
+    other.load_state_dict(moved)
+    torch.testing.assert_close(other(images()), module(images()), atol=1e-5, rtol=1e-5)
+    other.load_state_dict({**moved, "norm.running_var": state["norm.running_var"]})
+    assert float((other(images()) - module(images())).detach().abs().max()) > 1e-3
+
+
+def test_alignment_undoes_a_symmetry() -> None:
+    module = network(0)
+    state = module.state_dict()
+    found = align.align_state_dicts(module, state, align.move_state_dict(state, sampled(module)))
+    assert found.before > 1
+    assert found.after == 0.0
+    assert all(torch.equal(found.state_dict[key], value) for key, value in state.items())
+
+
+def test_alignment_of_two_networks_keeps_the_second() -> None:
+    a, b = network(0), network(1)
+    found = align.align_state_dicts(a, a.state_dict(), b.state_dict())
+    assert 0 < found.after < found.before
+    moved = make().eval()
+    moved.load_state_dict(found.state_dict)
+    torch.testing.assert_close(moved(images()), b(images()), atol=1e-5, rtol=1e-5)
+
+
+def test_running_statistics_do_not_count() -> None:
+    a, b = network(0), network(1)
+    plain = align.align_state_dicts(a, a.state_dict(), b.state_dict())
+    wide = {k: v * 1000 if k.endswith("running_var") else v for k, v in b.state_dict().items()}
+    found = align.align_state_dicts(a, a.state_dict(), wide)
+    assert (found.before, found.after) == (plain.before, plain.after)
+    for name, perm in plain.symmetry.perm.items():
+        assert found.symmetry.perm[name].equal(perm)
+
+
+def test_statistics_are_zero_in_a_copy_alone() -> None:
+    module = network(0)
+    w = ws.Weights.from_state_dicts([module.state_dict()], ws.spec_of(module))
+    before = w.flat.clone()
+    zeroed = align.without_statistics(w)
+    assert w.flat.equal(before)
+    assert not zeroed.view("middle.running_mean").any()
+    assert zeroed.view("middle.weight").equal(w.view("middle.weight"))
+
+
+def test_the_ends_of_a_line() -> None:
+    a, b = network(0), network(1)
+    states = a.state_dict(), b.state_dict()
+    for t, end in ((0.0, a), (1.0, b)):
+        torch.testing.assert_close(align.merge(make().eval(), *states, t=t)(images()), end(images()))
+    g = align.align_state_dicts(a, *states).symmetry
+    middle = align.merge(a, *states, g).state_dict()
+    moved = align.move_state_dict(states[1], g)
+    torch.testing.assert_close(middle["inner.weight"], (states[0]["inner.weight"] + moved["inner.weight"]) / 2)
+    assert a.state_dict()["inner.weight"] is not middle["inner.weight"]
+
+
+def test_repair_measures_what_the_network_computes() -> None:
+    """Against a transcription: layer by layer, the mean and variance of what enters each norm."""
+    module = align.merge(network(0), network(0).state_dict(), network(1).state_dict()).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    repaired = align.repair_batch_norm(module, [images(64)])
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+    assert repaired.training
+    assert repaired.get_submodule("norm").momentum == 0.1
+    z = module.get_submodule("stem")(images(64))
+    state = repaired.state_dict()
+    torch.testing.assert_close(state["norm.running_mean"], z.mean((0, 2, 3)))
+    torch.testing.assert_close(state["norm.running_var"], z.var((0, 2, 3)))
+    scaled = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    norm = module.get_submodule("norm")
+    h = torch.relu(scaled * norm.weight[:, None, None] + norm.bias[:, None, None])  # type: ignore[index]
+    z = module.get_submodule("inner")(h)
+    torch.testing.assert_close(state["middle.running_mean"], z.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(state["middle.running_var"], z.var((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    assert not state["middle.running_var"].equal(before["middle.running_var"])
+
+
+def test_repair_averages_over_batches() -> None:
+    module = nn.BatchNorm1d(1)
+    repaired = align.repair_batch_norm(module, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [4.0]])])
+    assert repaired.state_dict()["running_mean"].item() == 2.5
+    assert repaired.state_dict()["running_var"].item() == 1.0
+
+
+def test_bad_input() -> None:
+    a, b = network(0).state_dict(), network(1).state_dict()
+    two = ws.Symmetry.sample(ws.spec_of(make()), batch=2, generator=torch.Generator())
+    with pytest.raises(ValueError, match="expected one group element for one state dict, got 2"):
+        align.move_state_dict(a, two)
+    with pytest.raises(TypeError, match="g: expected a Symmetry, got dict"):
+        align.move_state_dict(a, {})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"state dict 0: .*missing \['stem.weight'\]"):
+        align.align_state_dicts(make(), {k: v for k, v in a.items() if k != "stem.weight"}, b)
+    with pytest.raises(ValueError, match=r"a: expected finite weights"):
+        align.align_state_dicts(make(), {**a, "stem.weight": a["stem.weight"] * torch.nan}, b)
+    with pytest.raises(ValueError, match=r"expected state dicts with the same keys, got \['x'\] in one alone"):
+        align.interpolate_state_dicts(a, {**b, "x": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"others for \['stem.weight'\]"):
+        align.interpolate_state_dicts(a, {**b, "stem.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="expected batch norms with running statistics, got none"):
+        align.repair_batch_norm(nn.Linear(2, 1), [torch.zeros(1, 2)])
+    with pytest.raises(ValueError, match="batches: expected at least one batch of inputs, got none"):
+        align.repair_batch_norm(make(), [])
+    with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got dict"):
+        align.repair_batch_norm({}, [])  # type: ignore[arg-type]
+
+
+# The command.
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run ``align`` beside a file with the network: exit code, stdout, stderr."""
+    (tmp_path / "merge_net.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["align", *arguments])
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_the_command(run: Run, suffix: str) -> None:
+    a = network(0)
+    align.write_checkpoint(a.state_dict(), f"a.{suffix}")
+    align.write_checkpoint(align.move_state_dict(a.state_dict(), sampled(a)), f"b.{suffix}")
+    files = (f"a.{suffix}", f"b.{suffix}", "--module", "merge_net:Residual")
+    code, out, err = run(*files, "--input", "1,8,8", "--out", f"out.{suffix}", "--merge", f"m.{suffix}")
+    assert (code, err) == (0, "")
+    assert ", 0 after" in out
+    assert "repair_batch_norm" in out
+    for name in (f"out.{suffix}", f"m.{suffix}"):
+        read = align.read_checkpoint(name)
+        assert all(torch.equal(read[key], value) for key, value in a.state_dict().items())
+    assert not list(Path().glob(".*part"))
+    code, out, _ = run(*files)
+    assert (code, out.count("\n")) == (0, 1)
+
+
+ERRORS = {
+    "no file": (("a.pth", "none.pth", "--module", "merge_net:Residual"), "none.pth: expected a state dict, got no"),
+    "no form": (
+        ("a.pth", "a.bin", "--module", "merge_net:Residual"),
+        "a.bin: expected a file that ends in .safetensors",
+    ),
+    "damaged": (("a.pth", "bad.pth", "--module", "merge_net:Residual"), "bad.pth: expected a state dict of plain"),
+    "nested": (
+        ("a.pth", "nested.pth", "--module", "merge_net:Residual"),
+        "nested.pth: expected a state dict, names to",
+    ),
+    "no colon": (("a.pth", "a.pth", "--module", "merge_net"), "module: expected package.module:function"),
+    "no module": (
+        ("a.pth", "a.pth", "--module", "nowhere_at_all:f"),
+        "module: expected 'nowhere_at_all:f' to be import",
+    ),
+    "no attribute": (("a.pth", "a.pth", "--module", "merge_net:f"), "has no attribute 'f'"),
+    "no network": (("a.pth", "a.pth", "--module", "merge_net:number"), "to be or to make an nn.Module, got int"),
+    "refused": (("a.pth", "a.pth", "--module", "merge_net:recurrent"), "cannot prove symmetric: LSTM ('2')"),
+    "another network": (("a.pth", "a.pth", "--module", "merge_net:plain"), "state dict 0: expected the keys"),
+    "input": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--input", "2,8,8"), "fails on the example input"),
+    "group": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--group", "signed"), "group='signed'"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_one_line(run: Run, name: str) -> None:
+    arguments, text = ERRORS[name]
+    align.write_checkpoint(network(0).state_dict(), "a.pth")
+    Path("bad.pth").write_bytes(b"not a file of torch")
+    torch.save({"state_dict": {"w": torch.zeros(1)}}, "nested.pth")
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_usage_is_checked(run: Run) -> None:
+    for arguments in (("a.pth",), ("a.pth", "b.pth"), ("a.pth", "b.pth", "--module", "x:y", "--input", "1,a")):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.count("\n") == 1
