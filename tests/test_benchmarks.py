@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _common, fit, memory, train_step, transforms
+from benchmarks import _common, align, aligners, fit, memory, models, ours, resnets, train_step, transforms, zoo
 
 TINY = {
-    fit: ["--networks", "2", "--steps", "2", "--repeats", "1"],
+    fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
     train_step: ["--repeats", "1"],
+    models: ["--repeats", "1", "--batch", "2", "--threads", "1", "--only", "ng-t", "functional"],
     transforms: [
         "--networks",
         "4",
@@ -26,7 +27,18 @@ TINY = {
         "--threads",
         "1",
     ],
+    aligners: [
+        *("--zoo", "nowhere", "--pairs", "2", "--train", "4", "--fit-steps", "1"),
+        *("--steps", "1", "--repeats", "1", "--groups", "full"),
+    ],
     memory: ["--images", "60", "--steps", "1"],
+    ours: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
+    zoo: ["--networks", "50", "--shard-size", "16", "--repeats", "1"],
+    resnets: ["--train", "300", "--epochs", "1", "--test", "100", "--width", "4", "--points", "3"],
+    align: [
+        *("--zoo", "nowhere", "--pairs", "4", "--few", "2", "--networks", "6"),
+        *("--repeats", "1", "--steps", "1", "--threads", "1"),
+    ],
 }
 
 

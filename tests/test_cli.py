@@ -27,7 +27,25 @@ from weightspace.fit import FitConfig
 from weightspace.train import TrainConfig
 from weightspace.zoo import Zoo
 
-COMMANDS = ("demo", "fit", "train", "bench", "report", "inspect", "verify", "import", "export")
+COMMANDS = (
+    "demo",
+    "fit",
+    "train",
+    "bench",
+    "report",
+    "inspect",
+    "verify",
+    "import",
+    "export",
+    "align",
+    "add-views",
+    "stats",
+    "merge",
+    "copy",
+    "sample",
+    "split",
+    "data",
+)
 RECIPE = ("--widths", "4", "--steps", "3", "--lr", "0.01", "--workers", "1")
 TINY = Suite("tiny", {"mlp": Entry("mlp", {"hidden": 8, "layers": 1})}, ("none",), TrainConfig(epochs=2, batch_size=16))
 
@@ -334,7 +352,7 @@ def test_wrong_usage(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("fit", "nowhere", "new"), "nowhere: expected one of embedded, fashion-mnist, digits, or a path"),
+        (("fit", "nowhere", "new"), "nowhere: expected one of embedded, fashion-mnist, digits, cifar-10, "),
         (("fit", "nan.npz", "new"), "images: expected finite pixels, got NaN or infinity in image 2"),
         (("fit", "good.npz", "new", "--train", "900"), "counts: 'train' expected 1 to"),
         (("inspect", "nowhere"), "nowhere: expected a zoo, a folder with a manifest.json"),
@@ -431,8 +449,8 @@ def test_interrupted_fit_goes_on(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "zoo"
     command = ("fit", npz(tmp_path / "a.npz", 1900, side=8), path, *RECIPE, "--steps", "80")
     process = start(*command)
-    manifest, deadline = path / "manifest.json", time.monotonic() + 120
-    while not (manifest.exists() and '"done"' in manifest.read_text()) and process.poll() is None:
+    deadline = time.monotonic() + 120
+    while not list(path.glob("shards/*.done.json")) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -472,3 +490,44 @@ def test_full_disk_leaves_nothing_half_written(run: Run, tmp_path: Path) -> None
     assert json.loads((path / "manifest.json").read_text())["shards"][0]["state"] == "planned"
     assert run(*command)[0] == 0
     assert run("verify", path)[0] == 0
+
+
+# --- zoos out of zoos
+
+
+def test_zoos_out_of_zoos(run: Run, zoo: Path, pictures: Path, tmp_path: Path) -> None:
+    whole = Zoo.open(zoo)
+    count = {split: whole.count(split) for split in whole.splits}
+    code, out, _ = run("stats", zoo)
+    assert code == 0
+    assert all(name in out for name in whole.spec.slices)
+    assert run("verify", zoo, "--data", pictures, "--sample", "3")[0] == 0
+    assert run("sample", zoo, tmp_path / "drawn", "--train", "2", "--seed", "1")[0] == 0
+    assert len(Zoo.open(tmp_path / "drawn").sources("train").unique()) == 2
+    assert run("split", zoo, tmp_path / "dealt", "--train", "0.5", "--val", "0.5", "--seed", "1")[0] == 0
+    dealt = Zoo.open(tmp_path / "dealt")
+    assert sum(dealt.count(split) for split in ("train", "val")) == sum(count.values())
+    part = tmp_path / "part"
+    assert run("sample", zoo, part, "--test", "1")[0] == 0
+    assert run("merge", tmp_path / "drawn", part, "--out", tmp_path / "merged")[0] == 0
+    assert Zoo.open(tmp_path / "merged").splits == ("train", "test")
+    assert run("copy", zoo, tmp_path / "copied")[0] == 0
+    assert Zoo.open(tmp_path / "copied").shards == whole.shards
+
+
+def test_views_are_added(run: Run, zoo: Path, pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(zoo, tmp_path / "zoo")
+    before = Zoo.open(zoo)
+    assert run("add-views", tmp_path / "zoo", pictures, "--views", before.num_views + 1, "--workers", "1")[0] == 0
+    after = Zoo.open(tmp_path / "zoo")
+    assert after.num_views == before.num_views + 1
+    assert after.count("train") > before.count("train")
+
+
+def test_wrong_use_of_zoo_commands(run: Run, zoo: Path, pictures: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    assert_error(run("split", zoo, new, "--train", "0.5"), 2, "--val and --test that sum to 1, got 0.5")
+    assert_error(run("sample", zoo, new), 2, "expected at least one of --train, --val and --test, got none")
+    assert_error(run("fit", pictures, new, "--gpus", "1"), 2, "expected --executor ray with --address and --gpus")
+    assert_error(run("fit", pictures, new, "--executor", "slurm"), 2, "slurm")
+    assert not new.exists()

@@ -106,7 +106,7 @@ def test_a_wrong_command_does_not_parse(line: str) -> None:
 
 def test_every_command_is_listed() -> None:
     listed = {name.split()[0] for name in table_names("howto/cli.md")}
-    assert set(known()) == listed - {"WEIGHTSPACE_DATA"}
+    assert set(known()) == listed - {"WEIGHTSPACE_DATA", "WEIGHTSPACE_CACHE"}
 
 
 def test_every_augmentation_is_listed() -> None:
@@ -122,7 +122,14 @@ def test_what_augmentations_keep_is_as_listed() -> None:
 
 
 def test_every_model_is_listed() -> None:
-    assert set(ws.models.MODELS) <= table_names("howto/train.md")
+    assert set(ws.models.MODELS) <= table_names("howto/models.md")
+
+
+def test_what_models_respect_is_as_listed() -> None:
+    text = (ROOT / "docs/howto/models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \|[^|]*\| ([\w-]+) \| ([\w-]+) \| ([\w, ]+) \|", text, re.MULTILINE)
+    listed = {name: (respects, track, tuple(heads.split(", "))) for name, respects, track, heads in rows}
+    assert listed == {name: (m.respects, m.track, m.heads) for name, m in ws.models.MODELS.items()}
 
 
 def test_every_suite_is_listed() -> None:

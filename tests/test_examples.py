@@ -16,6 +16,7 @@ TINY = {
     "augment_and_compare": {"STEPS": "2", "IMAGES": "4"},
     "train_on_a_zoo": {"STEPS": "1", "COUNTS": "{'train': 34, 'val': 10, 'test': 10}", "EPOCHS": "1"},
     "match_two_networks": {"STEPS": "2", "IMAGES": "2"},
+    "align_four_ways": {"STEPS": "2", "PAIRS": "2", "TRAIN": "4", "TRAINING": "2"},
     "spec_of_a_module": {},
     "report": {"STEPS": "1", "COUNTS": "{'train': 34, 'val': 10, 'test': 10}", "EPOCHS": "1"},
 }
@@ -24,6 +25,7 @@ SAYS = {
     "augment_and_compare": "mixup-permutation",
     "train_on_a_zoo": "permute+noise: best epoch 1",
     "match_two_networks": "signed",
+    "align_four_ways": "learned",
     "spec_of_a_module": "refused: cannot prove symmetric",
     "report": "report.html",
 }

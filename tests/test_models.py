@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import pickle
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,13 +47,60 @@ class Row:
         return ws.models.build(self.name, spec, self.out_features, **self.options, **more)
 
 
+SMALL_SIZES = {"hidden": 8, "layers": 2}
 ROWS = {
     "dwsnet": Row("dwsnet", 3, {"hidden": 6, "layers": 2}),
     "dwsnet to weights": Row("dwsnet", 1, {"hidden": 5, "layers": 2, "head": "equivariant"}, "weights"),
     "dwsnet to features": Row("dwsnet", 2, {"hidden": 5, "layers": 1, "head": "equivariant"}, "features"),
+    "dwsnet with attention": Row("dwsnet", 3, {**SMALL_SIZES, "attention": 2}),
+    "dwsnet with attention to weights": Row(
+        "dwsnet", 1, {**SMALL_SIZES, "attention": 2, "head": "equivariant"}, "weights"
+    ),
+    "functional": Row("functional", 3, {"hidden": 4, "layers": 2, "size": 6}),
+    "hybrid": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "neurons": 3}),
+    "hybrid with learned biases": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "phase": False}),
+    "hybrid without mixing": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 0}),
+    "inr2vec": Row("inr2vec", 3, SMALL_SIZES),
     "mlp": Row("mlp", 3, {"hidden": 16, "layers": 2}),
+    "mlp to embeddings": Row("mlp", 3, {"hidden": 16, "layers": 2, "head": "embedding"}),
+    "nfn-hnp": Row("nfn-hnp", 3, SMALL_SIZES),
+    "nfn-hnp to weights": Row("nfn-hnp", 1, {**SMALL_SIZES, "head": "equivariant"}, "weights"),
+    "nfn-np": Row("nfn-np", 3, SMALL_SIZES),
+    "nfn-np with frequencies": Row("nfn-np", 3, {**SMALL_SIZES, "fourier": 3}),
+    "nfn-np to features": Row("nfn-np", 2, {**SMALL_SIZES, "head": "equivariant"}, "features"),
+    "nft": Row("nft", 3, {**SMALL_SIZES, "queries": 2, "fourier": 5}),
+    "nft to features": Row("nft", 2, {**SMALL_SIZES, "fourier": 5, "head": "equivariant"}, "features"),
+    "ng-gnn": Row("ng-gnn", 3, {**SMALL_SIZES, "fourier": 5}),
+    "ng-gnn with probes": Row("ng-gnn", 3, {**SMALL_SIZES, "fourier": 5, "probes": 3}),
+    "ng-gnn to weights": Row("ng-gnn", 1, {**SMALL_SIZES, "fourier": 5, "head": "equivariant"}, "weights"),
+    "ng-t": Row("ng-t", 3, {**SMALL_SIZES, "fourier": 5, "attention_heads": 4}),
+    "ng-t with probes": Row("ng-t", 3, {**SMALL_SIZES, "fourier": 5, "probes": 3}),
+    "ng-t to features": Row("ng-t", 2, {**SMALL_SIZES, "fourier": 5, "head": "equivariant"}, "features"),
+    "probe-gen": Row("probe-gen", 3, {**SMALL_SIZES, "probes": 7, "latent": 3}),
+    "scale-gmn": Row("scale-gmn", 3, SMALL_SIZES),
+    "scale-gmn forward": Row("scale-gmn", 3, {**SMALL_SIZES, "direction": "forward"}),
+    "scale-gmn of one round": Row("scale-gmn", 3, {"hidden": 8, "layers": 1}),
+    "scale-gmn to weights": Row("scale-gmn", 1, {**SMALL_SIZES, "head": "equivariant"}, "weights"),
+    "scale-gmn to embeddings": Row("scale-gmn", 4, {**SMALL_SIZES, "head": "embedding"}),
+    "statistics": Row("statistics", 3, SMALL_SIZES),
+    "typed-messages": Row("typed-messages", 3, SMALL_SIZES),
+    "typed-messages of one round": Row("typed-messages", 3, {"hidden": 8, "layers": 1}),
+    "weight-tokens": Row("weight-tokens", 3, SMALL_SIZES),
 }
 SPEC = ws.siren(2, 5, 4, 1)
+KINDS = {  # every kind of symmetry that the activation table knows, alone and mixed
+    "sine": SPEC,
+    "relu": ws.mlp(2, 5, 4, 1),
+    "tanh": ws.mlp(2, 5, 4, 1, activation="tanh"),
+    "gaussian, relu": ws.mlp(2, 5, 4, 1, activation=("gaussian", "relu")),
+    "relu, tanh, gelu": ws.mlp(2, 4, 3, 5, 2, activation=("relu", "tanh", "gelu")),
+    "cosine, sine": ws.NetSpec(
+        (ws.Axis("in", 2), ws.Axis("h1", 4, "cosine", 3.0), ws.Axis("h2", 5, "sine", 2.0), ws.Axis("out", 1)),
+        ws.mlp(2, 4, 5, 1).params,
+    ),
+}
+ANY_SPEC = {"dwsnet", "mlp", "nfn-hnp", "nfn-np", "nft", "statistics"}  # read convolutions and residual links too
+BLIND = {"half a permutation"}  # statistics see no arrangement at all
 every_model = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
 
@@ -75,7 +124,33 @@ def fitted(model: Any, spec: ws.NetSpec) -> Any:
 
 def test_every_model_has_a_row() -> None:
     assert {row.name for row in ROWS.values()} == set(MODELS)
-    assert all(issubclass(model, Model) and model.__doc__ for model in MODELS.values())
+    heads = {(row.name, row.options.get("head", "invariant")) for row in ROWS.values()}
+    assert {(name, head) for name, model in MODELS.items() for head in model.heads} <= heads
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_says_what_it_is(name: str) -> None:
+    model = MODELS[name]
+    assert issubclass(model, Model)
+    assert model.respects in ("nothing", *testing.GROUPS)
+    assert model.track in ("weights-only", "hybrid", "function")
+    text = " ".join((model.__doc__ or "").split())
+    assert all(part in text for part in ("Args:", "Raises:", "Example:", "Reference:"))
+    if name not in ("functional", "mlp", "dwsnet"):
+        assert "Departure" in text
+    if name != "functional":
+        assert "Published" in text
+    assert "Cost" in text
+
+
+def test_tracks_follow_what_a_model_reads() -> None:
+    def track(name: str, **options: Any) -> str:
+        return ws.models.build(name, SPEC, 2, hidden=8, layers=1, **options).track
+
+    assert {name for name in MODELS if track(name) == "function"} == {"functional", "probe-gen"}
+    assert {name for name in MODELS if track(name) == "hybrid"} == {"hybrid"}
+    assert [track(name, probes=2) for name in ("ng-gnn", "ng-t")] == ["hybrid"] * 2
+    assert {track(name) for name in set(MODELS) - {"functional", "hybrid", "probe-gen"}} == {"weights-only"}
 
 
 @every_model
@@ -99,20 +174,60 @@ def test_a_model_respects_what_it_declares(row: Row, seed: int) -> None:
     spec = random_spec(seed)
     model = fitted(row.build(spec), spec)
     check = testing.assert_invariant if row.gives == "tensor" else testing.assert_equivariant
-    if model.respects == "permutation":
-        check(model, spec, **TIGHT)
+    if model.respects != "nothing":
+        channels = {} if row.gives != "features" else {"channels": None}
+        check(model, spec, group=model.respects, **channels, **TIGHT)
         return
     with pytest.raises(AssertionError, match="largest difference"):
         check(model, spec, **TIGHT)
+
+
+def test_random_specs_have_one_to_four_hidden_layers() -> None:
+    assert {len(random_spec(seed).hidden) for seed in range(8)} == {1, 2, 3, 4}
+
+
+@every_model
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_respects_it_for_every_kind_of_activation(row: Row, kind: str) -> None:
+    spec = KINDS[kind]
+    model = fitted(row.build(spec), spec)
+    if model.respects != "nothing":
+        testing.assert_equivariant(model, spec, group=model.respects, **TIGHT)
 
 
 @every_model
 def test_a_model_respects_no_more_than_it_declares(row: Row) -> None:
     """Negative control: what the model does not claim fails the same check. Signs act on every neuron of a SIREN."""
     model = fitted(row.build(SPEC), SPEC)
-    beyond = {"nothing": "permutation", "permutation": "signed"}[model.respects]
-    with pytest.raises(AssertionError, match="largest difference"):
-        testing.assert_equivariant(model, SPEC, group=beyond, **TIGHT)
+    beyond: Any = {"nothing": "permutation", "permutation": "signed", "scaled": "full"}.get(model.respects)
+    if beyond is not None:
+        with pytest.raises(AssertionError, match="largest difference"):
+            testing.assert_equivariant(model, SPEC, group=beyond, **TIGHT)
+    if model.respects == "permutation":
+        relu = ws.mlp(2, 5, 4, 1)
+        with pytest.raises(AssertionError, match="largest difference"):
+            testing.assert_equivariant(fitted(row.build(relu), relu), relu, group="scaled", **TIGHT)
+
+
+@every_model
+@pytest.mark.parametrize("broken", ["half a permutation", "a sign on one side", "inputs", "layers"])
+def test_what_changes_the_function_changes_the_output(row: Row, broken: str) -> None:
+    """Negative control outside every group: neurons moved in one of the two parameters that hold them, and such."""
+    model, w = fitted(row.build(SPEC), SPEC).double().eval(), networks(dtype=torch.float64)
+    other = w.clone()
+    if broken == "half a permutation":
+        for name in ("0.weight", "0.bias"):
+            other.view(name).copy_(w.view(name).roll(1, 1))
+    elif broken == "a sign on one side":
+        other.view("2.weight")[:, :, 0] *= -1
+    elif broken == "inputs":
+        other.view("0.weight").copy_(w.view("0.weight").flip(2))
+    else:
+        other.view("1.weight").copy_(w.view("1.weight") + 0.05)
+    with torch.no_grad():
+        before, after = numbers(model(w)), numbers(model(other))
+    moved = (after - before).flatten(1).abs().amax(1)
+    assert (moved > 1e-6).any() == (row.name != "statistics" or broken not in BLIND)
 
 
 @every_model
@@ -125,10 +240,12 @@ def test_a_batch_of_one_is_that_row(row: Row, training: bool) -> None:
 
 
 @every_model
-def test_every_parameter_is_read_and_every_weight_learns(row: Row) -> None:
-    model, w = fitted(row.build(SPEC), SPEC), networks()
+@pytest.mark.parametrize("kind", ["sine", "relu", "gaussian, relu"])
+def test_every_parameter_is_read_and_every_weight_learns(row: Row, kind: str) -> None:
+    model, w = fitted(row.build(KINDS[kind]), KINDS[kind]), networks(KINDS[kind])
     w.flat.requires_grad_()
-    numbers(model(w)).square().sum().backward()
+    out = numbers(model(w))
+    (out - torch.linspace(0, 1, out.numel()).view_as(out)).square().sum().backward()
     gradient = w.replace(w.flat.grad)
     for name, value in gradient.views():
         assert value.abs().max() > 0, name
@@ -170,6 +287,50 @@ def test_bad_networks_are_refused(row: Row) -> None:
     with pytest.raises(TypeError, match=r"expected weights of the model's torch.float32, got torch.float64; cast"):
         model(w.to(torch.float64))
     assert numbers(row.build(SPEC).double()(w)).dtype == torch.float64
+    for bad in (math.nan, math.inf):
+        spoilt = w.clone()
+        spoilt.flat[2, 3] = bad
+        with pytest.raises(ValueError, match="expected finite weights, got 1 networks with NaN or infinity"):
+            model(spoilt)
+    huge = w.replace(torch.full_like(w.flat, 1e37))  # finite, though their sum is not
+    assert numbers(model(huge)).shape == numbers(model(w)).shape
+
+
+@every_model
+def test_bfloat16_works(row: Row) -> None:
+    model, w = fitted(row.build(SPEC), SPEC), networks()
+    out = numbers(model.bfloat16()(w.to(torch.bfloat16)))
+    assert out.dtype == torch.bfloat16
+    assert torch.isfinite(out).all()
+
+
+@every_model
+def test_a_saved_model_comes_back(row: Row, tmp_path: Path) -> None:
+    model, w = fitted(row.build(SPEC), SPEC).eval(), networks()
+    again = ws.models.load_model(ws.models.save_model(model, tmp_path / "model")).eval()
+    assert type(again) is type(model)
+    assert torch.equal(numbers(again(w)), numbers(model(w)))
+
+
+@every_model
+@pytest.mark.skipif("WEIGHTSPACE_SLOW" not in os.environ, reason="slow: set WEIGHTSPACE_SLOW=1")
+def test_a_model_compiles(row: Row) -> None:
+    torch._dynamo.reset()
+    model, w = row.build(SPEC), networks()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(numbers(compiled(w)), numbers(model(w)), atol=1e-5, rtol=1e-5)
+
+
+@every_model
+def test_unsupported_specs_are_refused(row: Row, conv_spec: ws.NetSpec) -> None:
+    if row.name in ANY_SPEC:
+        assert numbers(row.build(conv_spec)(networks(conv_spec))).shape[0] == 6
+        return
+    for spec in (conv_spec, residual()):
+        with pytest.raises(ValueError, match=r"reads sequential networks of linear layers alone: expected a chain"):
+            row.build(spec)
+    with pytest.raises(ValueError, match="expected at least one hidden axis, got none"):
+        row.build(ws.mlp(2, 3))
 
 
 @every_model
@@ -199,7 +360,7 @@ def test_dropout_acts_in_training_alone(name: str) -> None:
 
 def test_build_knows_names_and_passes_options() -> None:
     assert type(ws.models.build("dwsnet", SPEC, 2, hidden=4, layers=1)) is DWSNet
-    with pytest.raises(ValueError, match=r"unknown model: expected one of \['dwsnet', 'mlp'.*got 'resnet'"):
+    with pytest.raises(ValueError, match=r"unknown model: expected one of \['dwsnet', 'functional'.*got 'resnet'"):
         ws.models.build("resnet", SPEC, 2)
     with pytest.raises(TypeError, match="width"):
         ws.models.build("mlp", SPEC, 2, width=4)
@@ -551,5 +712,5 @@ def test_normalisation_refuses_what_has_no_statistics() -> None:
     with pytest.raises(ValueError, match="expected finite weights, got 1 networks"):
         layer.fit(bad)
     assert not bool(layer.fitted)
-    with pytest.raises(ValueError, match="per: expected 'tensor' or 'entry', got 'axis'"):
+    with pytest.raises(ValueError, match="per: expected 'tensor', 'entry' or 'nothing', got 'axis'"):
         Normalize(SPEC, per="axis")  # pyright: ignore

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,17 @@ import torch
 
 import weightspace as ws
 from weightspace.report import load_result, markdown_table, write_report
+from weightspace.report._fit import (
+    KERNEL,
+    RATES,
+    curves_sentence,
+    fit_table,
+    linear_sentence,
+    ratio_sentence,
+    roofline_sentence,
+    speed_sentence,
+)
+from weightspace.report._fit_plots import psnr_curves, rate_bars
 from weightspace.report._page import page, sentence
 from weightspace.report._pictures import distinct, gallery, pair_indices, render, resolution
 from weightspace.report._plots import difference_bars, validation_curves
@@ -299,7 +311,6 @@ def test_page_is_the_same_twice(result, zoo):
     [
         ({"schema": 2}, r"expected result schema 1, got 2; report it with"),
         ({"schema": None}, r"expected result schema 1, got None"),
-        ({"kind": "speed"}, r"expected a result of kind 'bench', got 'speed'"),
         ({"rows": []}, r"at least one row, got \[\]"),
         ({"rows": [{"model": "mlp"}]}, r"row 0: expected the keys .* missing \['augmentation'\]"),
     ],
@@ -312,6 +323,23 @@ def test_other_results_are_refused(result, tmp_path, change, message):
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(ValueError, match=message):
         markdown_table({**result, **change})
+
+
+def test_files_of_neither_kind_are_refused(result, tmp_path):
+    path = tmp_path / "other.json"
+    taken = r"kind 'bench' \(`weightspace bench` .* benchmark 'fit' \(`python -m benchmarks\.fit` writes one\), got "
+    for other, name in (
+        ({**result, "kind": "speed"}, "kind 'speed'"),
+        ({"benchmark": "memory"}, "benchmark 'memory'"),
+        ({}, "kind None"),
+        ([1], "a list"),
+    ):
+        path.write_text(json.dumps(other))
+        with pytest.raises(ValueError, match=taken + name):
+            write_report([path], tmp_path / "report.html")
+    with pytest.raises(ValueError, match=r"expected a result of kind 'bench', got None"):
+        markdown_table(make_record())
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_bad_paths_are_refused(tmp_path, result_path):
@@ -388,3 +416,152 @@ def test_choice_of_networks_and_pairs():
 def test_resolution():
     assert resolution({"height": 32, "width": 30}) == (32, 30)
     assert resolution({"height": "32"}) == (28, 28)
+
+
+def repeated(median, low=None, high=None, repeats=5):
+    return {"median": median, "min": low or median, "max": high or median, "repeats": repeats}
+
+
+def make_record(**extra):
+    """A synthetic record of fitting speed, a fixture of the layout and no measurement."""
+    steps = [1, 10, 100, 1000]
+    return {
+        "created": "2000-01-01T00:00:00+00:00",
+        "commit": "abc123def456",
+        "hardware": {"processor": "Imaginary CPU", "cores": 2, "threads": 2, "gpu": None},
+        "versions": {"weightspace": "0", "torch": "2"},
+        "benchmark": "fit",
+        "what": "7 networks SIREN 2-32-32-1, 784 points, 90 full-batch Adam steps",
+        RATES: {
+            "loop": repeated(2.25, 2.15, 2.35),
+            KERNEL: repeated(45.3, 43.5, 48.1),
+            "vmap": repeated(5.62, 5.52, 5.72),
+        },
+        "compiled_kernel_faster_by": {"loop": repeated(20.1, 19.2, 21.3), "vmap": repeated(8.06, 7.61, 8.71)},
+        "roofline": {
+            "product_flop_per_second": 1e11,
+            RATES: repeated(66.4),
+            "share_reached": repeated(0.682, 0.671, 0.713),
+            "share_reached_if_the_grid_spares_the_first_sines": repeated(0.583, 0.572, 0.594),
+        },
+        "largest_difference_of_a_weight": {KERNEL: 0.0, "loop": 3.7e-8, "vmap": 1.23e-7},
+        "linear_in_networks": {"steps": 90, "seconds_by_networks": {"32": repeated(1.7), "4": repeated(0.2)}},
+        "psnr_curves": {
+            "steps": steps,
+            "networks": 3,
+            "mean_psnr_db": {
+                KERNEL: [8.0, 10.0, 20.0, 38.0],
+                "loop": [8.0, 10.0, 20.003, 38.0],
+                "vmap": [8.0, 10.0, 19.984, 38.001],
+            },
+        },
+        **extra,
+    }
+
+
+def test_fit_record_gets_a_section_with_its_figures(tmp_path, result_path):
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(make_record()))
+    text = write_report([path], tmp_path).read_text(encoding="utf-8")
+    for expected in (
+        "7 networks SIREN 2-32-32-1, 784 points, 90 full-batch Adam steps",
+        "Imaginary CPU, 2 cores, GPU: none",
+        "<td>45.3</td><td>43.5</td><td>48.1</td><td>5</td>",
+        "<td>2.25</td><td>2.15</td><td>2.35</td><td>5</td>",
+        '20.1 <span class="soft">(19.2 to 21.3)</span>',
+        "roofline 66.4",
+        "by more than 1.23e-07 from",
+        "same 3 networks",
+        "abc123def456",
+        "python -m benchmarks.fit",
+        "How fast networks are fitted",
+    ):
+        assert expected in text, expected
+    assert text.count("<svg") == 3
+    assert "How to read the figures" not in text
+    both = write_report([path, result_path, path], tmp_path / "both.html").read_text(encoding="utf-8")
+    reader = Reader(both)
+    assert both.count("<svg") == 3 + 4 + 3
+    assert len(reader.ids) == len(set(reader.ids))
+    assert set(reader.references) <= set(reader.ids)
+    assert not reader.links
+    assert "http" not in both
+    assert "What augmentation was worth" in both
+    assert not re.search(r"#0[1-7]0[1-7]0[1-7]\b", both)
+
+
+def test_fit_sentences_tell_the_figures():
+    table = fit_table(make_record())
+    assert [row.method for row in table.rows] == [KERNEL, "vmap", "loop"]
+    assert f"“{KERNEL}”, 45.3 (43.5 to 48.1 in 5 repeats) networks a second" in speed_sentence(table)
+    assert "is faster than the best of the others, “vmap”: 8.06 (7.61 to 8.71 in 5 repeats)" in ratio_sentence(table)
+    assert "68 % (67 to 71 in 5 repeats)" in roofline_sentence(table)
+    assert "58 % (57 to 59 in 5 repeats)" in roofline_sentence(table)
+    assert "3 methods in mean PSNR: 0.019 dB (after 100 steps, “loop” above “vmap”)" in curves_sentence(table.curves)
+    assert linear_sentence(table.seconds) == "8 times the networks took 8.5 times the seconds."
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (repeated(0.9, 0.85, 0.95), "is slower than"),
+        (repeated(1.1, 0.95, 1.2), "cannot be told from"),
+        (repeated(1.1, 1.1, 1.1, repeats=1), "is faster than .* 1.10 .one repeat, its spread unknown."),
+    ],
+)
+def test_fit_ratio_claims_no_more_than_the_repeats_allow(ratio, verdict):
+    table = fit_table(make_record(compiled_kernel_faster_by={"vmap": ratio}))
+    assert re.search(verdict, ratio_sentence(table))
+
+
+def test_fit_record_without_some_parts_still_makes_a_section():
+    rates = make_record()[RATES]
+    alone = {"benchmark": "fit", RATES: {"vmap": repeated(5.0, repeats=1), "lost": {"median": None}}}
+    text = page([alone], None)
+    assert "<td>5.00</td><td>5.00</td><td>5.00</td><td>1</td>" in text
+    assert "<td>–</td><td>–</td><td>–</td><td>–</td>" in text
+    assert "one repeat, its spread unknown" in text
+    assert "nothing to compare" in text
+    assert text.count("<svg") == 1
+    without = page([make_record(**{RATES: {KERNEL: rates[KERNEL]}})], None)
+    assert "not measured" in without
+    assert "68&nbsp;%" in without
+    gap = make_record()
+    gap["psnr_curves"]["mean_psnr_db"]["vmap"][2] = None
+    assert "0.003 dB (after 100 steps" in page([gap], None)
+
+
+@pytest.mark.parametrize("rates", [None, {}, {"vmap": {"median": None}}, {"vmap": 3.0}])
+def test_fit_record_without_a_rate_is_refused(tmp_path, rates):
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(make_record(**{RATES: rates})))
+    with pytest.raises(ValueError, match=r"with the median of at least one method, got .*; run `python -m benchmarks"):
+        load_result(path)
+
+
+def test_fit_plots_tell_methods_apart_that_coincide():
+    same = [8.0, 10.0, 20.0, 38.0]
+    record = make_record()
+    record["psnr_curves"]["mean_psnr_db"] = {f"method {n}": same for n in range(9)}
+    curves = fit_table(record).curves
+    drawn = psnr_curves(curves, "a")
+    assert drawn is not None
+    offsets = re.findall(r"stroke-dashoffset: ([\d.]+)", drawn)
+    assert len(set(offsets)) == 9  # the dashes of no two methods lie upon each other
+    assert curves_sentence(curves) == "The mean PSNR of the 9 methods is the same at every step."
+    bars = rate_bars(fit_table(make_record()), "b")
+    assert bars.index(">45.3<") < bars.index(">5.62<") < bars.index(">2.25<")
+
+
+def test_fit_page_escapes_names():
+    hostile = "<script>alert(1)</script>&$x_1$"
+    text = page([make_record(what=hostile, **{RATES: {hostile: repeated(1.0)}})], None)
+    assert "script" not in Reader(text).tags
+    assert text.count("&lt;script&gt;") >= 4
+
+
+def test_the_keys_are_those_that_the_benchmark_writes():
+    source = (Path(__file__).parents[1] / "benchmarks" / "fit.py").read_text(encoding="utf-8")
+    assert f'OURS = "{KERNEL}"' in source
+    for key in set(make_record()) - {"created", "commit", "hardware", "versions"}:
+        assert f'"{key}"' in source, key

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -16,19 +17,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 import weightspace as ws
+from weightspace import zoo as zoos
 from weightspace._activation import ACTIVATIONS
 from weightspace._options import options
 from weightspace.bench import SUITES, Cell, run_suite
-from weightspace.fit import FitConfig
+from weightspace.fit import RECIPES, Executor, FitConfig, RayExecutor, add_views, meta_start
+from weightspace.fit import recipe as recipe_named
+from weightspace.fit._recipes import META_SIGNALS
+from weightspace.signals import SignalSet
 from weightspace.train import TrainConfig, num_classes, seeded
 from weightspace.transforms import augmentation
 from weightspace.zoo import export_state_dicts, import_state_dicts
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=ws.__doc__)
 console = Console(markup=False, highlight=False)
-InitRegime = Literal["independent", "shared", "unknown"]
+InitRegime = Literal["independent", "shared", "meta", "unknown"]
 UsageError: Any = typer.BadParameter.__base__  # click's own, or the copy of click that newer versions of Typer hold
-DEMO_RECIPE = FitConfig(steps=200, lr=5e-3)
+DEMO_RECIPE = RECIPES["dws"]
 
 
 def _device(text: str) -> str:
@@ -41,6 +46,22 @@ def _device(text: str) -> str:
 
 Workers = Annotated[int | None, typer.Option(min=1, help="cores to use; all where not given")]
 Device = Annotated[str, typer.Option(callback=_device, help="'cpu' or 'cuda'")]
+ExecutorName = Annotated[Literal["local", "ray"], typer.Option("--executor", help="who fits: this process, or Ray")]
+Address = Annotated[str | None, typer.Option(help="of the Ray cluster; if not given, RAY_ADDRESS's or one of its own")]
+Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a Ray task; one with --device cuda if not given")]
+Share = Annotated[float | None, typer.Option(min=0, max=1, help="share of the sources")]
+Sources = Annotated[int | None, typer.Option(min=1, help="sources to keep of the split; none where not given")]
+Seed = Annotated[int, typer.Option(min=0, help="of the random choice")]
+
+
+def _executor(name: str, workers: int | None, device: str, address: str | None, gpus: float | None) -> str | Executor:
+    """What ``fit_zoo`` takes as executor."""
+    if name == "ray":
+        gpus = float(device != "cpu") if gpus is None else gpus
+        return RayExecutor(address=address, cpus=workers or 1, gpus=gpus)
+    if address is not None or gpus is not None:
+        raise typer.BadParameter("expected --executor ray with --address and --gpus, got the local one")
+    return name
 
 
 def _version(show: bool) -> None:
@@ -118,13 +139,32 @@ def demo(
     console.print(f"open {page}", soft_wrap=True)
 
 
+def _recipe(name: str | None) -> str | None:
+    if name is not None and name not in RECIPES:
+        raise typer.BadParameter(f"unknown recipe: expected one of {list(RECIPES)}, got {name!r}")
+    return name
+
+
+def _learned_start(data: SignalSet, spec: ws.NetSpec, config: FitConfig, train: int | None) -> ws.Weights:
+    """The start of recipe "meta", from the first signals of the training split."""
+    count = len(data.split("train")) if "train" in data.splits else len(data)
+    rows = np.asarray(data.splits.get("train", np.arange(len(data))))[: min(train or count, META_SIGNALS)]
+    generator = torch.Generator().manual_seed(config.seed)
+    with console.status("learning a start"):
+        return meta_start(*data.signals(rows), spec, generator=generator, config=config)
+
+
 @app.command()
-@options(FitConfig)
+@options(FitConfig, named=("recipe", recipe_named))
 def fit(
     *,
     config: FitConfig,
-    data: Annotated[str, typer.Argument(help="'embedded', 'fashion-mnist', 'digits', or a file or folder of images")],
+    data: Annotated[str, typer.Argument(help="a name of 'weightspace data list', or a file or folder of signals")],
     out: Annotated[Path, typer.Argument(help="folder of the zoo; run again, it goes on where it stopped")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(callback=_recipe, help=f"one of {', '.join(RECIPES)}; the options given replace its fields"),
+    ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="pixels to bring class folders' images to, each way")] = None,
     widths: Annotated[str, typer.Option(callback=_widths, help="hidden widths")] = "32,32",
     activation: Annotated[str, typer.Option(help="'sine', 'relu', 'tanh', 'gaussian', ...")] = "sine",
@@ -136,6 +176,9 @@ def fit(
     ] = None,
     workers: Workers = None,
     device: Device = "cpu",
+    executor: ExecutorName = "local",
+    address: Address = None,
+    gpus: Gpus = None,
 ) -> None:
     """Fit one network (or several views) to every image of a data set."""
     if train is None and val is not None:
@@ -144,24 +187,28 @@ def fit(
         raise typer.BadParameter(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {activation!r}")
     if omega is not None and (activation != "sine" or omega <= 0):
         raise typer.BadParameter(f"expected a positive --omega, with sines alone, got {omega:g} with {activation}")
-    images = ws.signals.load(data, size=size)
-    channels = images.images.shape[3] if images.images.ndim == 4 else 1
+    ran_by = _executor(executor, workers, device, address, gpus)
+    signals = ws.signals.load(data, size=size)
+    ends = (signals.in_features, signals.out_features)
     hidden = _numbers(widths)
     if activation == "sine":
         init: dict[str, Any] = {"init": config.init} if config.init else {}
-        spec = ws.siren(2, *hidden, channels, omega=omega or 30.0, **init)
+        spec = ws.siren(ends[0], *hidden, ends[1], omega=omega or 30.0, **init)
     else:
-        spec = ws.mlp(2, *hidden, channels, activation=activation)
+        spec = ws.mlp(ends[0], *hidden, ends[1], activation=activation)
     counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count is not None}
+    start = _learned_start(signals, spec, config, train) if recipe == "meta" else None
     with _fit_progress("fit") as step:
         zoo = ws.fit_zoo(
             out,
-            images,
+            signals,
             spec,
             config=config,
             counts=counts or None,
+            start=start,
             device=device,
             workers=workers,
+            executor=ran_by,
             on_progress=step,
         )
     _print_zoo(zoo)
@@ -173,7 +220,7 @@ def train(
     *,
     config: TrainConfig,
     zoo: Annotated[Path, typer.Argument(help="a zoo with labels")],
-    model: Annotated[str, typer.Option(help="'dwsnet' or 'mlp'")] = "dwsnet",
+    model: Annotated[str, typer.Option(help="a name of ws.models.MODELS, such as 'dwsnet'")] = "dwsnet",
     augment: Annotated[str | None, typer.Option(help="names joined by +, such as sign+noise")] = None,
     hidden: Annotated[int | None, typer.Option(help="width of the model")] = None,
     layers: Annotated[int | None, typer.Option(help="depth of the model")] = None,
@@ -308,14 +355,105 @@ def _histogram(values: Any, bins: int = 12) -> str:
 
 
 @app.command()
-def verify(zoo: Annotated[Path, typer.Argument(help="a zoo")]) -> None:
-    """Check every shard's hash, every number, and that no source lies in two splits."""
-    problems = ws.Zoo.open(zoo, verify=False).verify()
+def verify(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    data: Annotated[
+        str | None, typer.Option(help="the data it was fitted to: a sample must have the PSNR that is recorded")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="as for fit")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="networks to evaluate, with --data")] = 256,
+    seed: Seed = 0,
+) -> None:
+    """Check every shard's hash, every number, and that no source lies in two splits; with --data the PSNR too."""
+    signals = None if data is None else ws.signals.load(data, size=size)
+    problems = ws.Zoo.open(zoo, verify=False).verify(signals, sample=sample, seed=seed)
     for problem in problems:
         console.print(problem, soft_wrap=True)
     if problems:
         raise ValueError(f"{zoo}: expected a good zoo, got {len(problems)} problem(s), listed above")
     console.print(f"{zoo}: good", soft_wrap=True)
+
+
+@app.command("add-views")
+def add_views_(
+    zoo: Annotated[Path, typer.Argument(help="a finished zoo that fit made; run again, it goes on where it stopped")],
+    data: Annotated[str, typer.Argument(help="the data that it was fitted to, as for fit")],
+    views: Annotated[int, typer.Option(min=1, help="how many of each signal there shall be")],
+    size: Annotated[int | None, typer.Option(min=1, help="as for fit")] = None,
+    workers: Workers = None,
+    device: Device = "cpu",
+    executor: ExecutorName = "local",
+    address: Address = None,
+    gpus: Gpus = None,
+) -> None:
+    """Fit more views of a zoo: the networks are those that would have been fitted at once."""
+    ran_by = _executor(executor, workers, device, address, gpus)
+    signals = ws.signals.load(data, size=size)
+    with _fit_progress("fit") as step:
+        done = add_views(zoo, signals, views, device=device, workers=workers, executor=ran_by, on_progress=step)
+    _print_zoo(done)
+
+
+@app.command()
+def stats(zoo: Annotated[Path, typer.Argument(help="a zoo")]) -> None:
+    """Mean, spread and range of every parameter, and of the networks' norms."""
+    for split, found in zoos.stats(ws.Zoo.open(zoo)).items():
+        table = Table("parameter", "mean", "std", "min", "max", title=f"{split}: {found['count']} networks")
+        for name, own in {**found["params"], "(norm of a network)": found["norm"]}.items():
+            table.add_row(name, *(f"{own[key]:.4g}" for key in ("mean", "std", "min", "max")))
+        console.print(table)
+
+
+@app.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="ZOOS...", help="zoos of one spec")],
+    out: Annotated[Path, typer.Option(help="folder of the zoo to write")],
+) -> None:
+    """Write all networks of several zoos into one."""
+    _print_zoo(zoos.merge([ws.Zoo.open(zoo) for zoo in parts], out))
+
+
+@app.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="folder of a zoo, or a URL such as s3://bucket/zoo")],
+    target: Annotated[str, typer.Argument(help="the same; one of the two must be a folder")],
+) -> None:
+    """Copy a finished zoo to an object store, or back."""
+    zoos.copy(source, target)
+    console.print(f"wrote {target}", soft_wrap=True)
+
+
+@app.command()
+def sample(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
+    train: Sources = None,
+    val: Sources = None,
+    test: Sources = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a zoo of a few sources of another, drawn at random, with all their views."""
+    counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count is not None}
+    if not counts:
+        raise typer.BadParameter("expected at least one of --train, --val and --test, got none")
+    generator = torch.Generator().manual_seed(seed)
+    _print_zoo(zoos.sample(ws.Zoo.open(zoo), out, counts, generator=generator))
+
+
+@app.command()
+def split(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
+    train: Share = None,
+    val: Share = None,
+    test: Share = None,
+    seed: Seed = 0,
+) -> None:
+    """Write the networks of a zoo in new splits, dealt by source."""
+    shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise typer.BadParameter(f"expected --train, --val and --test that sum to 1, got {sum(shares.values()):g}")
+    _print_zoo(zoos.split(ws.Zoo.open(zoo), out, shares, seed=seed))
 
 
 @app.command("import")
@@ -355,6 +493,106 @@ def export(
     """Write a zoo in the field's own format."""
     export_state_dicts(ws.Zoo.open(zoo), folder)
     console.print(f"wrote {folder}", soft_wrap=True)
+
+
+data_app = typer.Typer(help="Named data sets: what there is, and how to get it.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("list")
+def data_list(
+    name: Annotated[str | None, typer.Argument(help="all that is known of one of them")] = None,
+) -> None:
+    """List the data sets: classes, how to split them, licence, whether they are here."""
+    from weightspace.signals import DATASETS
+
+    if name is None:
+        ends = (Column("name", no_wrap=True), Column("state", no_wrap=True))
+        table = Table(ends[0], "signals", "classes", "split", "licence", ends[1])
+        for entry in DATASETS.values():
+            short = (text.split(":")[0] for text in (entry.split, entry.licence))
+            table.add_row(entry.name, entry.what, str(entry.classes), *short, entry.state)
+        console.print(table)
+        console.print("weightspace data list NAME tells all that is known of one: how to get it, whom to cite")
+        return
+    if name not in DATASETS:
+        raise typer.BadParameter(f"unknown data set: expected one of {', '.join(DATASETS)}, got {name!r}")
+    entry = DATASETS[name]
+    for field in ("name", "what", "classes", "split", "licence", "citation", "obtain", "state"):
+        console.print(f"{field:9s} {getattr(entry, field)}", soft_wrap=True)
+    for option, value in (entry.defaults or {}).items():
+        console.print(f"option    {option}, {value} if not given", soft_wrap=True)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    name: Annotated[str, typer.Argument(help="a name of 'weightspace data list'")],
+    out: Annotated[Path | None, typer.Option(help="the .npz file to write; into the cache if not given")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="folder of the packages or the data, looked at before anything is fetched")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="pixels each way (emoji)")] = None,
+    tones: Annotated[bool | None, typer.Option("--tones", help="all skin tones, not plain ones alone (emoji)")] = None,
+    points: Annotated[int | None, typer.Option(min=1, help="points of each mesh (meshes)")] = None,
+    signed: Annotated[bool | None, typer.Option(help="negative distances inside, or none (meshes)")] = None,
+    std: Annotated[float | None, typer.Option(help="standard deviation of the near-surface points (meshes)")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of the points (meshes)")] = None,
+    per_family: Annotated[int | None, typer.Option(min=1, help="the most parts of one family (kicad)")] = None,
+) -> None:
+    """Fetch a data set by its package client and build it into one compressed file."""
+    from weightspace.signals import DATASETS, prepare
+
+    if name not in DATASETS:
+        raise typer.BadParameter(f"unknown data set: expected one of {', '.join(DATASETS)}, got {name!r}")
+    given = {"size": size, "tones": tones, "points": points, "signed": signed, "std": std, "seed": seed}
+    given |= {"per_family": per_family}
+    given = {option: value for option, value in given.items() if value is not None}
+    if unknown := sorted(set(given) - DATASETS[name].options):
+        option = unknown[0].replace("_", "-")
+        raise typer.BadParameter(f"{name}: expected no --{option}: see weightspace data list {name}")
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed} signals"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(f"{name}: fetching and building", total=None)
+        path = prepare(name, out=out, source=source, on_progress=lambda n: bar.update(task, completed=n), **given)
+    data = ws.signals.load(path if out is not None else name)
+    console.print(f"wrote {path}", soft_wrap=True)
+    console.print(str(data), soft_wrap=True)
+
+
+def _input_shape(text: str | None) -> str | None:
+    """Check a shape without its batch; it stays text, which is what the option holds."""
+    if text is not None and not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
+        raise typer.BadParameter(f"expected a shape without the batch such as 3,32,32, got {text!r}")
+    return text
+
+
+@app.command()
+def align(
+    a: Annotated[Path, typer.Argument(help="checkpoint to align to: a state dict, .safetensors, .pth or .pt")],
+    b: Annotated[Path, typer.Argument(help="checkpoint to move")],
+    module: Annotated[str, typer.Option(help="what makes the network, as package.module:function")],
+    group: Annotated[Literal["permutation", "signed", "full"], typer.Option(help="what to search")] = "permutation",
+    shape: Annotated[
+        str | None,
+        typer.Option("--input", callback=_input_shape, help="an input's shape, as 3,32,32; usual sizes if not given"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where to write the second checkpoint, moved")] = None,
+    merge: Annotated[Path | None, typer.Option(help="where to write the average of the two, aligned")] = None,
+) -> None:
+    """Move one checkpoint onto another of the same network; its function stays."""
+    states = [ws.align.read_checkpoint(path) for path in (a, b)]
+    net = ws.align.load_module(module)
+    example = None if shape is None else torch.zeros(1, *_numbers(shape))
+    found = ws.align.align_state_dicts(net, *states, group=group, example_input=example)
+    console.print(f"squared distance {found.before:.6g} before, {found.after:.6g} after", soft_wrap=True)
+    if out is not None:
+        ws.align.write_checkpoint(found.state_dict, out)
+        console.print(f"wrote {out}", soft_wrap=True)
+    if merge is not None:
+        ws.align.write_checkpoint(ws.align.interpolate_state_dicts(states[0], found.state_dict), merge)
+        norms = any(param.statistic for param in found.symmetry.spec.params)
+        hint = "; measure its batch norms anew: ws.align.repair_batch_norm" if norms else ""
+        console.print(f"wrote {merge}{hint}", soft_wrap=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -68,6 +68,35 @@ SUITES: dict[str, Suite] = {
         leaders=5,
         leader_seeds=(1, 2),
     ),
+    "mixup": Suite(
+        "mixup",
+        {
+            "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
+            "mlp": Entry("mlp", train={"lr": 1e-3}),
+        },
+        (
+            "none",
+            "mixup",
+            "mixup-random",
+            "mixup-permutation",
+            "mixup-signed",
+            "mixup-full",
+            "mixup-full-ends",
+            "mixup-full-half",
+        ),
+        TrainConfig(epochs=24, batch_size=64),
+        seeds=(0, 1, 2),
+    ),
+    "mixup-anchored": Suite(
+        "mixup-anchored",
+        {
+            "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
+            "mlp": Entry("mlp", train={"lr": 1e-3}),
+        },
+        ("none", "mixup"),
+        TrainConfig(epochs=24, batch_size=64),
+        seeds=(0, 1, 2),
+    ),
     "fashion-mnist-short": Suite(
         "fashion-mnist-short",
         {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3})},

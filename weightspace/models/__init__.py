@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from weightspace._spec import NetSpec
-from weightspace.models._base import Model, Normalize
+from weightspace.models._base import Model, Normalize, fold_phases
 from weightspace.models._dwsnet import DWSNet, InvariantHead
 from weightspace.models._equivariant import EquivariantLinear
+from weightspace.models._export import load_model, save_model
+from weightspace.models._functional import Functional
+from weightspace.models._hybrid import Hybrid
 from weightspace.models._mlp import MLP
+from weightspace.models._nfn import NFNHNP, NFNNP
+from weightspace.models._nft import NFT
+from weightspace.models._ng_gnn import NGGNN
+from weightspace.models._ng_t import NGT
+from weightspace.models._probe_gen import ProbeGen
+from weightspace.models._registry import MODELS, build
+from weightspace.models._rows import INR2Vec, WeightTokens
+from weightspace.models._scale_gmn import ScaleGMN
+from weightspace.models._statistics import Statistics
+from weightspace.models._typed_messages import TypedMessages
 
-MODELS: dict[str, type[Model]] = {"dwsnet": DWSNet, "mlp": MLP}
-
-__all__ = ["MLP", "MODELS", "DWSNet", "EquivariantLinear", "InvariantHead", "Model", "Normalize", "build"]
-
-
-def build(name: str, spec: NetSpec, out_features: int, **options: Any) -> Model:
-    """A model by its name.
-
-    Raises:
-        ValueError: for an unknown name.
-
-    Example:
-        >>> import weightspace as ws
-        >>> type(build("mlp", ws.siren(2, 8, 8, 1), 10)).__name__
-        'MLP'
-    """
-    if name not in MODELS:
-        raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {name!r}")
-    return MODELS[name](spec, out_features, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+__all__ = [
+    "MLP",
+    "MODELS",
+    "NFNHNP",
+    "NFNNP",
+    "NFT",
+    "NGGNN",
+    "NGT",
+    "DWSNet",
+    "EquivariantLinear",
+    "Functional",
+    "Hybrid",
+    "INR2Vec",
+    "InvariantHead",
+    "Model",
+    "Normalize",
+    "ProbeGen",
+    "ScaleGMN",
+    "Statistics",
+    "TypedMessages",
+    "WeightTokens",
+    "build",
+    "fold_phases",
+    "load_model",
+    "save_model",
+]

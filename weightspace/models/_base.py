@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from weightspace._activation import activation
 from weightspace._checks import probability, whole_number
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_weights, summary
 
-Respects = Literal["nothing", "permutation"]
+Respects = Literal["nothing", "permutation", "signed", "scaled", "full"]
+Track = Literal["weights-only", "hybrid", "function"]
+Head = Literal["invariant", "equivariant"]
 
 
 class Normalize(nn.Module):
@@ -20,11 +24,16 @@ class Normalize(nn.Module):
 
     With ``per="tensor"`` all entries of a parameter that a hidden axis' permutation can exchange share one mean and
     one standard deviation, so the layer commutes with permutations. ``per="entry"`` gives every scalar its own, which
-    is for models without symmetry.
+    is for models without symmetry, and ``per="nothing"`` leaves the weights alone, for models that evaluate them.
+
+    Without ``center`` nothing is subtracted and what remains is a factor, the root of the mean square: it commutes
+    with signs and scales too. With ``fold`` the phases of periodic neurons are folded first (:func:`fold_phases`).
 
     Args:
         spec: the networks to normalise.
         per: what shares its statistics.
+        center: whether to subtract the mean.
+        fold: whether to fold phases before anything else.
 
     Raises:
         TypeError: for something other than a ``NetSpec``.
@@ -43,12 +52,19 @@ class Normalize(nn.Module):
     std: Tensor
     fitted: Tensor
 
-    def __init__(self, spec: NetSpec, per: Literal["tensor", "entry"] = "tensor") -> None:
+    def __init__(
+        self,
+        spec: NetSpec,
+        per: Literal["tensor", "entry", "nothing"] = "tensor",
+        *,
+        center: bool = True,
+        fold: bool = False,
+    ) -> None:
         super().__init__()
         check_spec(spec)
-        if per not in ("tensor", "entry"):
-            raise ValueError(f"per: expected 'tensor' or 'entry', got {per!r}")
-        self.spec, self.per = spec, per
+        if per not in ("tensor", "entry", "nothing"):
+            raise ValueError(f"per: expected 'tensor', 'entry' or 'nothing', got {per!r}")
+        self.spec, self.per, self.center, self.fold = spec, per, center, fold
         self.register_buffer("mean", torch.zeros(spec.num_params))
         self.register_buffer("std", torch.ones(spec.num_params))
         self.register_buffer("fitted", torch.tensor(False))
@@ -68,12 +84,15 @@ class Normalize(nn.Module):
             )
         if bad := int((~torch.isfinite(weights.flat).all(1)).sum()):
             raise ValueError(f"expected finite weights, got {bad} networks with NaN or infinity; leave them out")
-        for param in self.spec.params:
+        weights = fold_phases(weights) if self.fold else weights
+        for param in self.spec.params if self.per != "nothing" else ():
             value, where = weights.view(param.name).double(), self.spec.slices[param.name]
             axes = [0]
             if self.per == "tensor":
                 axes += [i for i, name in enumerate(param.axes, start=1) if self.spec.axis(name).hidden]
             mean, std = value.mean(axes, keepdim=True), value.std(axes, keepdim=True)
+            if not self.center:
+                mean, std = torch.zeros_like(mean), value.square().mean(axes, keepdim=True).sqrt()
             self.mean[where] = mean.expand_as(value[:1]).flatten().to(self.mean)
             self.std[where] = torch.where(std > 1e-8, std, 1.0).expand_as(value[:1]).flatten().to(self.std)
         self.fitted.fill_(True)
@@ -81,30 +100,54 @@ class Normalize(nn.Module):
 
     def forward(self, weights: Weights) -> Weights:
         same_spec(self.spec, weights)
+        if self.per == "nothing":
+            return weights.replace(weights.flat.to(self.mean.dtype))
+        weights = fold_phases(weights) if self.fold else weights
         return weights.replace((weights.flat - self.mean) / self.std)
+
+    def undo(self, weights: Weights) -> Weights:
+        """The weights as they were before :meth:`forward`, up to folded phases."""
+        return weights.replace(weights.flat * self.std + self.mean)
 
 
 class Model(nn.Module, ABC):
     """A network on networks.
 
-    Subclasses state in ``respects`` under which group their output is invariant (or equivariant, for weights to
-    weights); the contract suite derives its tests from it. ``normalize`` holds the training split's statistics, which
-    :func:`weightspace.train` takes before the first step.
+    Subclasses state as data what the contract suite derives its tests from:
+
+    - ``respects``: the group under which the output is invariant (or equivariant, for weights to weights), by the
+      names of :func:`weightspace.testing.random_symmetry`, and no larger one;
+    - ``track``: ``"weights-only"`` never evaluates a network, ``"hybrid"`` reads activations at learned inputs besides
+      the weights, ``"function"`` reads outputs alone;
+    - ``heads``: what ``head=`` takes.
+
+    ``normalize`` holds the training split's statistics, which :func:`weightspace.train` takes before the first step.
     """
 
     respects: Respects
+    track: Track = "weights-only"
+    heads: tuple[str, ...] = ("invariant",)
+    unit = False  # whether outputs are scaled to length one: embeddings
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Model:
+        model = super().__new__(cls)
+        object.__setattr__(model, "_given", (args, options))
+        return model
 
     def __init__(self, spec: NetSpec, normalize: Normalize) -> None:
         super().__init__()
         self.spec = spec
         self.normalize = normalize
+        _ = spec.slices, spec.num_params, spec.hidden  # known from here on: a compiler cannot look them up
 
     def forward(self, weights: Weights) -> Tensor | Weights:
         """``Weights`` to ``[batch, out]``, or to ``Weights`` for an equivariant head.
 
         Raises:
             TypeError: for a plain tensor, or weights of a finer dtype than the model's.
-            ValueError: for networks of another spec, an empty batch, or features where raw weights belong.
+            ValueError: for networks of another spec, an empty batch, features where raw weights belong, or numbers
+                that are not finite.
         """
         same_spec(self.spec, weights)
         if weights.flat.ndim != 2 or not len(weights):
@@ -114,7 +157,10 @@ class Model(nn.Module, ABC):
         own = self.normalize.mean.dtype
         if torch.promote_types(weights.dtype, own) != own:
             raise TypeError(f"expected weights of the model's {own}, got {weights.dtype}; cast one with .to(dtype)")
-        return self._forward(self.normalize(weights))
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(weights.flat.detach().sum())):
+            _check_finite(weights)
+        out = self._forward(self.normalize(Weights(weights.flat, self.spec)))
+        return nn.functional.normalize(out, dim=-1) if self.unit and isinstance(out, Tensor) else out
 
     @abstractmethod
     def _forward(self, weights: Weights) -> Tensor | Weights:
@@ -124,6 +170,54 @@ class Model(nn.Module, ABC):
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the model was built with, besides its spec."""
+        args, options = self._given
+        bound = inspect.signature(type(self).__init__).bind(self, *args, **options)
+        return {name: value for name, value in bound.arguments.items() if name not in ("self", "spec")}
+
+
+def _check_finite(weights: Weights) -> None:
+    """A sum can overflow where no entry is infinite: look at the entries before refusing."""
+    if bad := int((~torch.isfinite(weights.flat).all(1)).sum()):
+        raise ValueError(f"expected finite weights, got {bad} networks with NaN or infinity; leave them out")
+
+
+def fold_phases(weights: Weights) -> Weights:
+    r"""Bring the bias of every periodic neuron to within half a unit of zero, the function kept.
+
+    With ``unit = pi / omega`` and ``r = round(b / unit)``: the bias becomes ``b - r unit``, and what the neuron sends
+    on is multiplied by ``(-1) ** r``. Networks that differ by phases alone become equal. At half a unit, a set of
+    measure zero, the choice jumps.
+
+    Example:
+        >>> import weightspace as ws
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> spec = ws.siren(2, 8, 8, 1)
+        >>> w = ws.testing.random_weights(spec, 3, generator=gen)
+        >>> g = ws.Symmetry.sample(spec, batch=3, generator=gen, permute=False, scale=False)
+        >>> torch.allclose(fold_phases(g.act(w)).flat, fold_phases(w).flat, atol=1e-5)
+        True
+
+    Reference:
+        Kalogeropoulos et al., *Scale Equivariant Graph Metanetworks*, 2024, appendix on phase canonicalisation.
+    """
+    spec, parts = weights.spec, dict(weights.views())
+    for axis in spec.hidden:
+        row = activation(axis.activation or "")
+        biases = [p.name for p in spec.params if p.kind == "bias" and p.produces == axis.name]
+        if not row.periodic or len(biases) != 1:
+            continue
+        steps = (parts[biases[0]].detach() / row.unit(axis.omega)).round()
+        parts[biases[0]] = parts[biases[0]] - steps * row.unit(axis.omega)
+        factor = 1 - 2 * steps.remainder(2)
+        for param in spec.params:
+            if param.consumes == axis.name:
+                value = parts[param.name]
+                parts[param.name] = value * factor.reshape(len(weights), 1, -1, *[1] * (value.ndim - 3))
+    return weights.replace(torch.cat([parts[p.name].flatten(1) for p in spec.params], 1))
+
 
 def check_sizes(out_features: int, hidden: int, layers: int, dropout: float) -> None:
     """Raise ``TypeError`` or ``ValueError`` for sizes that no model can have."""
@@ -131,6 +225,12 @@ def check_sizes(out_features: int, hidden: int, layers: int, dropout: float) -> 
     whole_number("hidden", hidden, 2)
     whole_number("layers", layers)
     probability("dropout", dropout)
+
+
+def check_head(head: str, heads: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` for a head that the model does not have."""
+    if head not in heads:
+        raise ValueError(f"head: expected {' or '.join(map(repr, heads))}, got {head!r}")
 
 
 def check_features(spec: NetSpec, features: Weights, channels: int) -> None:

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from weightspace._checks import whole_number
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Normalize, check_features, check_sizes
-from weightspace.models._equivariant import EquivariantLinear, layouts
+from weightspace.models._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
 
 
 class DWSNet(Model):
@@ -27,6 +28,7 @@ class DWSNet(Model):
         layers: number of equivariant layers.
         head: ``"invariant"`` gives ``[batch, out_features]``; ``"equivariant"`` gives ``Weights``, without channel axis
             where ``out_features`` is 1.
+        attention: heads of the attention among neurons that follows every layer (the set layer); 0 for none.
         dropout: of the invariant head's hidden layer.
 
     Raises:
@@ -42,11 +44,13 @@ class DWSNet(Model):
 
     Reference:
         Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, section 5.
-        Departures: averages instead of maxima, in the linear layers (so that they are the maps of the theorem)
-        and in the head, and no batch norm.
+        Published: 67.1 % on Fashion-MNIST INRs (55,000 training images, one view). Departures: averages instead of
+        maxima, in the linear layers (so that they are the maps of the theorem) and in the head, and no batch norm.
+        Cost of a step forward, with ``P`` weights and ``d`` channels: about ``3 P d^2`` FLOP a layer and network.
     """
 
     respects = "permutation"
+    heads = ("invariant", "equivariant")
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class DWSNet(Model):
         hidden: int = 32,
         layers: int = 4,
         head: Literal["invariant", "equivariant"] = "invariant",
+        attention: int = 0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(spec, Normalize(spec))
@@ -65,8 +70,10 @@ class DWSNet(Model):
             raise ValueError(f"head: expected 'invariant' or 'equivariant', got {head!r}")
         check_sizes(out_features, hidden, layers, dropout)
         widths = [1] + [hidden] * layers
+        whole_number("attention", attention, 0)
         self.out_features, self.head_kind = out_features, head
         self.layers = nn.ModuleList(EquivariantLinear(spec, a, b) for a, b in pairwise(widths))
+        self.attention = nn.ModuleList(NeuronAttention(spec, hidden, attention) for _ in range(layers) if attention)
         if head == "equivariant":
             self.head: nn.Module = EquivariantLinear(spec, hidden, out_features)
         else:
@@ -74,8 +81,10 @@ class DWSNet(Model):
 
     def _forward(self, weights: Weights) -> Tensor | Weights:
         features = weights.replace(weights.flat.unsqueeze(-1))
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             features = layer(features)
+            if self.attention:
+                features = self.attention[i](features)
             features = features.replace(torch.relu_(features.flat))  # a tensor of the layer's own: free to overwrite
         out = self.head(features)
         if isinstance(out, Weights) and self.out_features == 1:
@@ -108,8 +117,8 @@ class InvariantHead(nn.Module):
         super().__init__()
         check_spec(spec)
         self.spec, self.in_channels = spec, channels
-        self.layouts = layouts(spec)
-        wide = channels * sum(layout.fixed for layout in self.layouts)
+        self.pool = InvariantPool(spec)
+        wide = channels * self.pool.size
         self.mlp = nn.Sequential(
             nn.Linear(wide, 4 * channels),
             nn.LayerNorm(4 * channels),
@@ -120,8 +129,4 @@ class InvariantHead(nn.Module):
 
     def forward(self, features: Weights) -> Tensor:
         check_features(self.spec, features, self.in_channels)
-        parts = []
-        for layout, (_, value) in zip(self.layouts, features.views(), strict=True):
-            value = layout.features(value)
-            parts.append(value.flatten(1, -2).mean(1) if value.ndim > 2 else value)
-        return self.mlp(torch.cat(parts, -1))
+        return self.mlp(self.pool(features))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -45,9 +46,10 @@ class _Layout:
 
 
 @lru_cache(maxsize=256)
-def layouts(spec: NetSpec) -> tuple[_Layout, ...]:
-    """The layout of every parameter."""
-    rank = {axis.name: -i for i, axis in enumerate(spec.hidden)}
+def layouts(spec: NetSpec, ends: bool = False) -> tuple[_Layout, ...]:
+    """The layout of every parameter; with ``ends``, inputs and outputs count as hidden axes."""
+    free = [axis.name for axis in spec.axes if axis.hidden or (ends and axis.name in (spec.input, spec.output))]
+    rank = {name: -i for i, name in enumerate(free)}
     out = []
     for param in spec.params:
         hidden = sorted((i for i, a in enumerate(param.axes) if a in rank), key=lambda i: rank[param.axes[i]])
@@ -72,13 +74,17 @@ def pooled(spec: NetSpec, features: Weights) -> dict[Axes, Tensor]:
         For every set ``S`` of hidden axes that some parameter carries, ``[batch, *S, feature]``: the features of all
         parameters that carry ``S``, side by side. ``S`` lists the spec's last axis first.
     """
+    return _pooled(layouts(spec), features)
+
+
+def _pooled(members: Sequence[_Layout], features: Weights) -> dict[Axes, Tensor]:
     parts: dict[Axes, list[Tensor]] = {}
-    for layout, (_, value) in zip(layouts(spec), features.views(), strict=True):
+    for layout, (_, value) in zip(members, features.views(), strict=True):
         whole = layout.features(value)
         means = {layout.hidden: whole}
         for kept in sorted(_subsets(layout.hidden), key=len, reverse=True):
             if kept not in means:  # average the smallest mean already there over one more axis
-                parent = min((s for s in means if set(kept) < set(s)), key=len)
+                parent = sorted([s for s in means if set(kept) < set(s)], key=len)[0]
                 axis = next(i for i, name in enumerate(parent) if name not in kept)
                 # not .mean(): the gradient of a sum is a view, that of a mean a tensor of the full size
                 means[kept] = means[parent].sum(axis + 1) * (1 / means[parent].shape[axis + 1])
@@ -105,6 +111,7 @@ class EquivariantLinear(nn.Module):
         in_channels: channels of ``x``.
         out_channels: channels of ``y``.
         bias: whether to add ``b``.
+        ends: whether inputs and outputs count as hidden axes, whose permutations the layer then commutes with too.
 
     Raises:
         ValueError: for fewer than one channel; on call, for networks of another spec or features of other channels.
@@ -120,13 +127,15 @@ class EquivariantLinear(nn.Module):
         Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, Theorem 5.1 and appendix B.
     """
 
-    def __init__(self, spec: NetSpec, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, spec: NetSpec, in_channels: int, out_channels: int, *, bias: bool = True, ends: bool = False
+    ) -> None:
         super().__init__()
         check_spec(spec)
         if min(whole_number("in_channels", in_channels, None), whole_number("out_channels", out_channels, None)) < 1:
             raise ValueError(f"expected at least one channel, got {in_channels=}, {out_channels=}")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
-        self.layouts = layouts(spec)
+        self.layouts = layouts(spec, ends)
         found = dict.fromkeys(s for lay in self.layouts for s in _subsets(lay.hidden))  # a set has no order to rely on
         self.sets: list[Axes] = sorted(found, key=len)
         self.maps = nn.ModuleList()
@@ -152,7 +161,7 @@ class EquivariantLinear(nn.Module):
 
     def forward(self, features: Weights) -> Weights:
         check_features(self.spec, features, self.in_channels)
-        means = pooled(self.spec, features)
+        means = _pooled(self.layouts, features)
         parts: dict[str, list[Tensor]] = {lay.param.name: [] for lay in self.layouts}
         for kept, linear in zip(self.sets, self.maps, strict=True):
             members = [lay for lay in self.layouts if set(kept) <= set(lay.hidden)]
@@ -184,3 +193,65 @@ def _broadcast(part: Tensor, kept: Axes, hidden: Axes) -> Tensor:
         if name not in kept:
             part = part.unsqueeze(1 + i)
     return part
+
+
+class NeuronAttention(nn.Module):
+    r"""Attention among the neurons of each hidden axis, added to every parameter that carries the axis.
+
+    A neuron's token is what the parameters that carry it hold on average over their other hidden axes; what comes back
+    is broadcast over those. It commutes with permutations, and is not linear.
+
+    Args:
+        spec: the networks.
+        channels: of the features, kept.
+        heads: of attention; divides ``channels``.
+
+    Reference:
+        Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, appendix (set layers).
+        Departure: beside the linear layer, not in place of one of its blocks.
+    """
+
+    def __init__(self, spec: NetSpec, channels: int, heads: int) -> None:
+        super().__init__()
+        check_spec(spec)
+        if channels % whole_number("attention", heads):
+            raise ValueError(f"attention: expected a divisor of {channels}, got {heads}")
+        self.spec, self.in_channels, self.heads, self.layouts = spec, channels, heads, layouts(spec)
+        self.read, self.write = nn.ModuleList(), nn.ModuleList()
+        for axis in spec.hidden:
+            wide = channels * sum(lay.fixed for lay in self.layouts if axis.name in lay.hidden)
+            self.read.append(nn.Linear(wide, 3 * channels))
+            self.write.append(nn.Linear(channels, wide))
+
+    def forward(self, features: Weights) -> Weights:
+        check_features(self.spec, features, self.in_channels)
+        means = _pooled(self.layouts, features)
+        parts = {
+            lay.param.name: lay.features(value) for lay, (_, value) in zip(self.layouts, features.views(), strict=True)
+        }
+        for axis, read, write in zip(self.spec.hidden, self.read, self.write, strict=True):
+            kept = (axis.name,)
+            tokens = read(means[kept]).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            mixed = nn.functional.scaled_dot_product_attention(*tokens).transpose(1, 2).flatten(2)
+            members = [lay for lay in self.layouts if axis.name in lay.hidden]
+            split = write(mixed).split([lay.fixed * self.in_channels for lay in members], -1)
+            for lay, part in zip(members, split, strict=True):
+                parts[lay.param.name] = parts[lay.param.name] + _broadcast(part, kept, lay.hidden)
+        rows = [lay.restore(parts[lay.param.name], self.spec, self.in_channels).flatten(1, -2) for lay in self.layouts]
+        return features.replace(torch.cat(rows, 1))
+
+
+class InvariantPool(nn.Module):
+    """Every parameter's features averaged over its hidden axes, side by side: ``[batch, size * channel]``."""
+
+    def __init__(self, spec: NetSpec, *, ends: bool = False) -> None:
+        super().__init__()
+        self.layouts = layouts(spec, ends)
+        self.size = sum(layout.fixed for layout in self.layouts)
+
+    def forward(self, features: Weights) -> Tensor:
+        parts = []
+        for layout, (_, value) in zip(self.layouts, features.views(), strict=True):
+            value = layout.features(value)
+            parts.append(value.flatten(1, -2).mean(1) if value.ndim > 2 else value)
+        return torch.cat(parts, -1)

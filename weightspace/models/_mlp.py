@@ -35,7 +35,10 @@ class MLP(Model):
         torch.Size([4, 10])
 
     Reference:
-        The baseline of Navon et al. 2023, table 1, and of Shamsian et al. 2023.
+        The baseline of Navon et al. 2023, table 1, and of Shamsian et al. 2023. Published: 19.9 % on Fashion-MNIST INRs
+        (55,000 training images, independent initialisations). Cost of a step forward: two FLOP a parameter and network.
+        Permutations as augmentation are a transform of training (``ws.transforms.augmentation("permute")``); networks
+        are anchored before with ``ws.align.anchor`` and ``ws.align.canonicalize``.
     """
 
     respects = "nothing"

@@ -86,7 +86,7 @@ def _split(name: str, value: Any) -> SplitFacts:
 
 
 def _machine(result: Mapping[str, Any], tables: list[ModelTable]) -> list[tuple[str, str]]:
-    hardware, versions = _mapping(result.get("hardware")), _mapping(result.get("versions"))
+    hardware = _mapping(result.get("hardware"))
     seeds = sorted({seed for table in tables for row in table.rows for seed in row.seeds})
     command = result.get("command") or f"weightspace bench {result.get('suite', '')}"
     cores = f"{plain(hardware.get('cores'))} cores, {plain(hardware.get('threads'))} thread a process"
@@ -94,11 +94,30 @@ def _machine(result: Mapping[str, Any], tables: list[ModelTable]) -> list[tuple[
         ("command", str(command)),
         ("processor", plain(hardware.get("processor"))),
         ("used", f"{cores}, {plain(result.get('workers'))} processes at a time"),
+        *_origin(result),
+        ("seeds", ", ".join(map(str, seeds)) or DASH),
+    ]
+
+
+def fit_machine(record: Mapping[str, Any], command: str) -> list[tuple[str, str]]:
+    """What a record of fitting speed was measured on and with."""
+    hardware = _mapping(record.get("hardware"))
+    return [
+        ("command", command),
+        ("work", plain(record.get("what"))),
+        ("processor", plain(hardware.get("processor"))),
+        ("cores", plain(hardware.get("cores"))),
+        *_origin(record),
+    ]
+
+
+def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    hardware, versions = _mapping(result.get("hardware")), _mapping(result.get("versions"))
+    return [
         ("GPU", plain(hardware.get("gpu") or "none")),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or DASH),
         ("commit", ", ".join(map(plain, result.get("commits") or [result.get("commit") or "not in a checkout"]))),
         ("created", plain(result.get("created"))),
-        ("seeds", ", ".join(map(str, seeds)) or DASH),
     ]
 
 

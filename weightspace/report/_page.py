@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from weightspace._version import __version__
-from weightspace.report._facts import facts, plain
+from weightspace.report import _fit as fit
+from weightspace.report._facts import facts, fit_machine, plain
+from weightspace.report._fit_plots import psnr_curves, rate_bars, seconds_line
+from weightspace.report._load import is_fit, load_result
 from weightspace.report._pictures import Gallery, gallery
 from weightspace.report._plots import difference_bars, validation_curves
 from weightspace.report._tables import (
@@ -19,7 +21,6 @@ from weightspace.report._tables import (
     Verdict,
     accuracy,
     leaders,
-    load_result,
     model_tables,
     points,
     seconds,
@@ -39,7 +40,8 @@ def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | P
     """Turn result files into one self-contained HTML page: no script, no network, light and dark.
 
     Args:
-        results: ``result.json`` files, or the folders that hold them; a section each.
+        results: ``result.json`` files of ``weightspace bench``, or the folders that hold them, and records of
+            ``benchmarks.fit``; a section each.
         out: the page, or a folder to put ``report.html`` into.
         zoo: a zoo whose networks are drawn before and after each augmentation and between MixUp pairs.
 
@@ -47,7 +49,7 @@ def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | P
         The path of the page.
 
     Raises:
-        ValueError: for no results, one of another schema, or a folder that is no zoo.
+        ValueError: for no results, one of another kind or schema, or a folder that is no zoo.
         OSError: if the page cannot be written; an older one stays.
 
     Example:
@@ -72,7 +74,13 @@ def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | P
 
 def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_pictures: bool = False) -> str:
     """The page of loaded results as text."""
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env = Environment(
+        loader=PackageLoader("weightspace.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     env.filters |= {
         "accuracy": accuracy,
         "points": points,
@@ -80,10 +88,11 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
         "plain": plain,
         "names": _names,
         "small": _small,
+        "figure": fit.figure,
+        "amount": fit.amount,
     }
-    template = env.from_string(files("weightspace.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(
-        sections=[_section(result, index) for index, result in enumerate(results)],
+    return env.get_template("page.html").render(
+        sections=[_section(result, f"s{index}") for index, result in enumerate(results)],
         pictures=pictures,
         no_pictures=no_pictures,
         alignments=ALIGNMENTS,
@@ -91,12 +100,36 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
     )
 
 
-def _section(result: Mapping[str, Any], index: int) -> dict[str, Any]:
+def _section(result: Mapping[str, Any], ident: str) -> dict[str, Any]:
+    if is_fit(result):
+        return _fit_section(result, ident)
     tables = model_tables(result)
+    about = facts(result, tables)
     return {
-        "title": str(result.get("suite") or f"result {index + 1}"),
-        "facts": facts(result, tables),
-        "models": [_model(table, f"s{index}m{number}") for number, table in enumerate(tables)],
+        "kind": "bench",
+        "title": str(result.get("suite") or "result"),
+        "facts": about,
+        "machine": about.machine,
+        "models": [_model(table, f"{ident}m{number}") for number, table in enumerate(tables)],
+    }
+
+
+def _fit_section(record: Mapping[str, Any], ident: str) -> dict[str, Any]:
+    table = fit.fit_table(record)
+    curves, line = psnr_curves(table.curves, f"{ident}p"), seconds_line(table.seconds, f"{ident}l")
+    return {
+        "kind": "fit",
+        "title": "Fitting speed",
+        "table": table,
+        "machine": fit_machine(record, fit.COMMAND),
+        "speed": fit.speed_sentence(table),
+        "ratio": fit.ratio_sentence(table),
+        "roofline": fit.roofline_sentence(table),
+        "bars": Markup(rate_bars(table, f"{ident}b")),
+        "curves": None if curves is None else Markup(curves),
+        "coincide": fit.curves_sentence(table.curves),
+        "line": None if line is None else Markup(line),
+        "linear": fit.linear_sentence(table.seconds) if line else "",
     }
 
 

@@ -19,7 +19,7 @@ INK, FAINT, RULE = "#010101", "#020202", "#030303"
 SERIES = ("#040404", "#050505", "#060606", "#070707")
 _VARIABLES = {INK: "--ink", FAINT: "--faint", RULE: "--rule"} | {c: f"--c{i}" for i, c in enumerate(SERIES, 1)}
 _DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1.5, 1)))
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "weightspace",
     "text.parse_math": False,
@@ -46,7 +46,7 @@ def difference_bars(table: ModelTable, ident: str) -> str | None:
     rows = [row for row in rows if not (relative and row.baseline)] if relative else rows
     values = [100 * ((row.difference if relative else row.test) or 0.0) for row in rows]
     spreads = [100 * row.std if row.std is not None else 0.0 for row in rows]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.55 + 0.24 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         colour = {row.augmentation: SERIES[i] for i, row in enumerate(leaders(table, len(SERIES)))}
@@ -58,9 +58,9 @@ def difference_bars(table: ModelTable, ident: str) -> str | None:
         axes.set_xlabel("points against no augmentation" if relative else "test accuracy, %")
         axes.axvline(0, color=INK, linewidth=0.9)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        _bare(axes, "x")
+        bare(axes, "x")
         axes.tick_params(axis="y", length=0)
-        return _svg(figure, ident, f"{table.model}: {axes.get_xlabel()}")
+        return inline_svg(figure, ident, f"{table.model}: {axes.get_xlabel()}")
 
 
 def _labels(axes, rows: Sequence[Row], values: list[float], spreads: list[float], relative: bool) -> None:
@@ -83,7 +83,7 @@ def validation_curves(table: ModelTable, ident: str) -> str | None:
         return None
     top = leaders(table, len(SERIES))
     names = {row.augmentation for row in top}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         axes = figure.add_subplot()
         others = [row for row in table.rows if row.augmentation not in names and not row.baseline]
@@ -100,7 +100,7 @@ def validation_curves(table: ModelTable, ident: str) -> str | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.01)
         axes.set_ylim(bottom=_floor(list(drawn.values())))
-        _bare(axes, "both")
+        bare(axes, "both")
         handles, labels = axes.get_legend_handles_labels()
         order = sorted(
             range(len(labels)), key=lambda i: (labels[i] != "no augmentation", labels[i].endswith(" others"))
@@ -114,7 +114,7 @@ def validation_curves(table: ModelTable, ident: str) -> str | None:
             fontsize=8.5,
             handlelength=2.6,
         )
-        return _svg(figure, ident, f"{table.model}: validation accuracy by epoch")
+        return inline_svg(figure, ident, f"{table.model}: validation accuracy by epoch")
 
 
 def _mean_curve(row: Row) -> list[float]:
@@ -137,14 +137,14 @@ def _line(axes, curve: list[float], colour: str, dash, width: float, label: str 
     axes.plot(range(1, len(curve) + 1), curve, color=colour, linestyle=dash, linewidth=width, label=label)
 
 
-def _bare(axes, grid: str) -> None:
+def bare(axes, grid: str) -> None:
     """No frame, a faint grid behind."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis=grid, color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _svg(figure: Figure, ident: str, title: str) -> str:
+def inline_svg(figure: Figure, ident: str, title: str) -> str:
     """The figure as SVG for a page: the page's colours and font, names of its own, nothing that points elsewhere."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from weightspace.bench._run import RESULT_SCHEMA
@@ -71,32 +69,8 @@ class ModelTable:
     verdict: Verdict
 
 
-def load_result(path: str | Path) -> dict[str, Any]:
-    """Read a ``result.json``.
-
-    Args:
-        path: the file, or the folder that holds it.
-
-    Raises:
-        ValueError: if there is none, or if it is not a benchmark result of the known schema.
-    """
-    path = Path(path)
-    path = path / "result.json" if path.is_dir() else path
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: expected a result.json, got no file; `weightspace bench` writes one") from error
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: expected a benchmark result in JSON, got something else: {error}") from error
-    try:
-        check_result(data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return data
-
-
 def check_result(data: Any) -> None:
-    """Refuse what is not a benchmark result.
+    """Refuse what is not a result of ``weightspace bench``.
 
     Raises:
         ValueError: with expected, got and the remedy.

@@ -1,0 +1,88 @@
+"""The library's own models on a zoo: accuracy of the epoch chosen on the validation split, the test split read once.
+
+    python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 40] [--seed 0]
+
+The recipes below were chosen on the validation split of the short protocol; docs/howto/models.md says among how many.
+Without a zoo, images from the package are fitted first, briefly: that measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import weightspace as ws
+from benchmarks._common import save
+from weightspace.train import num_classes, seeded
+from weightspace.transforms import Compose, Rotate, Scale, Transform, Translate
+from weightspace.zoo import write_zoo
+
+# The model's options, the training's, and whether the networks' inputs are moved a little (the function with them).
+RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "hybrid": ({"dropout": 0.2}, {"epochs": 40, "lr": 2e-3}, True),
+    "typed-messages": ({"hidden": 64, "dropout": 0.2}, {"epochs": 40, "lr": 2e-3}, True),
+}
+FITTED = 40  # networks of the three splits together, where there is no zoo
+
+
+def moves() -> Transform:
+    """Small rotations, shifts and scalings of the inputs, exact on the first layer's weights."""
+    return Compose([Rotate(4.0), Translate(0.05), Scale(0.95, 1.05)])
+
+
+def opened(path: str, networks: int | None) -> tuple[ws.Zoo, str]:
+    """The zoo, with the first ``networks`` of its training split, and where it came from."""
+    if not Path(path, "manifest.json").is_file():
+        images = ws.signals.embedded().subset(range(FITTED))
+        coords, targets = ws.signals.images(images)
+        w = ws.fit(coords, targets, ws.siren(2, 8, 8, 1), steps=5, seed=0).weights
+        labels = torch.as_tensor(images.labels)
+        parts = {"train": slice(0, 24), "val": slice(24, 32), "test": slice(32, FITTED)}
+        rows = {name: (w[part], labels[part], None, None, None) for name, part in parts.items()}
+        return write_zoo(tempfile.mkdtemp(), rows), f"{FITTED} embedded images, 5 steps"
+    zoo = ws.Zoo.open(path)
+    if networks is None or networks >= zoo.count("train"):
+        return zoo, "zoo"
+    rows = {}
+    for split in zoo.splits:
+        keep = slice(0, networks if split == "train" else zoo.count(split))
+        rows[split] = (zoo.weights(split)[keep], zoo.labels(split)[keep], None, zoo.sources(split)[keep], None)
+    return write_zoo(tempfile.mkdtemp(), rows), f"first {networks} training networks of a zoo"
+
+
+def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) -> dict[str, Any]:
+    """One model, trained by its recipe."""
+    options, config, moved = RECIPES[name]
+    config = config if epochs is None else {**config, "epochs": epochs}
+    with seeded(seed):
+        model = ws.models.build(name, zoo.spec, num_classes(zoo), **options)
+    result = ws.train(model, zoo, transform=moves() if moved else None, device=device, seed=seed, **config)
+    about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
+    accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    return {**about, "options": options, "training": config, "moved": moved, **accuracy, "history": result.history}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--zoo", default="runs/zoo")
+    parser.add_argument("--only", nargs="*", choices=sorted(RECIPES), help="names of models; all where left out")
+    parser.add_argument("--networks", type=int, help="of the training split; all where left out")
+    parser.add_argument("--epochs", type=int, help="by default each recipe's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="by default torch's choice")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    zoo, source = opened(args.zoo, args.networks)
+    about = {"benchmark": "ours", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
+    runs = {name: measure(name, zoo, args.epochs, args.seed, args.device) for name in args.only or RECIPES}
+    save("ours", {**about, "seed": args.seed, "device": args.device, "models": runs}, threads=torch.get_num_threads())
+
+
+if __name__ == "__main__":
+    main()

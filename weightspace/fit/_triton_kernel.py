@@ -1,0 +1,215 @@
+# pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportArgumentType=false
+"""The CUDA fitting kernel: one network a program, its whole fit in registers and shared memory.
+
+A program keeps the parameters of its network and their Adam moments in registers from one step to the next. Each step
+runs over tiles of points, ``[point, neuron]``: forward, back, and the tile's share of the gradients. The parameters are
+one tuple: the first layer input by input and then its bias, weight and bias of each layer between hidden axes, the last
+layer output by output, its biases. Widths are padded to powers of two; the padding is read as zero and never moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+try:
+    import triton
+    import triton.language as tl
+    from triton.language import constexpr
+except ImportError:  # the functions below are then never called: see _triton.unavailable
+    triton = tl = None
+    constexpr = Any
+
+
+def _jit(function: Callable) -> Any:
+    return function if triton is None else triton.jit(function)
+
+
+@_jit
+def _sine_cosine(z, high: constexpr, low: constexpr):
+    """Of ``pi (high + low) z``, by one reduction to the nearest half turn and two polynomials."""
+    whole = (z * high + 12582912.0) - 12582912.0  # 1.5 * 2**23 leaves no room for a fraction
+    f = tl.fma(z, high, -whole) + z * low
+    u = f * f
+    sine = f * (3.14159264 + u * (-5.16771008 + u * (2.55007739 + u * (-0.598290411 + u * 0.0776559122))))
+    cosine = 1.0 + u * (-4.93480214 + u * (4.05870915 + u * (-1.33521195 + u * (0.234937068 + u * -0.024395932))))
+    odd = (whole.to(tl.int32) & 1) != 0
+    return tl.where(odd, -sine, sine), tl.where(odd, -cosine, cosine)
+
+
+@_jit
+def _activate(z, KIND: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr):
+    """Values and slopes of one hidden axis."""
+    if KIND == "sine":
+        sine, cosine = _sine_cosine(z, HIGH, LOW)
+        value, slope = sine, OMEGA * cosine
+    elif KIND == "cosine":
+        sine, cosine = _sine_cosine(z, HIGH, LOW)
+        value, slope = cosine, -OMEGA * sine
+    elif KIND == "relu":
+        value, slope = tl.where(z > 0, z, 0.0), tl.where(z > 0, 1.0, 0.0)
+    elif KIND == "leaky_relu":
+        value, slope = tl.where(z > 0, z, 0.01 * z), tl.where(z > 0, 1.0, 0.01)
+    elif KIND == "tanh":
+        e = tl.exp(-2.0 * tl.abs(z))
+        size = (1.0 - e) / (1.0 + e)
+        value, slope = tl.where(z > 0, size, -size), 1.0 - size * size
+    elif KIND == "gaussian":
+        value = tl.exp(-z * z)
+        slope = -2.0 * z * value
+    elif KIND == "sigmoid":
+        value = 1.0 / (1.0 + tl.exp(-z))
+        slope = value * (1.0 - value)
+    elif KIND == "silu":
+        gate = 1.0 / (1.0 + tl.exp(-z))
+        value, slope = z * gate, gate * (1.0 + z * (1.0 - gate))
+    else:
+        value, slope = z, tl.full(z.shape, 1.0, tl.float32)
+    return value, slope
+
+
+@_jit
+def _places(IN: constexpr, OUT: constexpr, WIDTHS: constexpr, PADS: constexpr, WEIGHT: constexpr, BIAS: constexpr):
+    """Where the parts of a network lie in its flat vector, and which of their numbers are not padding."""
+    n = tl.arange(0, PADS[0])
+    real = n < WIDTHS[0]
+    places, masks = (), ()
+    for d in tl.static_range(IN):
+        places, masks = places + (WEIGHT[0] + n * IN + d,), masks + (real,)
+    places, masks = places + (BIAS[0] + n,), masks + (real & (BIAS[0] >= 0),)
+    for layer in tl.static_range(1, len(WIDTHS)):
+        below, real_below = n, real
+        n = tl.arange(0, PADS[layer])
+        real = n < WIDTHS[layer]
+        places = places + (WEIGHT[layer] + n[:, None] * WIDTHS[layer - 1] + below[None, :], BIAS[layer] + n)
+        masks = masks + (real[:, None] & real_below[None, :], real & (BIAS[layer] >= 0))
+    for c in tl.static_range(OUT):
+        places = places + (WEIGHT[len(WIDTHS)] + c * WIDTHS[len(WIDTHS) - 1] + n,)
+        masks = masks + (real,)
+    for c in tl.static_range(OUT):
+        one = tl.arange(0, 1)
+        places = places + (BIAS[len(WIDTHS)] + c + one,)
+        masks = masks + ((one == 0) & (BIAS[len(WIDTHS)] >= 0),)
+    return places, masks
+
+
+@_jit
+def _load(start, places, masks):
+    out = ()
+    for i in tl.static_range(len(places)):
+        out = out + (tl.load(start + places[i], mask=masks[i], other=0.0),)
+    return out
+
+
+@_jit
+def _store(start, places, masks, values):
+    for i in tl.static_range(len(places)):
+        tl.store(start + places[i], values[i], mask=masks[i])
+
+
+@_jit
+def _forward(
+    p, coords, rows, inside, IN: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr
+):
+    """Coordinates of one tile, and values and slopes of every hidden axis there."""
+    x = ()
+    for d in tl.static_range(IN):
+        x = x + (tl.load(coords + rows * IN + d, mask=inside, other=0.0),)
+    z = x[0][:, None] * p[0][None, :] + p[IN][None, :]
+    for d in tl.static_range(1, IN):
+        z += x[d][:, None] * p[d][None, :]
+    h, slope = _activate(z, KINDS[0], OMEGA[0], HIGH[0], LOW[0])
+    values, slopes = (h,), (slope,)
+    for layer in tl.static_range(1, len(KINDS)):
+        z = tl.dot(h, tl.trans(p[IN + 2 * layer - 1]), input_precision="ieee") + p[IN + 2 * layer][None, :]
+        h, slope = _activate(z, KINDS[layer], OMEGA[layer], HIGH[layer], LOW[layer])
+        values, slopes = values + (h,), slopes + (slope,)
+    return x, values, slopes
+
+
+@_jit
+def _tile(
+    p, g, squares, coords, targets, start, points, shift, factor,
+    IN: constexpr, OUT: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
+    TILE: constexpr,
+):  # fmt: skip
+    """Gradients and squared residuals with the share of one tile added."""
+    rows = start + tl.arange(0, TILE)
+    inside = rows < points
+    x, values, slopes = _forward(p, coords, rows, inside, IN, KINDS, OMEGA, HIGH, LOW)
+    h = values[len(KINDS) - 1]
+    top: constexpr = IN + 2 * len(KINDS) - 1
+    weights, biases = (), ()
+    delta = tl.zeros_like(h)
+    for c in tl.static_range(OUT):
+        w = p[top + c][None, :]
+        target = tl.load(targets + rows * OUT + c, mask=inside, other=0.0) - shift
+        residual = tl.where(inside, tl.sum(h * w, axis=1) + p[top + OUT + c] - target, 0.0)
+        squares += residual * residual
+        residual = residual * factor
+        weights = weights + (g[top + c] + tl.sum(h * residual[:, None], axis=0),)
+        biases = biases + (g[top + OUT + c] + tl.sum(residual, axis=0),)
+        delta += residual[:, None] * w
+    between = ()
+    for back in tl.static_range(1, len(KINDS)):
+        layer: constexpr = len(KINDS) - back
+        delta = delta * slopes[layer]
+        at: constexpr = IN + 2 * layer - 1
+        gradient = tl.dot(tl.trans(delta), values[layer - 1], g[at], input_precision="ieee")
+        between = (gradient, g[at + 1] + tl.sum(delta, axis=0)) + between
+        delta = tl.dot(delta, p[at], input_precision="ieee")
+    delta = delta * slopes[0]
+    first = ()
+    for d in tl.static_range(IN):
+        first = first + (g[d] + tl.sum(delta * x[d][:, None], axis=0),)
+    first = first + (g[IN] + tl.sum(delta, axis=0),)
+    return first + between + weights + biases, squares
+
+
+@_jit
+def _adam(p, g, m, v, masks, keep, rate, scale, BETA1: constexpr, BETA2: constexpr, EPS: constexpr):
+    """One step; all stays as it is where ``keep``."""
+    new_p, new_m, new_v = (), (), ()
+    for i in tl.static_range(len(p)):
+        gradient = tl.where(masks[i], g[i], 0.0)
+        first = m[i] + (1.0 - BETA1) * (gradient - m[i])
+        second = BETA2 * v[i] + (1.0 - BETA2) * gradient * gradient
+        moved = p[i] - rate * first / (tl.sqrt(second) * scale + EPS)
+        new_p = new_p + (tl.where(keep, p[i], moved),)
+        new_m, new_v = new_m + (tl.where(keep, m[i], first),), new_v + (tl.where(keep, v[i], second),)
+    return new_p, new_m, new_v
+
+
+@_jit
+def fit_networks(
+    flat, moment1, moment2, taken, coords, targets, rates, scales, last, coords_stride, points, shift, factor, target,
+    SIZE: constexpr, IN: constexpr, OUT: constexpr, WIDTHS: constexpr, PADS: constexpr, WEIGHT: constexpr,
+    BIAS: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr, TILE: constexpr,
+    STOPS: constexpr, CHECK_EVERY: constexpr, BETA1: constexpr, BETA2: constexpr, EPS: constexpr,
+):  # fmt: skip
+    """Adam steps of one network from the number it has ``taken`` up to ``last``, in place; one program a network."""
+    network = tl.program_id(0).to(tl.int64)
+    coords, targets = coords + network * coords_stride, targets + network * points * OUT
+    flat, moment1, moment2 = flat + network * SIZE, moment1 + network * SIZE, moment2 + network * SIZE
+    places, masks = _places(IN, OUT, WIDTHS, PADS, WEIGHT, BIAS)
+    p, m, v = _load(flat, places, masks), _load(moment1, places, masks), _load(moment2, places, masks)
+    step = tl.load(taken + network)
+    while step < last:
+        g = ()
+        for i in tl.static_range(len(p)):
+            g = g + (tl.zeros_like(p[i]),)
+        squares = tl.zeros((TILE,), tl.float32)
+        for start in range(0, points, TILE):
+            g, squares = _tile(
+                p, g, squares, coords, targets, start, points, shift, factor, IN, OUT, KINDS, OMEGA, HIGH, LOW, TILE
+            )
+        done = step >= last
+        if STOPS:
+            done = (step % CHECK_EVERY == 0) & (tl.sum(squares, axis=0) / (points * OUT) <= target)
+            last = tl.where(done, step, last)
+        p, m, v = _adam(p, g, m, v, masks, done, tl.load(rates + step), tl.load(scales + step), BETA1, BETA2, EPS)
+        step = tl.where(done, step, step + 1)
+    _store(flat, places, masks, p)
+    _store(moment1, places, masks, m)
+    _store(moment2, places, masks, v)
+    tl.store(taken + network, step)

@@ -1,0 +1,92 @@
+"""The functional reference: render the network on a grid and classify the picture with a CNN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from weightspace._checks import whole_number
+from weightspace._evaluate import evaluate
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
+from weightspace.models._base import Model, Normalize, check_sizes
+from weightspace.models._chain import chain
+
+CONVOLUTIONS = {
+    1: (nn.Conv1d, nn.AvgPool1d),
+    2: (nn.Conv2d, nn.AvgPool2d),
+    3: (nn.Conv3d, nn.AvgPool3d),
+}
+
+
+class Functional(Model):
+    r"""The network's values on a regular grid over ``[-1, 1]^d``, then a small convolutional network.
+
+    What a model of weights could at best know, if the signal is all there is to know: a ceiling, and no model of
+    weights. It respects every symmetry. Cost: ``2 size^d num_params`` FLOP a network to render, and the CNN.
+
+    Args:
+        spec: the networks to read: MLPs and SIRENs of one, two or three inputs.
+        out_features: number of outputs.
+        hidden: channels of the first block of convolutions, at least 2; every further block has twice as many.
+        layers: number of blocks of two convolutions; each but the last halves the grid.
+        size: points along each axis of the grid.
+        dropout: before the last layer.
+
+    Raises:
+        TypeError: for something other than a ``NetSpec`` and plain numbers.
+        ValueError: for convolutions in the spec, no hidden layer, more than three inputs, a grid too small to halve
+            that often, or sizes out of range.
+
+    Example:
+        >>> import weightspace as ws
+        >>> spec = ws.siren(2, 32, 32, 1)
+        >>> ws.models.Functional(spec, 10, hidden=8)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        torch.Size([4, 10])
+
+    Reference:
+        The "functional" baselines of the field render the INR first; the architecture here is a plain one of ours.
+    """
+
+    respects = "full"
+    track = "function"
+    grid: Tensor
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        out_features: int,
+        *,
+        hidden: int = 32,
+        layers: int = 3,
+        size: int = 28,
+        dropout: float = 0.0,
+    ) -> None:
+        chain(spec, "Functional")
+        super().__init__(spec, Normalize(spec, per="nothing"))
+        check_sizes(out_features, hidden, layers, dropout)
+        if spec.in_features not in CONVOLUTIONS:
+            raise ValueError(f"Functional: expected networks of 1, 2 or 3 inputs, got {spec.in_features}")
+        if whole_number("size", size) < 2 ** (layers - 1):
+            raise ValueError(
+                f"size: expected at least {2 ** (layers - 1)} points to halve {layers - 1} times, got {size}"
+            )
+        line = torch.linspace(-1, 1, size)
+        grid = torch.cartesian_prod(*[line] * spec.in_features).reshape(-1, spec.in_features)
+        self.register_buffer("grid", grid, persistent=False)
+        self.shape = [size] * spec.in_features
+        convolution, pool = CONVOLUTIONS[spec.in_features]
+        blocks: list[nn.Module] = []
+        wide = spec.out_features
+        for i in range(layers):
+            for _ in range(2):
+                blocks += [convolution(wide, hidden * 2**i, 3, padding=1), nn.GroupNorm(1, hidden * 2**i), nn.ReLU()]
+                wide = hidden * 2**i
+            if i + 1 < layers:
+                blocks.append(pool(2))
+        self.net = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(wide, out_features))
+
+    def _forward(self, weights: Weights) -> Tensor:
+        values = evaluate(weights, self.grid) - self.spec.output_shift
+        return self.head(self.net(values.transpose(1, 2).unflatten(2, self.shape)).flatten(2).mean(2))

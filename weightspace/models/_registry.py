@@ -1,0 +1,71 @@
+"""The models by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weightspace._spec import NetSpec
+from weightspace.models._base import Model
+from weightspace.models._dwsnet import DWSNet
+from weightspace.models._functional import Functional
+from weightspace.models._hybrid import Hybrid
+from weightspace.models._mlp import MLP
+from weightspace.models._nfn import NFNHNP, NFNNP
+from weightspace.models._nft import NFT
+from weightspace.models._ng_gnn import NGGNN
+from weightspace.models._ng_t import NGT
+from weightspace.models._probe_gen import ProbeGen
+from weightspace.models._rows import INR2Vec, WeightTokens
+from weightspace.models._scale_gmn import ScaleGMN
+from weightspace.models._statistics import Statistics
+from weightspace.models._typed_messages import TypedMessages
+
+MODELS: dict[str, type[Model]] = {
+    "dwsnet": DWSNet,
+    "functional": Functional,
+    "hybrid": Hybrid,
+    "inr2vec": INR2Vec,
+    "mlp": MLP,
+    "nfn-hnp": NFNHNP,
+    "nfn-np": NFNNP,
+    "nft": NFT,
+    "ng-gnn": NGGNN,
+    "ng-t": NGT,
+    "probe-gen": ProbeGen,
+    "scale-gmn": ScaleGMN,
+    "statistics": Statistics,
+    "typed-messages": TypedMessages,
+    "weight-tokens": WeightTokens,
+}
+
+
+def build(name: str, spec: NetSpec, out_features: int, **options: Any) -> Model:
+    """A model by its name.
+
+    Args:
+        name: one of :data:`MODELS`.
+        spec: the networks to read.
+        out_features: number of outputs.
+        options: of the model's class. ``head="invariant"`` is what every model has, ``head="equivariant"`` (weights to
+            weights) some, and with ``head="embedding"`` every model gives outputs of length one, for contrastive
+            objectives.
+
+    Raises:
+        ValueError: for an unknown name, or a head that the model does not have.
+
+    Example:
+        >>> import weightspace as ws
+        >>> type(build("mlp", ws.siren(2, 8, 8, 1), 10)).__name__
+        'MLP'
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {name!r}")
+    kind, options = MODELS[name], dict(options)
+    head = options.pop("head", "invariant")
+    if head not in (heads := (*kind.heads, "embedding")):
+        raise ValueError(f"head: expected one of {sorted(heads)} for {name!r}, got {head!r}")
+    if head == "equivariant":
+        options["head"] = head
+    model = kind(spec, out_features, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    model.unit = head == "embedding"
+    return model
