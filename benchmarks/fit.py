@@ -33,7 +33,7 @@ def methods(alone: Method, *, jax: bool) -> dict[str, Method]:
         OURS: by_kernel("compiled"),
         "weightspace, tensor path": by_kernel("torch"),
         "one at a time, a process a core": alone,
-        **{f"vmap, chunks of {chunk}": by_vmap(chunk) for chunk in (1, 4, 16, 32)},
+        **{f"vmap, chunks of {chunk}": by_vmap(chunk) for chunk in (4, 16, 32, 64)},
     }
     if jax and importlib.util.find_spec("jax") is not None:
         found |= {f"JAX vmap + scan, chunks of {chunk}": by_jax(chunk, mapped=False) for chunk in (1, 4, 16)}

@@ -107,7 +107,7 @@ def constants(spec: NetSpec) -> dict[str, Any]:
         "PADS": pads,
         "WEIGHT": tuple(spec.slices[layer.weight].start for layer in spec.layers),
         "BIAS": tuple(-1 if layer.bias is None else spec.slices[layer.bias].start for layer in spec.layers),
-        "KINDS": tuple(axis.activation or "none" for axis in axes),
+        "KINDS": tuple(KINDS.index(axis.activation or "none") for axis in axes),
         "OMEGA": omega,
         "HIGH": high,
         "LOW": tuple(w / math.pi - h for w, h in zip(omega, high, strict=True)),

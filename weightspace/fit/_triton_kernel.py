@@ -40,27 +40,27 @@ def _sine_cosine(z, high: constexpr, low: constexpr):
 @_jit
 def _activate(z, KIND: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr):
     """Values and slopes of one hidden axis."""
-    if KIND == "sine":
+    if KIND == 1:  # sine
         sine, cosine = _sine_cosine(z, HIGH, LOW)
         value, slope = sine, OMEGA * cosine
-    elif KIND == "cosine":
+    elif KIND == 2:  # cosine
         sine, cosine = _sine_cosine(z, HIGH, LOW)
         value, slope = cosine, -OMEGA * sine
-    elif KIND == "relu":
+    elif KIND == 3:  # relu
         value, slope = tl.where(z > 0, z, 0.0), tl.where(z > 0, 1.0, 0.0)
-    elif KIND == "leaky_relu":
+    elif KIND == 4:  # leaky_relu
         value, slope = tl.where(z > 0, z, 0.01 * z), tl.where(z > 0, 1.0, 0.01)
-    elif KIND == "tanh":
+    elif KIND == 5:  # tanh
         e = tl.exp(-2.0 * tl.abs(z))
         size = (1.0 - e) / (1.0 + e)
         value, slope = tl.where(z > 0, size, -size), 1.0 - size * size
-    elif KIND == "gaussian":
+    elif KIND == 6:  # gaussian
         value = tl.exp(-z * z)
         slope = -2.0 * z * value
-    elif KIND == "sigmoid":
+    elif KIND == 7:  # sigmoid
         value = 1.0 / (1.0 + tl.exp(-z))
         slope = value * (1.0 - value)
-    elif KIND == "silu":
+    elif KIND == 8:  # silu
         gate = 1.0 / (1.0 + tl.exp(-z))
         value, slope = z * gate, gate * (1.0 + z * (1.0 - gate))
     else:
@@ -151,13 +151,11 @@ def _tile(
         biases = biases + (g[top + OUT + c] + tl.sum(residual, axis=0),)
         delta += residual[:, None] * w
     between = ()
-    for back in tl.static_range(1, len(KINDS)):
-        layer: constexpr = len(KINDS) - back
+    for layer in tl.static_range(len(KINDS) - 1, 0, -1):
         delta = delta * slopes[layer]
-        at: constexpr = IN + 2 * layer - 1
-        gradient = tl.dot(tl.trans(delta), values[layer - 1], g[at], input_precision="ieee")
-        between = (gradient, g[at + 1] + tl.sum(delta, axis=0)) + between
-        delta = tl.dot(delta, p[at], input_precision="ieee")
+        weight = tl.dot(tl.trans(delta), values[layer - 1], g[IN + 2 * layer - 1], input_precision="ieee")
+        between = (weight, g[IN + 2 * layer] + tl.sum(delta, axis=0)) + between
+        delta = tl.dot(delta, p[IN + 2 * layer - 1], input_precision="ieee")
     delta = delta * slopes[0]
     first = ()
     for d in tl.static_range(IN):

@@ -1,0 +1,191 @@
+"""The library's own models against slow references; what each keeps and breaks. The contract is in test_models.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import weightspace as ws
+from benchmarks import ours
+from weightspace import testing
+from weightspace.models import Hybrid, TypedMessages
+from weightspace.models._scale import types_of
+from weightspace.models._typed_messages import Update
+from weightspace.zoo import write_zoo
+
+CLOSE: Any = {"atol": 1e-10, "rtol": 1e-8}
+TIGHT: Any = {"atol": 1e-8, "rtol": 1e-8, "dtype": torch.float64}
+SPEC = ws.siren(2, 6, 5, 2, omega=(30.0, 7.0))
+MIXED = ws.mlp(2, 5, 4, 3, activation=("gaussian", "tanh"))
+SPECS = {
+    "sine": SPEC,
+    "relu": ws.mlp(2, 5, 4, 1),
+    "gaussian, tanh": MIXED,
+}
+every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def networks(spec: ws.NetSpec, batch: int = 4, seed: int = 1) -> ws.Weights:
+    return testing.random_weights(spec, batch, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def passes(model: Hybrid, w: ws.Weights) -> tuple[Tensor, Tensor]:
+    """Outputs ``[batch, out, point]`` and gradients ``[batch, in, point]``."""
+    matrices = [w.view(layer.weight) for layer in w.spec.layers]
+    value, _, slopes = model._forth(matrices, [w.view(layer.bias or "") for layer in w.spec.layers])
+    return value, model._back(matrices, slopes)[0]
+
+
+# The hybrid.
+
+
+@every_spec
+def test_without_mixing_it_reads_the_outputs_and_their_gradients(spec: ws.NetSpec) -> None:
+    model, w = Hybrid(spec, 3, points=7, rank=0).double(), networks(spec)
+    assert model.seeds is not None
+    x = model.points.detach().t().expand(len(w), -1, -1).clone().requires_grad_()
+    expected = ws.evaluate(w, x)
+    (slope,) = torch.autograd.grad((expected * model.seeds.t()).sum(), x)
+    outputs, gradients = passes(model, w)
+    torch.testing.assert_close(outputs.mT + spec.output_shift, expected, **CLOSE)
+    torch.testing.assert_close(gradients.mT, slope, **CLOSE)
+
+
+@every_spec
+def test_it_starts_near_the_outputs_and_mixing_takes_it_elsewhere(spec: ws.NetSpec) -> None:
+    model, w = Hybrid(spec, 3, points=7, rank=3).double(), networks(spec)
+    expected = ws.evaluate(w, model.points.t()).mT - spec.output_shift
+    near = (passes(model, w)[0] - expected).abs().max() / expected.abs().max()
+    assert 1e-9 < near < 0.05
+    for step in model.mix:
+        torch.nn.init.normal_(step.up, std=20.0)  # pyright: ignore
+    assert (passes(model, w)[0] - expected).abs().max() / expected.abs().max() > 0.1
+
+
+def test_the_passes_are_those_of_the_equations() -> None:
+    """Neuron by neuron and channel by channel."""
+    model, w = Hybrid(SPEC, 3, points=3, rank=2, phase=False, neurons=4).double(), networks(SPEC, 1)
+    for step in (*model.mix, *model.mix_back):
+        torch.nn.init.normal_(step.up)  # pyright: ignore
+    assert model.factors is not None
+    assert model.seeds is not None
+    mixing = [torch.eye(3).double() + 0.1 * m.down @ m.up for m in (*model.mix, *model.mix_back)]  # pyright: ignore
+    w1, b1, w2, b2, w3, b3 = (value[0] for _, value in w.views())
+    c1, c2, c3 = model.factors
+
+    def layer(matrix: Tensor, bias: Tensor, factor: Tensor, below: Tensor) -> Tensor:
+        rows = [[row @ below[:, c] + b * factor[c] for c in range(3)] for row, b in zip(matrix, bias, strict=True)]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    z1 = layer(w1, b1, c1, model.points)
+    h1 = torch.sin(30 * z1) @ mixing[0]
+    z2 = layer(w2, b2, c2, h1)
+    h2 = torch.sin(7 * z2) @ mixing[1]
+    outputs, gradients = passes(model, w)
+    torch.testing.assert_close(outputs[0], w3 @ h2 + b3[:, None] * c3, **CLOSE)
+    g2 = ((w3.t() @ model.seeds) * 7 * torch.cos(7 * z2)) @ mixing[3]
+    g1 = ((w2.t() @ g2) * 30 * torch.cos(30 * z1)) @ mixing[2]
+    torch.testing.assert_close(gradients[0], w1.t() @ g1, **CLOSE)
+
+
+@pytest.mark.parametrize("phase", [True, False])
+def test_phases_are_kept_where_biases_enter_as_they_are(phase: bool) -> None:
+    model = Hybrid(SPEC, 3, points=7, rank=3, neurons=4, phase=phase).double()
+    assert model.respects == ("full" if phase else "scaled")
+    testing.assert_invariant(model, SPEC, group="scaled", **TIGHT)
+    if phase:
+        testing.assert_invariant(model, SPEC, group="full", **TIGHT)
+        return
+    with pytest.raises(AssertionError, match="largest difference"):
+        testing.assert_invariant(model, SPEC, group="full", **TIGHT)
+
+
+def test_invariants_of_single_neurons_are_more_than_the_function() -> None:
+    """Negative control of the track: two networks of one function and of different neurons are told apart."""
+    spec = ws.mlp(2, 4, 1, activation="tanh")
+    w = networks(spec, 1)
+    twice = w.clone()
+    for name, axis in (("0.weight", 1), ("0.bias", 1)):
+        twice.view(name).select(axis, 1).copy_(w.view(name).select(axis, 0))
+    other = twice.clone()
+    other.view("1.weight")[:, :, 0] += 0.7
+    other.view("1.weight")[:, :, 1] -= 0.7
+    testing.assert_same_function(twice, other)
+    for neurons, same in ((0, True), (4, False)):
+        model = Hybrid(spec, 3, points=7, neurons=neurons).double()
+        assert ((model(twice) - model(other)).abs().max() < 1e-9) == same
+
+
+def test_options_out_of_range_are_refused() -> None:
+    for name, low in (("points", 2), ("rank", 0), ("neurons", 0)):
+        with pytest.raises(ValueError, match=rf"{name}: expected at least {low}, got"):
+            Hybrid(SPEC, 3, **{name: low - 1})  # pyright: ignore
+    with pytest.raises(ValueError, match=r"neurons: expected 0 where back=False .*got 4"):
+        Hybrid(SPEC, 3, neurons=4, back=False)
+
+
+# Messages linear in the weights.
+
+
+def test_typed_messages_never_compute_an_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strictly weights-only: an activation that raises changes nothing. The hybrid is the negative control."""
+    from weightspace import _activation
+
+    def refuse(z: Tensor, omega: float) -> Tensor:
+        raise AssertionError("an activation was computed")
+
+    for row in _activation.ACTIVATIONS.values():
+        monkeypatch.setitem(row.__dict__, "forward", refuse)
+        monkeypatch.setitem(row.__dict__, "derivative", refuse)
+    for spec in SPECS.values():
+        assert TypedMessages(spec, 3, hidden=8).double()(networks(spec)).isfinite().all()
+        with pytest.raises(AssertionError, match="an activation was computed"):
+            Hybrid(spec, 3, points=4).double()(networks(spec))
+
+
+@every_spec
+@pytest.mark.parametrize("layers", [1, 3])
+def test_typed_messages_respect_the_whole_group(spec: ws.NetSpec, layers: int) -> None:
+    testing.assert_invariant(TypedMessages(spec, 3, hidden=8, layers=layers), spec, group="full", **TIGHT)
+
+
+def test_a_type_that_is_wrong_is_caught() -> None:
+    """Negative control: a bias in a map of signed features breaks signs, and nothing else."""
+    model = TypedMessages(SPEC, 3, hidden=8).double()
+    step = model.rounds[0].forth[0]  # pyright: ignore
+    step.mix = torch.nn.Linear(8, 8).double()  # pyright: ignore
+    testing.assert_invariant(model, SPEC, group="permutation", **TIGHT)
+    with pytest.raises(AssertionError, match="largest difference"):
+        testing.assert_invariant(model, SPEC, group="signed", **TIGHT)
+
+
+@every_spec
+def test_updates_keep_the_type_of_their_axis(spec: ws.NetSpec) -> None:
+    for axis in spec.hidden:
+        types = types_of(axis)[0]
+        layer = Update(types, 6, other=True, dropout=0.0).double()
+        value, dual = torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(2, 5, 6, dtype=torch.float64)
+        factor = torch.tensor(2.5 if "positive" in types else -1.0)
+        torch.testing.assert_close(layer(factor * value, dual / factor), factor * layer(value, dual), **CLOSE)
+        assert (layer(3 * value, dual) - 3 * layer(value, dual)).abs().max() > 1e-3  # nor is it linear
+
+
+def test_the_benchmark_takes_the_first_networks_of_the_training_split(tmp_path: Path) -> None:
+    w, labels = networks(SPEC, 8).to(torch.float32), torch.arange(8) % 2
+    train, val = (w[:4], labels[:4], [5, 6, 7, 8], None, None), (w[4:], labels[4:], [1, 2, 3, 4], None, None)
+    write_zoo(tmp_path / "zoo", {"train": train, "val": val})
+    whole, _ = ours.opened(str(tmp_path / "zoo"), None)
+    few, source = ours.opened(str(tmp_path / "zoo"), 3)
+    assert (whole.count("train"), few.count("train"), few.count("val")) == (4, 3, 4)
+    assert few.sources("train").tolist() == [5, 6, 7]
+    assert torch.equal(few.weights("train").flat, whole.weights("train").flat[:3])
+    assert source == "first 3 training networks of a zoo"
