@@ -62,11 +62,12 @@ def by_vmap(chunk: int) -> Method:
     return method
 
 
-def by_kernel(kernel: str) -> Method:
+def by_kernel(kernel: str, device: str = "cpu") -> Method:
     """``weightspace.fit``; it makes the very starts it is given here."""
 
     def method(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int) -> Tensor:
-        return ws.fit(coords, targets, spec, steps=steps, lr=LR, kernel=kernel).weights.flat  # pyright: ignore
+        result = ws.fit(coords, targets, spec, steps=steps, lr=LR, kernel=kernel, device=device)  # pyright: ignore
+        return result.weights.flat
 
     return method
 

@@ -7,6 +7,10 @@ kernel's own register tile and sincos, measured in the same run, say how much of
     python -m benchmarks.fit [--networks 64] [--steps 100] [--repeats 5] [--curves 1000]
 
 JAX takes part where it is installed (``pip install jax``), unless ``--no-jax`` is given.
+
+    python -m benchmarks.fit --device cuda [--networks 8192] [--steps 1000] [--repeats 5]
+
+compares the two kernels of a GPU instead, copies and initial weights included, and writes ``fit-cuda.json``.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from weightspace.fit import initial_weights
 
 SPEC = ws.siren(2, 32, 32, 1)
 OURS = "weightspace, compiled kernel"
+GPU = {"weightspace, triton": "triton", "weightspace, tensor path": "torch"}
 
 
 def methods(alone: Method, *, jax: bool) -> dict[str, Method]:
@@ -81,6 +86,28 @@ def speed(table: dict[str, Method], count: int, steps: int, repeats: int) -> dic
     }
 
 
+def on_gpu(table: dict[str, Method], count: int, steps: int, repeats: int) -> dict[str, Any]:
+    """Rates of the methods on the same work, and the PSNR that each comes to."""
+    coords, images = ws.signals.images(ws.signals.embedded().images)
+    targets = images[torch.arange(count) % len(images)]
+    start, few = starts(1), slice(min(count, 64))
+    psnr = {}
+    for name, method in table.items():  # and warm
+        flat = method(start, coords, targets, SPEC, steps)[few]
+        error = (ws.evaluate(ws.Weights(flat, SPEC), coords) - targets[few]).square().mean((1, 2))
+        psnr[name] = (-10 * error.log10()).mean().item()
+    seconds: dict[str, list[float]] = {name: [] for name in table}
+    for _ in range(repeats):
+        for name, method in table.items():
+            seconds[name].append(timed(lambda m=method: m(start, coords, targets, SPEC, steps)))
+    return {
+        "networks_per_second_at_1000_steps": {
+            name: spread([count * steps / 1000 / s for s in values]) for name, values in seconds.items()
+        },
+        "mean_psnr_db": psnr,
+    }
+
+
 def linear(counts: tuple[int, ...], steps: int, repeats: int) -> dict[str, Any]:
     """Seconds against the number of networks."""
 
@@ -108,17 +135,25 @@ def curves(table: dict[str, Method], steps: int, count: int = 4) -> dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--networks", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--networks", type=int, help="64; 8192 on a GPU")
+    parser.add_argument("--steps", type=int, help="100; 1000 on a GPU")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--curves", type=int, default=1000, help="steps of the PSNR curves")
     parser.add_argument("--jax", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
+    networks, steps = ((64, 100), (8192, 1000))[args.device == "cuda"]
+    args.networks, args.steps = args.networks or networks, args.steps or steps
+    what = f"{args.networks} networks SIREN 2-32-32-1, 784 points, {args.steps} full-batch Adam steps"
+    if args.device == "cuda":
+        table = {name: by_kernel(kernel, "cuda") for name, kernel in GPU.items()}
+        rates = on_gpu(table, args.networks, args.steps, args.repeats)
+        return save("fit-cuda", {"benchmark": "fit-cuda", "what": what, **rates})
     with one_at_a_time() as alone:
         table = methods(alone, jax=args.jax)
         record = {
             "benchmark": "fit",
-            "what": f"{args.networks} networks SIREN 2-32-32-1, 784 points, {args.steps} full-batch Adam steps",
+            "what": what,
             **speed(table, args.networks, args.steps, args.repeats),
             "linear_in_networks": linear(tuple(args.networks * n for n in (1, 2, 4, 8)), args.steps, args.repeats),
             "psnr_curves": curves({n: m for n, m in table.items() if not n.endswith("chunks of 1")}, args.curves),

@@ -5,11 +5,6 @@ batches from a zoo on disk in eight shards, alone and with a transform behind th
 
     python -m benchmarks.transforms [--threads 2] [--repeats 7]
 
-Two cores serve a grid of cells as two processes of one thread each; that is, at the same time,
-
-    python -m benchmarks.transforms --threads 1 --only "MixUp(permutation)" --seconds 2 --name mixup-process-1
-    python -m benchmarks.transforms --threads 1 --only "MixUp(permutation)" --seconds 2 --name mixup-process-2
-
 A call draws and applies; a repeat is as many calls as fill ``--seconds``. Run it on an idle machine: with other work
 on the cores, two threads wait for each other and the rates fall tenfold and more.
 """

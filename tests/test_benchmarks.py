@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _common, align, aligners, fit, memory, models, ours, resnets, train_step, transforms, zoo
+from benchmarks._fit_methods import by_kernel
 
 TINY = {
     fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
@@ -51,6 +52,13 @@ def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     module.main()
     (written,) = tmp_path.glob("*.json")
     assert {"commit", "hardware", "benchmark"} <= set(json.loads(written.read_text()))
+
+
+def test_the_kernels_of_a_gpu_are_compared_on_any_device() -> None:
+    table = {kernel: by_kernel(kernel, "cpu") for kernel in ("compiled", "torch")}
+    record = fit.on_gpu(table, 3, 10, 2)
+    assert record["networks_per_second_at_1000_steps"]["torch"]["repeats"] == 2
+    assert abs(record["mean_psnr_db"]["compiled"] - record["mean_psnr_db"]["torch"]) < 0.01
 
 
 def test_all_methods_fit_the_same_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from weightspace.fit._engine import ChunkResult, fit_chunk
 from weightspace.fit._init import initial_weights
 from weightspace.fit._minibatch import point_keys
 
-Kernel = Literal["auto", "compiled", "torch"]
+Kernel = Literal["auto", "compiled", "triton", "torch"]
 CPU_CHUNK = 8
 CUDA_CHUNK_BYTES = 4 << 30
 
@@ -152,9 +152,10 @@ def fit(
         device: where to compute; the result comes back on the CPU.
         workers: threads on a CPU (one core each); all cores where None.
         chunk: networks computed together; what fits the cache (or the GPU) where None.
-        kernel: ``"compiled"``: machine code that keeps one network in one core's caches; ``"torch"``: batched tensor
-            operations, on any device. They agree up to rounding. ``"auto"``: compiled on a CPU wherever the spec
-            allows it, and numba is there.
+        kernel: ``"compiled"``: machine code that keeps one network in one core's caches; ``"triton"``: the same idea
+            on a CUDA device, one network a block; ``"torch"``: batched tensor operations, on any device. They agree
+            up to rounding. ``"auto"``: compiled on a CPU and triton on a CUDA device, wherever the spec allows it
+            and numba or triton is there.
         on_done: called with the number of networks and their PSNR after each chunk, by one thread at a time; what it
             raises ends the fit.
         options: fields of :class:`FitConfig`.
@@ -186,11 +187,11 @@ def fit(
     if whole_number("first_view", first_view, 0) >= config.views:
         raise ValueError(f"first_view: expected less than the {config.views} views of the recipe, got {first_view}")
     device = torch.device(device)
-    compiled = _compiled(kernel, spec, device)
+    way = _way(kernel, spec, device)
     size = _chunk_size(spec, config.points or coords.shape[-2], device)
     size = size if chunk is None else whole_number("chunk", chunk)
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
-    job = _Job(spec, coords, targets, sources, start, range(first_view, config.views), config, device, compiled)
+    job = _Job(spec, coords, targets, sources, start, range(first_view, config.views), config, device, way)
     out, lock = job.blank(), threading.Lock()
 
     def one(start: int) -> None:
@@ -224,9 +225,9 @@ class _Job:
         views: range,
         config: FitConfig,
         device: torch.device,
-        compiled: bool,
+        way: Kernel,
     ) -> None:
-        self.spec, self.config, self.device, self.compiled = spec, config, device, compiled
+        self.spec, self.config, self.device, self.way = spec, config, device, way
         self.coords = coords.to(device) if coords.ndim == 2 else coords
         self.targets, self.start = targets, start
         self.source = sources.repeat_interleave(len(views))
@@ -283,7 +284,7 @@ class _Job:
     def _fit(
         self, start: Weights, coords: Tensor, targets: Tensor, *, keys: Tensor | None, **options: Any
     ) -> ChunkResult:
-        if self.compiled:
+        if self.way == "compiled":
             from weightspace.fit._compiled import fit_chunk_compiled
 
             return fit_chunk_compiled(start, coords, targets, keys=keys, stop=self.flag, **options)
@@ -294,19 +295,29 @@ class _Job:
 
         start, coords, targets = start.to(self.device), coords.to(self.device), targets.to(self.device)
         keys = None if keys is None else keys.to(self.device)
+        if self.way == "triton":
+            from weightspace.fit._triton import fit_chunk_triton
+
+            return fit_chunk_triton(start, coords, targets, keys=keys, on_step=give_up, **options)
         return fit_chunk(start, coords, targets, keys=keys, on_step=give_up, **options)
 
 
-def _compiled(kernel: str, spec: NetSpec, device: torch.device) -> bool:
-    """Whether the compiled kernel is to fit."""
+def _way(kernel: str, spec: NetSpec, device: torch.device) -> Kernel:
+    """Which kernel is to fit: never ``"auto"``."""
     if kernel not in get_args(Kernel):
         raise ValueError(f"unknown kernel: expected one of {list(get_args(Kernel))}, got {kernel!r}")
+    if kernel == "triton" or (kernel == "auto" and device.type == "cuda"):
+        from weightspace.fit._triton import unavailable
+
+        if (reason := unavailable(spec, device)) and kernel == "triton":
+            raise ValueError(f"kernel='triton': {reason}; use kernel='torch'")
+        return "torch" if reason else "triton"
     if kernel == "torch" or (kernel == "auto" and device.type != "cpu"):
-        return False
+        return "torch"
     reason = f"it runs on the CPU, got device {str(device)!r}" if device.type != "cpu" else _cannot_compile(spec)
     if reason and kernel == "compiled":
         raise ValueError(f"kernel='compiled': {reason}; use kernel='torch'")
-    return not reason
+    return "torch" if reason else "compiled"
 
 
 def _cannot_compile(spec: NetSpec) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,16 +20,20 @@ from weightspace.fit._engine import BETA1, BETA2, CHECK_EVERY, EPS, ChunkResult,
 
 KINDS = ("none", "sine", "cosine", "relu", "leaky_relu", "tanh", "gaussian", "sigmoid", "silu")
 MOST_HIDDEN, WIDEST, MOST_ENDS = 3, 64, 4
+OLDEST = (3, 4)
+"""Versions of Triton before this one compile no loops over tuples of tensors."""
 LAUNCH = 100
 """Steps of one launch: between two the host looks whether to stop."""
 
 
-def unavailable(spec: NetSpec, device: torch.device, points: int | None = None) -> str:
+def unavailable(spec: NetSpec, device: torch.device) -> str:
     """Why the kernel cannot fit networks of this spec on this device; nothing where it can."""
     if device.type != "cuda" and not interpreted():
         return f"expected a CUDA device, got {str(device)!r}"
-    if _triton_kernel.triton is None:
-        return "expected the package triton, which compiles it, and found none"
+    triton = _triton_kernel.triton
+    if triton is None or tuple(int(n) for n in triton.__version__.split(".")[:2]) < OLDEST:
+        found = "found none" if triton is None else f"got {triton.__version__}"
+        return f"expected the package triton, {'.'.join(map(str, OLDEST))} or newer, which compiles it, {found}"
     axes = [spec.axis(layer.produces) for layer in spec.layers][:-1]
     if not (1 <= len(axes) <= MOST_HIDDEN and max(axis.size for axis in axes) <= WIDEST):
         return f"expected 1 to {MOST_HIDDEN} hidden layers of at most {WIDEST} neurons, got {summary(spec)}"
@@ -34,7 +41,9 @@ def unavailable(spec: NetSpec, device: torch.device, points: int | None = None) 
         return f"expected at most {MOST_ENDS} inputs and outputs, got {summary(spec)}"
     if any((axis.activation or "none") not in KINDS for axis in axes):
         return f"expected activations among {list(KINDS[1:])}, got {summary(spec)}"
-    return "" if points is None else f"expected full batches (points=None), got minibatches of {points} points"
+    if not (interpreted() or os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "expected a C compiler, which builds Triton's launcher, and found none"
+    return ""
 
 
 def interpreted() -> bool:
@@ -51,9 +60,11 @@ def fit_chunk_triton(
     steps: int,
     lr: float,
     target_mse: float | None = None,
+    points: int | None = None,
+    keys: Tensor | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> ChunkResult:
-    """What :func:`weightspace.fit.fit_chunk` does with full batches, one network a program of a CUDA device.
+    """What :func:`weightspace.fit.fit_chunk` does, one network a program of a CUDA device.
 
     Args:
         start: ``batch`` networks to start from, float32, of a spec that :func:`unavailable` has nothing against.
@@ -62,6 +73,8 @@ def fit_chunk_triton(
         steps: Adam steps.
         lr: step size.
         target_mse: a network stops here; looked at every ten steps.
+        points: points drawn for each step; all of them where None.
+        keys: int64 ``[batch]``, what the points of each network are drawn from; needed with ``points``.
         on_step: called with the number of steps done after each launch of a hundred.
 
     Returns:
@@ -71,17 +84,19 @@ def fit_chunk_triton(
     flat, coords, targets = start.flat.detach().clone(), coords.contiguous(), targets.contiguous()
     moments = [torch.zeros_like(flat) for _ in range(2)]
     taken = torch.zeros(batch, dtype=torch.int32, device=flat.device)
-    corrections = [_corrections(steps, lr, flat.device)[row] for row in range(2)]
-    options = constants(spec)
-    factor = 2.0 / (targets.shape[1] * spec.out_features)
+    total, shift = targets.shape[1], spec.output_shift
+    count = total if points is None else points
+    data = (torch.zeros_like(taken, dtype=torch.int64) if keys is None else keys, coords, targets)
+    numbers = (
+        0 if coords.ndim == 2 else coords[0].numel(), total, shift, 2.0 / (count * spec.out_features),
+        0.0 if target_mse is None else target_mse,
+    )  # fmt: skip
+    corrections = _corrections(steps, lr, flat.device)
+    options = {**constants(spec, count), "STOPS": target_mse is not None, "DRAWS": points is not None}
     with torch.cuda.device_of(flat):
         for last in range(min(LAUNCH, steps), steps + LAUNCH, LAUNCH):
             last = min(last, steps)
-            _triton_kernel.fit_networks[(batch,)](
-                flat, *moments, taken, coords, targets, *corrections, last,
-                0 if coords.ndim == 2 else coords[0].numel(), targets.shape[1], spec.output_shift, factor,
-                0.0 if target_mse is None else target_mse, STOPS=target_mse is not None, **options,
-            )  # fmt: skip
+            _triton_kernel.fit_networks[(batch,)](flat, *moments, taken, *data, *corrections, last, *numbers, **options)
             done = int(taken.max())  # waits for the launch
             if on_step is not None:
                 on_step(done)
@@ -89,18 +104,21 @@ def fit_chunk_triton(
                 break
     params, everyone = _Blocks(spec, batch, flat), torch.arange(batch, device=flat.device)
     params.load(flat)
-    return ChunkResult(flat, _Data(coords, targets, None, None).mse(spec, params, everyone), taken.cpu().long())
+    mse = _Data(coords, targets, points, keys).mse(spec, params, everyone)
+    return ChunkResult(flat, mse, taken.cpu().long())
 
 
-def constants(spec: NetSpec) -> dict[str, Any]:
-    """What the kernel is compiled for."""
+def constants(spec: NetSpec, points: int) -> dict[str, Any]:
+    """What the kernel is compiled for: networks of a spec, and how many points a step looks at."""
     axes = [spec.axis(layer.produces) for layer in spec.layers][:-1]
     widths = tuple(axis.size for axis in axes)
     pads = tuple(max(16, 1 << (width - 1).bit_length()) for width in widths)
+    tile, warps = _shape_of_work(pads)
     omega = tuple(float(axis.omega) for axis in axes)
     high = tuple(float(np.float32(w / math.pi)) for w in omega)
     return {
         "SIZE": spec.num_params,
+        "POINTS": points,
         "IN": spec.in_features,
         "OUT": spec.out_features,
         "WIDTHS": widths,
@@ -111,19 +129,25 @@ def constants(spec: NetSpec) -> dict[str, Any]:
         "OMEGA": omega,
         "HIGH": high,
         "LOW": tuple(w / math.pi - h for w, h in zip(omega, high, strict=True)),
-        "TILE": 64 if sum(pads) <= 64 else 32,
+        "TILE": tile,
         "CHECK_EVERY": CHECK_EVERY,
         "BETA1": BETA1,
         "BETA2": BETA2,
         "EPS": EPS,
-        "num_warps": 4 if max(pads) <= 32 else 8,
+        "num_warps": warps,
         "num_stages": 1,
         "enable_fp_fusion": True,
     }
 
 
-def _corrections(steps: int, lr: float, device: torch.device) -> Tensor:
-    """Adam's step sizes, and the factors of the root of its second moment, of all steps: ``[2, step]``."""
+def _shape_of_work(pads: tuple[int, ...]) -> tuple[int, int]:
+    """Points of a tile and warps of a program: as many as leave the network in registers (see ptxas's report)."""
+    between = sum(a * b for a, b in pairwise(pads))
+    return (32, 4) if between <= 1024 else (16, between // 512)
+
+
+def _corrections(steps: int, lr: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Adam's step sizes, and the factors of the root of its second moment, of all steps."""
     count = np.arange(1, steps + 1)
-    rows = np.stack([lr / (1 - BETA1**count), 1 / np.sqrt(1 - BETA2**count)])
-    return torch.from_numpy(rows.astype(np.float32)).to(device)
+    rates, scales = lr / (1 - BETA1**count), 1 / np.sqrt(1 - BETA2**count)
+    return torch.from_numpy(rates).float().to(device), torch.from_numpy(scales).float().to(device)

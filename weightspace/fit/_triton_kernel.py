@@ -1,4 +1,7 @@
+# Triton reads these functions, not Python: its tuples know no unpacking, and its types are none that pyright knows.
+# ruff: noqa: RUF005
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportInvalidTypeForm=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
 """The CUDA fitting kernel: one network a program, its whole fit in registers and shared memory.
 
 A program keeps the parameters of its network and their Adam moments in registers from one step to the next. Each step
@@ -23,6 +26,12 @@ except ImportError:  # the functions below are then never called: see _triton.un
 
 def _jit(function: Callable) -> Any:
     return function if triton is None else triton.jit(function)
+
+
+def _entry(function: Callable) -> Any:
+    """The kernel itself: compiled anew for its constants alone, not for what its numbers divide by."""
+    numbers = ["last", "coords_stride", "total"]
+    return function if triton is None else triton.jit(function, do_not_specialize=numbers)
 
 
 @_jit
@@ -108,12 +117,22 @@ def _store(start, places, masks, values):
 
 
 @_jit
+def _draw(key, place, total):
+    """Number of the point at one place of the minibatches; see ``_minibatch.draw_points``."""
+    z = key + place.to(tl.uint64) * 0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    z = z ^ (z >> 31)
+    return ((z >> 33) * total.to(tl.uint64)) >> 31
+
+
+@_jit
 def _forward(
     p, coords, rows, inside, IN: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr
 ):
     """Coordinates of one tile, and values and slopes of every hidden axis there."""
-    x = ()
-    for d in tl.static_range(IN):
+    x = (tl.load(coords + rows * IN, mask=inside, other=0.0),)
+    for d in tl.static_range(1, IN):
         x = x + (tl.load(coords + rows * IN + d, mask=inside, other=0.0),)
     z = x[0][:, None] * p[0][None, :] + p[IN][None, :]
     for d in tl.static_range(1, IN):
@@ -129,13 +148,10 @@ def _forward(
 
 @_jit
 def _tile(
-    p, g, squares, coords, targets, start, points, shift, factor,
+    p, g, squares, coords, targets, rows, inside, shift, factor,
     IN: constexpr, OUT: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
-    TILE: constexpr,
 ):  # fmt: skip
     """Gradients and squared residuals with the share of one tile added."""
-    rows = start + tl.arange(0, TILE)
-    inside = rows < points
     x, values, slopes = _forward(p, coords, rows, inside, IN, KINDS, OMEGA, HIGH, LOW)
     h = values[len(KINDS) - 1]
     top: constexpr = IN + 2 * len(KINDS) - 1
@@ -178,17 +194,20 @@ def _adam(p, g, m, v, masks, keep, rate, scale, BETA1: constexpr, BETA2: constex
     return new_p, new_m, new_v
 
 
-@_jit
+@_entry
 def fit_networks(
-    flat, moment1, moment2, taken, coords, targets, rates, scales, last, coords_stride, points, shift, factor, target,
-    SIZE: constexpr, IN: constexpr, OUT: constexpr, WIDTHS: constexpr, PADS: constexpr, WEIGHT: constexpr,
-    BIAS: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr, TILE: constexpr,
-    STOPS: constexpr, CHECK_EVERY: constexpr, BETA1: constexpr, BETA2: constexpr, EPS: constexpr,
+    flat, moment1, moment2, taken, keys, coords, targets, rates, scales, last, coords_stride, total, shift, factor,
+    target,
+    SIZE: constexpr, POINTS: constexpr, IN: constexpr, OUT: constexpr, WIDTHS: constexpr, PADS: constexpr,
+    WEIGHT: constexpr, BIAS: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
+    TILE: constexpr, STOPS: constexpr, DRAWS: constexpr, CHECK_EVERY: constexpr, BETA1: constexpr, BETA2: constexpr,
+    EPS: constexpr,
 ):  # fmt: skip
     """Adam steps of one network from the number it has ``taken`` up to ``last``, in place; one program a network."""
     network = tl.program_id(0).to(tl.int64)
-    coords, targets = coords + network * coords_stride, targets + network * points * OUT
+    coords, targets = coords + network * coords_stride, targets + network * total * OUT
     flat, moment1, moment2 = flat + network * SIZE, moment1 + network * SIZE, moment2 + network * SIZE
+    key = tl.load(keys + network).to(tl.uint64, bitcast=True)
     places, masks = _places(IN, OUT, WIDTHS, PADS, WEIGHT, BIAS)
     p, m, v = _load(flat, places, masks), _load(moment1, places, masks), _load(moment2, places, masks)
     step = tl.load(taken + network)
@@ -197,13 +216,17 @@ def fit_networks(
         for i in tl.static_range(len(p)):
             g = g + (tl.zeros_like(p[i]),)
         squares = tl.zeros((TILE,), tl.float32)
-        for start in range(0, points, TILE):
+        for start in range(0, POINTS, TILE):
+            rows = start + tl.arange(0, TILE)
+            inside = rows < POINTS
+            if DRAWS:
+                rows = _draw(key, step.to(tl.int64) * POINTS + rows + 1, total)
             g, squares = _tile(
-                p, g, squares, coords, targets, start, points, shift, factor, IN, OUT, KINDS, OMEGA, HIGH, LOW, TILE
+                p, g, squares, coords, targets, rows, inside, shift, factor, IN, OUT, KINDS, OMEGA, HIGH, LOW
             )
         done = step >= last
         if STOPS:
-            done = (step % CHECK_EVERY == 0) & (tl.sum(squares, axis=0) / (points * OUT) <= target)
+            done = (step % CHECK_EVERY == 0) & (tl.sum(squares, axis=0) / (POINTS * OUT) <= target)
             last = tl.where(done, step, last)
         p, m, v = _adam(p, g, m, v, masks, done, tl.load(rates + step), tl.load(scales + step), BETA1, BETA2, EPS)
         step = tl.where(done, step, step + 1)
