@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _common, align, aligners, fit, memory, models, ours, recipes, resnets, train_step, transforms, zoo
+from benchmarks import (
+    _common,
+    align,
+    aligners,
+    fit,
+    memory,
+    models,
+    ours,
+    recipes,
+    resnets,
+    train_step,
+    transforms,
+    zoo,
+)
 from benchmarks._fit_methods import by_kernel
 
 TINY = {
