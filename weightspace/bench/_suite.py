@@ -55,7 +55,7 @@ SUITES: dict[str, Suite] = {
         "demo",
         {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3})},
         ("none", "noise", "rotate", "translate", "sign", "mixup-permutation"),
-        TrainConfig(epochs=30, batch_size=64),
+        TrainConfig(epochs=24, batch_size=64),
     ),
     "fashion-mnist": Suite(
         "fashion-mnist",
