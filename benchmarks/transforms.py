@@ -102,7 +102,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--networks", type=int, default=256, help="how many networks to fit first")
     parser.add_argument("--steps", type=int, default=150, help="steps of that fit")
-    parser.add_argument("--name", default="transforms", help="of the result file")
     parser.add_argument("--only", help="one transform alone, without loading")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -121,7 +120,7 @@ def main() -> None:
     rows += loading(base, args.repeats) if args.only is None else []
     what = "calls that draw and apply, SIREN 2-32-32-1 (ReLU of the same widths for PositiveScale)"
     record = {"benchmark": "transforms", "what": what, "load_before": load, "rows": rows}
-    save(args.name, record, threads=args.threads)
+    save("transforms", record, threads=args.threads)
 
 
 if __name__ == "__main__":

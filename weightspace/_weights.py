@@ -220,6 +220,22 @@ def check_same_spec(a: Weights, b: Weights) -> None:
         )
 
 
+def check_features(spec: NetSpec, features: Weights, channels: int) -> None:
+    """Raise ``ValueError`` unless these are features of networks of this spec, with so many channels."""
+    same_spec(spec, features)
+    if features.flat.ndim != 3 or features.flat.shape[2] != channels or not len(features):
+        raise ValueError(
+            f"expected features [batch, param, {channels}] of at least one network, got {list(features.flat.shape)}"
+        )
+
+
+def same_spec(spec: NetSpec, weights: Weights) -> None:
+    """Raise unless ``weights`` are ``Weights`` of this spec."""
+    check_weights("weights", weights)
+    if weights.spec != spec:
+        raise ValueError(f"the model is built for {summary(spec)}, got networks of {summary(weights.spec)}")
+
+
 def summary(spec: NetSpec) -> str:
     """A few words that tell one spec from another, for messages and listings."""
     hidden = " ".join(

@@ -13,7 +13,8 @@ from weightspace._spec import Axis
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
 from weightspace.align._assignment import assign
-from weightspace.align._pairs import Sheets, joined, nearest, pairs, row_of, sheets_of
+from weightspace.align._matching import joined
+from weightspace.align._pairs import Sheets, nearest, pairs, row_of, sheets_of
 from weightspace.align._plan import Group
 
 Measure = Literal["inner", "correlation"]

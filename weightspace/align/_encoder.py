@@ -9,10 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from weightspace._equivariant import EquivariantLinear, layouts, pooled
 from weightspace._spec import NetSpec, Param
 from weightspace._weights import Weights
 from weightspace.align._pairs import Sheets
-from weightspace.models._equivariant import EquivariantLinear, layouts, pooled
 
 Factor = Literal["sign", "sigma"]
 

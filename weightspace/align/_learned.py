@@ -14,8 +14,8 @@ from weightspace._spec import NetSpec, check_spec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights, summary
 from weightspace.align._encoder import Encoder
-from weightspace.align._matching import match
-from weightspace.align._pairs import joined, pairs, project, sheets_of
+from weightspace.align._matching import joined, match
+from weightspace.align._pairs import pairs, project, sheets_of
 from weightspace.align._plan import Group, check_group
 from weightspace.align._relaxation import Relaxation, doubly_stochastic
 

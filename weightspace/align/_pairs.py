@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,16 +110,6 @@ def check_init(init: Symmetry | None, b: Weights) -> None:
         raise ValueError(
             f"init: expected {len(b)} elements for {summary(b.spec)}, got {len(init)} for {summary(init.spec)}"
         )
-
-
-def joined(parts: Sequence[Symmetry]) -> Symmetry:
-    """The group elements of several chunks in one batch; all name the same axes."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    fields = ("perm", "scale", "shift")
-    whole = [{n: torch.cat([getattr(g, f)[n] for g in parts]) for n in getattr(first, f)} for f in fields]
-    return Symmetry(first.spec, sum(map(len, parts)), *whole, check=False)
 
 
 def neutral(g: Symmetry) -> Symmetry:

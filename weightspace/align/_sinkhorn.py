@@ -11,8 +11,8 @@ from weightspace._checks import POSITIVE, check_generator, number, whole_number
 from weightspace._random import randn
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
-from weightspace.align._matching import distance
-from weightspace.align._pairs import check_init, chosen, joined, neutral, pairs, project
+from weightspace.align._matching import distance, joined
+from weightspace.align._pairs import check_init, chosen, neutral, pairs, project
 from weightspace.align._plan import Group
 from weightspace.align._relaxation import Relaxation, doubly_stochastic, rescaled
 

@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ def environment(*, threads: int | None = None) -> dict[str, Any]:
             "torch": torch.__version__,
             "numpy": np.__version__,
             "scipy": scipy.__version__,
+            **{name: version(name) for name in ("numba", "jax") if find_spec(name) is not None},
         },
     }
 

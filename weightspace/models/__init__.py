@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from weightspace._equivariant import EquivariantLinear
 from weightspace.models._base import Model, Normalize, fold_phases
 from weightspace.models._dwsnet import DWSNet, InvariantHead
-from weightspace.models._equivariant import EquivariantLinear
 from weightspace.models._export import load_model, save_model
 from weightspace.models._functional import Functional
 from weightspace.models._hybrid import Hybrid

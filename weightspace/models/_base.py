@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weightspace._activation import activation
 from weightspace._checks import probability, whole_number
 from weightspace._spec import NetSpec, check_spec
-from weightspace._weights import Weights, check_weights, summary
+from weightspace._weights import Weights, same_spec
 
 Respects = Literal["nothing", "permutation", "signed", "scaled", "full"]
 Track = Literal["weights-only", "hybrid", "function"]
@@ -231,19 +231,3 @@ def check_head(head: str, heads: tuple[str, ...]) -> None:
     """Raise ``ValueError`` for a head that the model does not have."""
     if head not in heads:
         raise ValueError(f"head: expected {' or '.join(map(repr, heads))}, got {head!r}")
-
-
-def check_features(spec: NetSpec, features: Weights, channels: int) -> None:
-    """Raise ``ValueError`` unless these are features of networks of this spec, with so many channels."""
-    same_spec(spec, features)
-    if features.flat.ndim != 3 or features.flat.shape[2] != channels or not len(features):
-        raise ValueError(
-            f"expected features [batch, param, {channels}] of at least one network, got {list(features.flat.shape)}"
-        )
-
-
-def same_spec(spec: NetSpec, weights: Weights) -> None:
-    """Raise unless ``weights`` are ``Weights`` of this spec."""
-    check_weights("weights", weights)
-    if weights.spec != spec:
-        raise ValueError(f"the model is built for {summary(spec)}, got networks of {summary(weights.spec)}")

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
+from weightspace._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
 from weightspace._spec import NetSpec, check_spec
-from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_features, check_sizes
-from weightspace.models._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
+from weightspace._weights import Weights, check_features
+from weightspace.models._base import Model, Normalize, check_sizes
 
 
 class DWSNet(Model):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
+from weightspace._equivariant import EquivariantLinear, InvariantPool
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Normalize, check_head, check_sizes
-from weightspace.models._equivariant import EquivariantLinear, InvariantPool
 
 PLACES = 8  # channels beside the value in which learned encodings of inputs and outputs lie
 

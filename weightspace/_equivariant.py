@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from weightspace._checks import whole_number
 from weightspace._spec import NetSpec, Param, check_spec
-from weightspace._weights import Weights
-from weightspace.models._base import check_features
+from weightspace._weights import Weights, check_features
 
 Axes = tuple[str, ...]
 
