@@ -154,6 +154,26 @@ def test_aligned_partners_are_closer_and_stay_the_same_functions() -> None:
     assert apart["full"] < apart["signed"] < apart["permutation"] < 0.9 * min(apart[None], apart["random"])
 
 
+def test_networks_are_paired_two_by_two() -> None:
+    even, odd = (MixUp().sample(networks(n), generator=generator()).index for n in (20, 21))
+    assert even[even].equal(torch.arange(20))
+    assert int((odd[odd] != torch.arange(21)).sum()) == 3
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 17])
+@pytest.mark.parametrize(("spec", "align"), [(SPEC, "permutation"), (SPEC, "full"), (ws.mlp(2, 8, 8, 1), "full")])
+def test_partners_of_a_pair_lie_where_matching_each_would_put_them(spec: ws.NetSpec, align: str, size: int) -> None:
+    w = ws.testing.random_weights(spec, size, generator=generator(3), dtype=torch.float64)
+    draw = MixUp(align).sample(w, generator=generator())
+    each = ws.align.match(w, w[draw.index], group=align).act(w[draw.index])
+    here, there = distance(w, w.replace(draw.partner)), distance(w, each)
+    assert here.mean() <= 1.02 * there.mean()  # another local optimum, neither better on average
+    if spec is not SPEC:
+        assert here.equal(there)
+    elif size % 2 == 0:
+        torch.testing.assert_close(here, here[draw.index])  # the way back is as long
+
+
 @pytest.mark.parametrize("align", ["permutation", "signed", "full"])
 def test_over_an_anchor_partners_lie_as_they_do_at_the_anchor(align: str) -> None:
     w = networks(16)

@@ -15,7 +15,9 @@ from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights
-from weightspace.align._matching import match
+from weightspace.align._matching import joined, match
+from weightspace.align._pairs import row_of
+from weightspace.align._plan import Group
 from weightspace.transforms._base import Transform
 from weightspace.transforms._check import check_input, check_pool, need_scale
 
@@ -57,7 +59,7 @@ class MixUp(Transform):
               \quad \lambda \sim Beta(\alpha, \alpha)
 
     where the partner ``v`` is another network of the batch, or one of a pool, and ``g`` moves it along the
-    symmetries of its function.
+    symmetries of its function. Within a batch networks are paired two by two, so that one matching serves both.
 
     Args:
         align: how ``g`` is found. ``None``: the partner as it is; ``"random"``: a random permutation of its
@@ -136,7 +138,7 @@ class MixUp(Transform):
         elif self.align is not None and self.anchor is not None:
             partner = self._over_anchor(weights, pool, index).act(partner)
         elif self.align is not None:
-            partner = match(weights, partner, group=self.align).act(partner)
+            partner = _onto(weights, partner, None if pool is not None else index, self.align).act(partner)
         sizes = _layer_sizes(weights.spec) if self.per_layer else (1,)
         lam = _shares((len(weights), len(sizes)), self.alpha, self.low, self.high, weights, generator)
         share = lam @ torch.tensor(sizes, dtype=lam.dtype, device=lam.device) / sum(sizes)
@@ -260,12 +262,27 @@ def _shares(
 
 
 def _partners(weights: Weights, pool: Weights | None, generator: torch.Generator) -> Tensor:
-    """Another network of the batch for each (a random cycle), or any of the pool."""
+    """Two by two at random, the last three of an odd batch in a cycle; or any network of the pool."""
     u = rand((len(weights),), generator=generator, dtype=torch.float64, device=weights.device)
     if pool is not None:
         return (u * len(pool)).long()
-    cycle = u.argsort()
-    return torch.empty_like(cycle).scatter_(0, cycle, cycle.roll(1))
+    order, paired = u.argsort(), len(u) - 3 * (len(u) % 2)
+    partner = torch.cat([order[:paired].reshape(-1, 2).flip(1).flatten(), order[max(0, paired) :].roll(1)])
+    return torch.empty_like(order).scatter_(0, order, partner)
+
+
+def _onto(weights: Weights, partner: Weights, index: Tensor | None, group: Group) -> Symmetry:
+    """What moves each partner onto its network; two networks that are each other's partner are matched once.
+
+    The way back is the inverse, and as good: permutations, signs and phases change no distance. Positive scales do.
+    """
+    if index is None or (group == "full" and any(row_of(a).scale == "positive" for a in weights.spec.hidden)):
+        return match(weights, partner, group=group)
+    here = torch.arange(len(index), device=index.device)
+    once = (index[index] != here) | (here <= index)
+    found = match(weights[once], partner[once], group=group)
+    back = found[(once.cumsum(0) - 1)[index[~once]]].inverse()
+    return joined([found, back])[torch.cat([here[once], here[~once]]).argsort()]
 
 
 def _layers(spec: NetSpec) -> tuple[str, ...]:
