@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -19,6 +22,52 @@ def in_slices(run: Callable[[int, int], object], count: int, least: int = 8) -> 
         run(0, count)
         return
     parts = min(4 * workers, count // least)
-    ends = [count * part // parts for part in range(parts + 1)]
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, ends[:-1], ends[1:]))
+    ends = [count * k // parts for k in range(parts + 1)]
+    slices: SimpleQueue[tuple[int, int]] = SimpleQueue()
+    for part in pairwise(ends):
+        slices.put(part)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not errors:
+            try:
+                start, stop = slices.get_nowait()
+            except Empty:
+                return
+            try:
+                run(start, stop)
+            except BaseException as error:  # nothing may leave through the team: it is raised behind it
+                errors.append(error)
+
+    _in_team(work, workers)
+    if errors:
+        raise errors[0]
+
+
+_Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _openmp() -> Callable[..., None] | None:
+    """OpenMP's parallel region as a function, where PyTorch has loaded one."""
+    try:
+        return ctypes.CDLL(None).GOMP_parallel
+    except (OSError, TypeError, AttributeError):  # another platform, or a PyTorch with threads of its own
+        return None
+
+
+def _in_team(work: Callable[[], None], size: int) -> None:
+    """Call ``work`` in every thread of a team, this one among them.
+
+    The team is that of PyTorch's own operators where they run on an OpenMP that can be called by name: its threads
+    keep their cores busy for some milliseconds after each operator, waiting for the next, and would be in the way of
+    any others.
+    """
+    parallel = _openmp()
+    if parallel is not None:
+        parallel(_Body(lambda _: work()), None, ctypes.c_uint(size), ctypes.c_uint(0))
+        return
+    with ThreadPoolExecutor(size - 1) as pool:
+        others = [pool.submit(work) for _ in range(size - 1)]
+        work()
+        for other in others:
+            other.result()
