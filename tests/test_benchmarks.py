@@ -12,6 +12,7 @@ from benchmarks import (
     align,
     aligners,
     fit,
+    fit_zoo,
     memory,
     models,
     ours,
@@ -25,6 +26,7 @@ from benchmarks._fit_methods import by_kernel
 
 TINY = {
     fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
+    fit_zoo: ["--data", "embedded", "--counts", "4", "2", "2", "--out", "zoo"],
     recipes: ["--only", "meta", "siren", "--train", "12", "--epochs", "1"],
     train_step: ["--repeats", "1"],
     models: ["--repeats", "1", "--batch", "2", "--threads", "1", "--only", "ng-t", "functional"],
@@ -59,7 +61,7 @@ TINY = {
 
 @pytest.mark.parametrize("module", TINY, ids=lambda module: module.__name__)
 def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if module is recipes:  # it keeps its zoos below the working folder
+    if module in (recipes, fit_zoo):  # they keep their zoos below the working folder
         monkeypatch.chdir(tmp_path)
     if module in (memory, recipes) and not Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("the whole of Fashion-MNIST is not on this machine")
