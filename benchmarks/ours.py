@@ -9,6 +9,7 @@ Without a zoo, images from the package are fitted first, briefly: that measures 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import torch
 
 import weightspace as ws
+from benchmarks import _common
 from benchmarks._common import save
+from weightspace.bench import environment
 from weightspace.train import num_classes, seeded
 from weightspace.transforms import Compose, Rotate, Scale, Transform, Translate
 from weightspace.zoo import write_zoo
@@ -63,7 +66,15 @@ def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) 
     result = ws.train(model, zoo, transform=moves() if moved else None, device=device, seed=seed, **config)
     about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    about |= {"commit": environment()["commit"]}
     return {**about, "options": options, "training": config, "moved": moved, **accuracy, "history": result.history}
+
+
+def kept(name: str, about: dict[str, Any]) -> dict[str, Any]:
+    """Models of an earlier run on the same networks."""
+    path = _common.RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["models"] if found and all(found.get(key) == value for key, value in about.items()) else {}
 
 
 def main() -> None:
@@ -75,13 +86,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="by default torch's choice")
+    parser.add_argument("--record", default="ours", help="name of the record; rows of other models in it are kept")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     zoo, source = opened(args.zoo, args.networks)
     about = {"benchmark": "ours", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
+    about |= {"seed": args.seed, "device": args.device}
     runs = {name: measure(name, zoo, args.epochs, args.seed, args.device) for name in args.only or RECIPES}
-    save("ours", {**about, "seed": args.seed, "device": args.device, "models": runs}, threads=torch.get_num_threads())
+    save(args.record, {**about, "models": kept(args.record, about) | runs}, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

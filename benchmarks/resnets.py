@@ -2,7 +2,8 @@
 
 Small ResNets and VGGs on Fashion-MNIST at 14x14 pixels. Along the straight line from the one network to the other, the
 barrier is the largest excess of the test loss (or error) over the straight line between its ends. Measured with the
-second network as trained, moved by ``ws.align.align_state_dicts``, and with batch norms repaired on training images.
+second network as trained, moved by ``ws.align.align_state_dicts`` (by weights, and by responses to 2,048 training
+images), and with batch norms repaired on training images.
 
     python -m benchmarks.resnets [--width 32] [--epochs 3] [--train 30000] [--test 10000] [--points 5]
 
@@ -159,6 +160,13 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         paths[label] = path(modules[0], a, found.state_dict, points, *test, None)
         if repair:
             paths[f"{label}, repaired"] = path(modules[0], a, found.state_dict, points, *test, repair)
+    begin = time.perf_counter()
+    found = ws.align.align_state_dicts(modules[0], a, b, example_input=x[:1], batches=x[:2048].split(512))
+    seconds = time.perf_counter() - begin
+    matched["responses"] = {"before": found.before, "after": found.after, "seconds": seconds}
+    paths["matched by responses"] = path(modules[0], a, found.state_dict, points, *test, None)
+    if repair:
+        paths["matched by responses, repaired"] = path(modules[0], a, found.state_dict, points, *test, repair)
     before = paths["before"]["barrier_loss"]
     return {
         "parameters": sum(p.numel() for p in modules[0].parameters()),

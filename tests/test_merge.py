@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -213,6 +214,24 @@ def test_the_command(run: Run, suffix: str) -> None:
     assert not list(Path().glob(".*part"))
     code, out, _ = run(*files)
     assert (code, out.count("\n")) == (0, 1)
+
+
+def test_the_command_pairs_by_responses(run: Run) -> None:
+    a, x = network(0), images()
+    align.write_checkpoint(a.state_dict(), "a.pth")
+    align.write_checkpoint(align.move_state_dict(a.state_dict(), sampled(a)), "b.pth")
+    np.save("x.npy", x.numpy())
+    files = ("a.pth", "b.pth", "--module", "merge_net:Residual", "--responses")
+    code, out, err = run(*files, "x.npy", "--out", "out.pth")
+    assert (code, err) == (0, "")
+    assert ", 0 after" in out
+    assert all(torch.equal(align.read_checkpoint("out.pth")[key], value) for key, value in a.state_dict().items())
+    np.savez("x.npz", x=x.numpy())
+    for name, text in (("none.npy", "got no such file"), ("x.npz", "in an .npy file"), ("a.pth", "in an .npy file")):
+        code, _, err = run(*files, name)
+        assert code == 1
+        assert text in err
+        assert err.count("\n") == 1
 
 
 ERRORS = {

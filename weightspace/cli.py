@@ -576,6 +576,10 @@ def align(
         str | None,
         typer.Option("--input", callback=_input_shape, help="an input's shape, as 3,32,32; usual sizes if not given"),
     ] = None,
+    responses: Annotated[
+        Path | None,
+        typer.Option(help="inputs, one array in an .npy file: pair neurons by their responses to them, not by weights"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="where to write the second checkpoint, moved")] = None,
     merge: Annotated[Path | None, typer.Option(help="where to write the average of the two, aligned")] = None,
 ) -> None:
@@ -583,7 +587,10 @@ def align(
     states = [ws.align.read_checkpoint(path) for path in (a, b)]
     net = ws.align.load_module(module)
     example = None if shape is None else torch.zeros(1, *_numbers(shape))
-    found = ws.align.align_state_dicts(net, *states, group=group, example_input=example)
+    batches = None if responses is None else _array(responses).split(256)
+    if batches is not None and example is None:
+        example = batches[0][:1]
+    found = ws.align.align_state_dicts(net, *states, group=group, example_input=example, batches=batches)
     console.print(f"squared distance {found.before:.6g} before, {found.after:.6g} after", soft_wrap=True)
     if out is not None:
         ws.align.write_checkpoint(found.state_dict, out)
@@ -593,6 +600,16 @@ def align(
         norms = any(param.statistic for param in found.symmetry.spec.params)
         hint = "; measure its batch norms anew: ws.align.repair_batch_norm" if norms else ""
         console.print(f"wrote {merge}{hint}", soft_wrap=True)
+
+
+def _array(path: Path) -> torch.Tensor:
+    """Inputs of a network, ``[input, ...]`` in float32."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected an array in an .npy file, got no such file")
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+    except (ValueError, EOFError, AttributeError) as error:  # another or a damaged file; an archive of several arrays
+        raise ValueError(f"{path}: expected an array of numbers in an .npy file ({error})") from error
 
 
 def main(argv: list[str] | None = None) -> None:

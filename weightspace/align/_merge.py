@@ -15,6 +15,7 @@ from weightspace._symmetry import Symmetry
 from weightspace._trace import spec_of
 from weightspace._weights import Weights, check_weights
 from weightspace.align._matching import Group, distance, match
+from weightspace.align._responses import match_responses
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -97,24 +98,30 @@ def align_state_dicts(
     *,
     group: Group = "permutation",
     example_input: Tensor | None = None,
+    batches: Iterable[Tensor] | None = None,
     **options: Any,
 ) -> Aligned:
     r"""Move one checkpoint close to another of the same architecture; its function stays.
 
     .. math:: \min_g \sum_p \| a_p - (g\,b)_p \|^2
 
-    over learned parameters: running statistics of norms move along, and do not count.
+    over learned parameters: running statistics of norms move along, and do not count. Given inputs, by what neurons
+    answer to them: each is paired with one of ``a`` so that the correlations of their responses, over inputs and
+    positions, sum to the most.
 
     Args:
         module: the architecture, whose axes :func:`weightspace.spec_of` reads; its own weights do not matter.
         a: state dict to move to.
         b: state dict to move.
-        group: as for :func:`match`.
+        group: as for :func:`match`; with ``batches`` permutations alone.
         example_input: as for :func:`weightspace.spec_of`.
-        options: for :func:`match`.
+        batches: what the module takes, in batches, where they are; a few thousand inputs do.
+        options: for :func:`match`; none with ``batches``.
 
     Raises:
-        ValueError: for a module that cannot be read, state dicts that are not its own, or weights that are not finite.
+        ValueError: for a module that cannot be read, state dicts that are not its own, or weights that are not finite;
+            for no batch at all, batches with another group or with options, or an axis that no linear or convolution
+            module reads.
 
     Example:
         >>> import weightspace as ws
@@ -127,12 +134,19 @@ def align_state_dicts(
         (True, 0.0)
 
     Reference:
-        Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, section 3.2.
+        Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, sections 3.1 and 3.2;
+        Li et al., *Convergent Learning: Do different neural networks learn the same representations?*, 2015, section 3
+        (correlations).
     """
+    if batches is not None and (group != "permutation" or options):
+        raise ValueError(
+            f"batches: expected group 'permutation' and no options of match, got {group!r} and {sorted(options)}; "
+            "leave batches out to match by weights"
+        )
     spec = spec_of(module, example_input)
     pair = [Weights.from_state_dicts([state], spec).to("cpu", torch.float32) for state in (a, b)]
     learned = [without_statistics(weights) for weights in pair]
-    g = match(*learned, group=group, **options)
+    g = match(*learned, group=group, **options) if batches is None else match_responses(module, spec, a, b, batches)
     before, after = (float(distance(learned[0], other)) for other in (learned[1], g.act(learned[1])))
     return Aligned(g, move_state_dict(b, g), before, after)
 
