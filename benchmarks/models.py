@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 
 import weightspace as ws
 from benchmarks._common import save, spread, timed
+from weightspace.bench import flop
 from weightspace.train import seeded
 
 # What is measured: the model, the sizes of its release for INR classification, its batch.
@@ -40,13 +40,6 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "probe-gen 128 probes": ("probe-gen", {}, 64),
     "functional 28 x 28": ("functional", {}, 64),
 }
-
-
-def flop(model: ws.models.Model, weights: ws.Weights) -> int:
-    """Of one network's forward pass, matrix products and convolutions alone."""
-    with FlopCounterMode(display=False) as counter:
-        model(weights)
-    return counter.get_total_flops() // len(weights)
 
 
 def measure(name: str, repeats: int, batch: int | None, device: torch.device) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Reports: ``result.json`` files to tables, plots and one self-contained HTML page."""
 
+from weightspace.report._leaderboard import leaderboard_markdown
 from weightspace.report._load import load_result
 from weightspace.report._page import write_report
 from weightspace.report._sheet import write_picture
 from weightspace.report._tables import markdown_table
 
-__all__ = ["load_result", "markdown_table", "write_picture", "write_report"]
+__all__ = ["leaderboard_markdown", "load_result", "markdown_table", "write_picture", "write_report"]

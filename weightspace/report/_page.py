@@ -13,6 +13,7 @@ from weightspace._version import __version__
 from weightspace.report import _fit as fit
 from weightspace.report._facts import facts, fit_machine, plain
 from weightspace.report._fit_plots import psnr_curves, rate_bars, seconds_line
+from weightspace.report._leaderboard import ENOUGH, HEAD, amount, brief, leaderboards, rules
 from weightspace.report._load import is_fit, load_result
 from weightspace.report._pictures import Gallery, gallery
 from weightspace.report._plots import difference_bars, validation_curves
@@ -90,12 +91,15 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
         "small": _small,
         "figure": fit.figure,
         "amount": fit.amount,
+        "big": amount,
+        "brief": brief,
     }
     return env.get_template("page.html").render(
         sections=[_section(result, f"s{index}") for index, result in enumerate(results)],
         pictures=pictures,
         no_pictures=no_pictures,
         alignments=ALIGNMENTS,
+        board_head=HEAD,
         version=__version__,
     )
 
@@ -105,11 +109,14 @@ def _section(result: Mapping[str, Any], ident: str) -> dict[str, Any]:
         return _fit_section(result, ident)
     tables = model_tables(result)
     about = facts(result, tables)
+    boards = leaderboards(result) if len(tables) >= ENOUGH else []
     return {
         "kind": "bench",
         "title": str(result.get("suite") or "result"),
         "facts": about,
         "machine": about.machine,
+        "boards": boards,
+        "rules": rules(boards),
         "models": [_model(table, f"{ident}m{number}") for number, table in enumerate(tables)],
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from weightspace.bench._run import RESULT_SCHEMA
+from weightspace.bench._record import RESULT_SCHEMA
 
 BASELINE = "none"
 DASH = "–"
@@ -30,6 +30,7 @@ class Row:
     curves: tuple[tuple[float | None, ...], ...]
     best_epochs: tuple[int | None, ...]
     difference: float | None = None
+    seconds_epoch: float | None = None
 
     @property
     def baseline(self) -> bool:
@@ -67,6 +68,9 @@ class ModelTable:
     options: dict[str, Any]
     rows: tuple[Row, ...]
     verdict: Verdict
+    track: str | None = None
+    respects: str | None = None
+    forward_flop: float | None = None
 
 
 def check_result(data: Any) -> None:
@@ -110,9 +114,10 @@ def _table(model: str, raw: Sequence[Mapping[str, Any]], networks: float | None)
     rows.sort(key=lambda row: (row.test is None, -(row.test or 0.0)))
     options = {**(raw[0].get("options") or {}), **(raw[0].get("train_options") or {})}
     parameters = number(raw[0].get("parameters"))
-    return ModelTable(
-        model, None if parameters is None else int(parameters), options, tuple(rows), verdict(rows, networks)
-    )
+    parameters = None if parameters is None else int(parameters)
+    cost = number(_first(raw, "forward_flop"))
+    about = (_text(_first(raw, "track")), _text(_first(raw, "respects")))
+    return ModelTable(model, parameters, options, tuple(rows), verdict(rows, networks), *about, cost)
 
 
 def _row(row: Mapping[str, Any]) -> Row:
@@ -127,6 +132,7 @@ def _row(row: Mapping[str, Any]) -> Row:
         val=number(row.get("val_mean")),
         train=number(row.get("train_last")),
         seconds=number(row.get("seconds_mean")),
+        seconds_epoch=number(row.get("seconds_epoch")),
         under_trained=row.get("under_trained") is True,
         curves=tuple(tuple(number(line.get("val")) for line in run.get("history") or []) for run in runs),
         best_epochs=tuple(run.get("best_epoch") for run in runs),
@@ -188,7 +194,7 @@ def markdown_table(result: Mapping[str, Any]) -> str:
     blocks = []
     for table in model_tables(result):
         name = table.model if table.parameters is None else f"{table.model} ({table.parameters:,} parameters)"
-        head = f"| {_cell(name)} | test accuracy, % | points | validation, % | train, % | seconds | seeds |"
+        head = f"| {cell(name)} | test accuracy, % | points | validation, % | train, % | seconds | seeds |"
         lines = [head, "|:--|--:|--:|--:|--:|--:|--:|", *(_markdown_row(row) for row in table.rows)]
         if any(row.under_trained for row in table.rows):
             lines += ["", "† under-trained: training accuracy no higher than validation accuracy at the end."]
@@ -197,12 +203,13 @@ def markdown_table(result: Mapping[str, Any]) -> str:
 
 
 def _markdown_row(row: Row) -> str:
-    name = _cell(row.augmentation) + (" †" if row.under_trained else "")
+    name = cell(row.augmentation) + (" †" if row.under_trained else "")
     cells = (accuracy(row.test, row.std), points(row.difference), accuracy(row.val), accuracy(row.train))
     return f"| {name} | {' | '.join(cells)} | {seconds(row.seconds)} | {len(row.seeds)} |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """Text in a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")
 
 
@@ -247,3 +254,12 @@ def _dig(data: Any, *keys: str) -> Any:
     for key in keys:
         data = data.get(key) if isinstance(data, Mapping) else None
     return data
+
+
+def _first(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
+    """What the first row says that says anything; rows of earlier versions may not."""
+    return next((row[key] for row in rows if row.get(key) is not None), None)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -17,6 +17,7 @@ AUGMENTATIONS: dict[str, Callable[[], Transform]] = {
     "scale": lambda: Scale(0.85, 1.15),
     "shear": lambda: Shear(0.15),
     "flip": lambda: Flip(0.5, axes=(1,)),  # left-right: the second coordinate runs along an image's rows
+    "moves": lambda: Compose([Rotate(4.0), Translate(0.05), Scale(0.95, 1.05)]),  # small, all three at once
     "noise": lambda: GaussianNoise(0.1),
     "dropout": lambda: WeightDropout(0.05),
     "quantile": lambda: QuantilePrune(0.1),

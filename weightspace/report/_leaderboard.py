@@ -1,0 +1,197 @@
+"""The table of models: a ranking for every track, by validation accuracy; the test split has no say in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from weightspace.report._tables import DASH, ModelTable, Row, accuracy, cell, check_result, model_tables, number
+
+ENOUGH = 3  # models from which on the page ranks them
+CEILING = "functional"
+TRACKS = {
+    "weights-only": "reads the weights, and never evaluates a network",
+    "hybrid": "reads activations of the networks at learned inputs, beside their weights",
+    "function": "reads outputs of the networks alone",
+}
+HEAD = (
+    "model",
+    "validation, %",
+    "test without augmentation, %",
+    "best augmentation",
+    "test with it, %",
+    "parameters",
+    "FLOP a network",
+    "seconds an epoch",
+    "respects",
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One model of a board: its row without augmentation, and the augmented one that validates best."""
+
+    table: ModelTable
+    plain: Row | None
+    augmented: Row | None
+    tried: int
+
+    @property
+    def chosen(self) -> Row | None:
+        """The better of the two by validation; the plain one where they are level."""
+        known = [row for row in (self.plain, self.augmented) if row is not None and row.val is not None]
+        return max(known, key=lambda row: row.val or 0.0, default=None)
+
+    @property
+    def val(self) -> float | None:
+        return self.chosen.val if self.chosen else None
+
+    @property
+    def augmentation(self) -> str:
+        """Its name, and among how many it was chosen."""
+        if self.augmented is None:
+            return DASH
+        return self.augmented.augmentation + (f" (of {self.tried})" if self.tried > 1 else "")
+
+    @property
+    def seconds_epoch(self) -> float | None:
+        row = self.plain or self.augmented
+        return row.seconds_epoch if row else None
+
+
+@dataclass(frozen=True)
+class Board:
+    """The models of one track, best first."""
+
+    track: str | None
+    standings: tuple[Standing, ...]
+
+    @property
+    def title(self) -> str:
+        return self.track or "track not recorded"
+
+    @property
+    def note(self) -> str:
+        """What models of this track read, and where its ceiling lies."""
+        what = TRACKS.get(self.track or "")
+        said = f"A model of this track {what}." if what else "The result does not tell what these models read."
+        if any(standing.table.model == CEILING for standing in self.standings):
+            said += f" `{CEILING}`, a CNN on the rendered signals, is the ceiling."
+        return said
+
+
+def leaderboards(result: Mapping[str, Any]) -> list[Board]:
+    """A board for every track of a result, models whose track is not recorded last."""
+    groups: dict[str | None, list[Standing]] = {}
+    for table in model_tables(result):
+        groups.setdefault(table.track, []).append(_standing(table))
+    order = [*TRACKS, *(track for track in groups if track is not None and track not in TRACKS), None]
+    return [Board(track, tuple(_ranked(groups[track]))) for track in order if track in groups]
+
+
+def _standing(table: ModelTable) -> Standing:
+    augmented = [row for row in table.rows if not row.baseline]
+    known = [row for row in augmented if row.val is not None]
+    best = min(known, key=lambda row: (-(row.test or 0.0), row.augmentation), default=None)  # ties: by name, not by test
+    return Standing(table, next((row for row in table.rows if row.baseline), None), best, len(augmented))
+
+
+def _ranked(standings: Sequence[Standing]) -> list[Standing]:
+    return sorted(standings, key=lambda one: (one.val is None, -(one.val or 0.0), one.table.model))
+
+
+def rules(boards: Sequence[Board]) -> str:
+    """How to read the boards: what was chosen on what."""
+    apart = " Tracks read different things of a network: never compare across their tables." if len(boards) > 1 else ""
+    return (
+        "Best first by validation accuracy, that of the better of a model's two rows, in bold. The augmentation is the "
+        "one that validates best of those tried with the model; the test split had no say in either choice. ± is the "
+        f"standard deviation over seeds, where there are several.{apart} FLOP are those of a forward pass, matrix "
+        "products and convolutions alone; seconds an epoch are without augmentation, where that was run."
+    )
+
+
+def leaderboard_markdown(result: Mapping[str, Any]) -> str:
+    """The models of a result ranked in Markdown, a table for every track.
+
+    A line is a model: its test accuracy without augmentation and with the augmentation that validates best, and what
+    it costs. The order follows the validation accuracy of the better of the two.
+
+    Args:
+        result: what :func:`load_result` reads.
+
+    Raises:
+        ValueError: if it is not a benchmark result of the known schema.
+
+    Example:
+        >>> row = {"model": "mlp", "augmentation": "none", "test_mean": 0.5, "val_mean": 0.48, "track": "weights-only"}
+        >>> print(leaderboard_markdown({"schema": 1, "kind": "bench", "rows": [row]}).splitlines()[0])
+        **weights-only.** A model of this track reads the weights, and never evaluates a network.
+    """
+    check_result(result)
+    boards = leaderboards(result)
+    return "\n\n".join([*map(_markdown_board, boards), rules(boards)])
+
+
+def _markdown_board(board: Board) -> str:
+    lines = [
+        f"**{cell(board.title)}.** {board.note}",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        "|:--|--:|--:|:--|--:|--:|--:|--:|:--|",
+        *(_markdown_line(standing) for standing in board.standings),
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_line(standing: Standing) -> str:
+    table = standing.table
+    cells = (
+        cell(table.model),
+        accuracy(standing.val),
+        _markdown_test(standing.plain, standing.chosen),
+        cell(standing.augmentation),
+        _markdown_test(standing.augmented, standing.chosen),
+        DASH if table.parameters is None else f"{table.parameters:,}",
+        amount(table.forward_flop),
+        brief(standing.seconds_epoch),
+        cell(table.respects or DASH),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_test(row: Row | None, chosen: Row | None) -> str:
+    if row is None or row.test is None:
+        return DASH
+    text = accuracy(row.test, row.std)
+    return f"**{text}**" if row is chosen else text
+
+
+def amount(value: float | None) -> str:
+    """A large count in three digits and a unit.
+
+    Example:
+        >>> amount(523_264), amount(5_870_592), amount(999_999), amount(2.5e9), amount(640), amount(None)
+        ('523 k', '5.87 M', '1.00 M', '2.50 G', '640', '–')
+    """
+    value = number(value)
+    if value is None:
+        return DASH
+    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= 0.9995 * scale:
+            share = value / scale
+            return f"{share:.{2 if share < 9.995 else 1 if share < 99.95 else 0}f} {unit}"
+    return f"{value:.0f}"
+
+
+def brief(value: float | None) -> str:
+    """Seconds of an epoch, which may be few.
+
+    Example:
+        >>> brief(123.4), brief(12.34), brief(0.0456), brief(None)
+        ('123', '12.3', '0.046', '–')
+    """
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
