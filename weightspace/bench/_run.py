@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import signal
 import statistics
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +103,7 @@ class _Grid:
                     self._tell(done, futures[future], future.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                ours = set(multiprocessing.active_children()) - others
-                for child in ours:
-                    child.terminate()  # a cell loses one epoch at most: it has checkpoints
-                for child in ours:
-                    child.join()
+                _end(set(multiprocessing.active_children()) - others)
                 raise
         return done
 
@@ -121,6 +119,17 @@ class _Grid:
         done[cell] = result
         if self.on_cell is not None:
             self.on_cell(cell, result, len(done), self.total)
+
+
+def _end(children: set[BaseProcess]) -> None:
+    """End processes and wait until they are gone; a cell loses one epoch at most: it has checkpoints."""
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join()
+    deadline = time.monotonic() + 10
+    while children & set(multiprocessing.active_children()) and time.monotonic() < deadline:
+        time.sleep(0.01)  # the pool waits for them too, and one of the two waits ends before the process is struck off
 
 
 def _start_worker() -> None:

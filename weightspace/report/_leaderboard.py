@@ -93,7 +93,7 @@ def leaderboards(result: Mapping[str, Any]) -> list[Board]:
 def _standing(table: ModelTable) -> Standing:
     augmented = [row for row in table.rows if not row.baseline]
     known = [row for row in augmented if row.val is not None]
-    best = min(known, key=lambda row: (-(row.test or 0.0), row.augmentation), default=None)  # ties: by name, not by test
+    best = min(known, key=lambda row: (-(row.val or 0.0), row.augmentation), default=None)  # ties: by name, not by test
     return Standing(table, next((row for row in table.rows if row.baseline), None), best, len(augmented))
 
 
