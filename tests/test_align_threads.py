@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
+from queue import Empty
 
 import pytest
 import torch
@@ -56,3 +59,38 @@ def test_several_threads_may_call_at_once() -> None:
     for caller in callers:
         caller.join(20)
     assert [sorted(own) for own in results] == [list(range(200))] * 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # newer Pythons warn of any fork with threads
+def test_a_forked_process_does_not_wait_for_its_parents_threads() -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this platform")
+    in_slices(lambda start, stop: None, 64)
+    child = multiprocessing.get_context("fork").Process(target=in_slices, args=(lambda start, stop: None, 64))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupting:
+        """A queue in whose call the interrupt arrives, outside of any slice."""
+
+        def __init__(self) -> None:
+            self.parts: list[tuple[int, int]] = []
+
+        def put(self, part: tuple[int, int]) -> None:
+            self.parts.append(part)
+
+        def get_nowait(self) -> tuple[int, int]:
+            if len(self.parts) == 3:
+                self.parts.pop()
+                raise KeyboardInterrupt
+            if not self.parts:
+                raise Empty
+            return self.parts.pop()
+
+    monkeypatch.setattr(_threads, "SimpleQueue", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        in_slices(lambda start, stop: None, 64)

@@ -98,6 +98,25 @@ def test_batches_are_summed_and_silent_neurons_are_no_trouble() -> None:
     for name, perm in whole.symmetry.perm.items():
         assert parts.symmetry.perm[name].equal(perm)
         assert perm.sort().values.equal(torch.arange(perm.shape[1])[None])
+    for batches in ([x], [x[:1]], [torch.zeros(5, 3)]):  # one input tells no neurons apart, nor do equal ones
+        own = align.align_state_dicts(a, a.state_dict(), a.state_dict(), batches=batches)
+        assert own.before == own.after == 0
+
+
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(input=torch.tanh(self.first(x)))
+
+
+def test_layers_may_be_called_by_keyword() -> None:
+    a, x = made(Named, 0), inputs(plain)
+    g = ws.Symmetry(ws.spec_of(a), 1, {"h1": torch.tensor([[3, 0, 4, 1, 2]])})
+    moved = align.move_state_dict(a.state_dict(), g)
+    assert align.align_state_dicts(a, a.state_dict(), moved, batches=[x.double()]).after == 0
 
 
 class Functional(nn.Module):
@@ -113,8 +132,18 @@ class Functional(nn.Module):
 def test_bad_input() -> None:
     module = made(plain, 0)
     state = module.state_dict()
-    with pytest.raises(ValueError, match="at least one batch"):
-        align.align_state_dicts(module, state, state, batches=[])
+    for empty in ([], [inputs(plain)[:0]]):
+        with pytest.raises(ValueError, match="at least one input"):
+            align.align_state_dicts(module, state, state, batches=empty)
+    with pytest.raises(TypeError, match="expected tensors of inputs, got tuple"):
+        align.align_state_dicts(module, state, state, batches=[(inputs(plain), 0)])  # type: ignore[list-item]
+    broken = inputs(plain)
+    broken[3, 1] = torch.inf
+    with pytest.raises(ValueError, match="finite inputs"):
+        align.align_state_dicts(module, state, state, batches=[broken])
+    bad = {**state, "2.bias": torch.full((5,), torch.nan)}
+    with pytest.raises(ValueError, match=r"expected finite weights, got NaN or infinity in \['2.bias'\]"):
+        align.align_state_dicts(module, state, bad, batches=[inputs(plain)])
     with pytest.raises(ValueError, match="group 'permutation' and no options"):
         align.align_state_dicts(module, state, state, batches=[inputs(plain)], group="full")
     with pytest.raises(ValueError, match="no options of match, got 'permutation' and \\['restarts'\\]"):

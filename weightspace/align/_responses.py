@@ -14,6 +14,8 @@ from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace.align._assignment import assign
 
+TIE = 1e-9  # far below what tells neurons apart, far above rounding
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -44,14 +46,18 @@ class _Moments:
         self.sums = [old + more for old, more in zip(self.sums, new, strict=True)] if self.sums else new
         self.count += len(a)
 
-    def correlation(self) -> Tensor:
-        """``[size, size]``; a neuron that never varies correlates with none."""
+    def score(self) -> Tensor:
+        """Correlations ``[size, size]``, and a trifle for staying in place, which decides where they say nothing.
+
+        A neuron that never varies correlates with none.
+        """
         mean_a, mean_b, square_a, square_b, product = (x / self.count for x in self.sums)
         spread = [
             (square - mean.square()).clamp_min(0).sqrt() for square, mean in ((square_a, mean_a), (square_b, mean_b))
         ]
         scale = [torch.where(s > 1e-9 * s.amax().clamp_min(1e-300), 1 / s.clamp_min(1e-300), 0.0) for s in spread]
-        return (product - mean_a[:, None] * mean_b) * scale[0][:, None] * scale[1]
+        found = (product - mean_a[:, None] * mean_b) * scale[0][:, None] * scale[1]
+        return found + TIE * torch.eye(self.size).to(found)
 
 
 @torch.no_grad()
@@ -64,7 +70,9 @@ def match_responses(
     Correlations are summed over batches and positions, so that memory does not grow with the number of inputs.
 
     Raises:
-        ValueError: for no batch at all, or an axis that no linear or convolution module reads.
+        TypeError: for batches that are no tensors.
+        ValueError: for no input at all, inputs that are not finite, or an axis that no linear or convolution module
+            reads.
     """
     runs = _runs(module, spec)
     names = dict.fromkeys(run.axis for own in runs.values() for run in own)
@@ -75,18 +83,34 @@ def match_responses(
         )
     nets = [_loaded(module, state) for state in (a, b)]
     moments = {axis.name: _Moments(axis.size) for axis in spec.hidden}
-    seen = False
+    seen = 0
     for batch in batches:
-        seen = True
+        batch = _checked(batch, nets[0])
+        seen += len(batch)
         for (run, mine), (_, theirs) in zip(*(_responses(net, runs, batch) for net in nets), strict=True):
             moments[run.axis].add(mine, theirs)
     if not seen:
-        raise ValueError("batches: expected at least one batch of inputs, got none")
-    perm = {name: assign(found.correlation()[None]).cpu() for name, found in moments.items()}
+        raise ValueError("batches: expected at least one input, got none")
+    perm = {name: assign(found.score()[None]).cpu() for name, found in moments.items()}
     return Symmetry(spec, 1, perm)
 
 
+def _checked(batch: Tensor, net: nn.Module) -> Tensor:
+    """A batch in the module's dtype, on its device."""
+    if not isinstance(batch, Tensor):
+        raise TypeError(
+            f"batches: expected tensors of inputs, got {type(batch).__name__}; of pairs with labels take the first"
+        )
+    if not bool(batch.isfinite().all()):
+        raise ValueError("batches: expected finite inputs, got NaN or infinity; leave those inputs out")
+    like = next(net.parameters())
+    return batch.to(like.device, like.dtype if batch.is_floating_point() else None)
+
+
 def _loaded(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of the module with these weights, as it is for inference."""
+    if bad := [name for name, value in state.items() if not bool(value.isfinite().all())]:
+        raise ValueError(f"expected finite weights, got NaN or infinity in {bad[:5]}; leave that network out")
     net = copy.deepcopy(module).eval()
     net.load_state_dict(state)
     return net
@@ -114,9 +138,9 @@ def _responses(net: nn.Module, runs: Mapping[str, list[_Run]], batch: Tensor) ->
     reads: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:  # a copy: what follows may write into it
-        return lambda _, args: reads.update({name: args[0].clone()})
+        return lambda _, args, named: reads.update({name: (args[0] if args else named["input"]).clone()})
 
-    handles = [net.get_submodule(name).register_forward_pre_hook(keep(name)) for name in runs]
+    handles = [net.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in runs]
     try:
         net(batch)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -26,29 +27,38 @@ def in_slices(run: Callable[[int, int], object], count: int, least: int = 8) -> 
     slices: SimpleQueue[tuple[int, int]] = SimpleQueue()
     for part in pairwise(ends):
         slices.put(part)
+    done: list[tuple[int, int]] = []
     errors: list[BaseException] = []
 
     def work() -> None:
-        while not errors:
-            try:
-                start, stop = slices.get_nowait()
-            except Empty:
-                return
-            try:
-                run(start, stop)
-            except BaseException as error:  # nothing may leave through the team: it is raised behind it
-                errors.append(error)
+        try:
+            while not errors:
+                part = slices.get_nowait()
+                run(*part)
+                done.append(part)
+        except Empty:
+            return
+        except BaseException as error:  # nothing may leave through the team: it is raised behind it
+            errors.append(error)
 
     _in_team(work, workers)
     if errors:
         raise errors[0]
+    if len(done) < parts:
+        raise KeyboardInterrupt  # it came between two statements of a thread, and was lost on the way out
 
 
+_PROCESS = os.getpid()
 _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _openmp() -> Callable[..., None] | None:
-    """OpenMP's parallel region as a function, where PyTorch has loaded one."""
+    """OpenMP's parallel region as a function, where PyTorch has loaded one.
+
+    Not in a forked process: the team's threads stayed behind, and GNU's OpenMP would wait for them for ever.
+    """
+    if os.getpid() != _PROCESS:
+        return None
     try:
         return ctypes.CDLL(None).GOMP_parallel
     except (OSError, TypeError, AttributeError):  # another platform, or a PyTorch with threads of its own
