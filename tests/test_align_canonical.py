@@ -22,6 +22,13 @@ def networks(spec: ws.NetSpec, batch: int, seed: int = 0, dtype: torch.dtype = t
     return ws.testing.random_weights(spec, batch, generator=generator(seed), dtype=dtype)
 
 
+def spoiled(w: ws.Weights, index: int, value: float) -> ws.Weights:
+    """The same networks, the first bias of one of them another number."""
+    out = w.clone()
+    out.view("0.bias")[index, 0] = value
+    return out
+
+
 # --- canonical forms
 
 
@@ -76,6 +83,25 @@ def test_smaller_groups_and_other_graphs(conv_spec: ws.NetSpec) -> None:
     torch.testing.assert_close(canonicalize(g.act(w))[0].flat, canonicalize(w)[0].flat)
 
 
+def test_half_precision_keeps_the_function() -> None:
+    """A neuron of tiny weights would be scaled out of float16's range; a norm of one beyond float32's."""
+    w = networks(ws.mlp(2, 6, 5, 1), 4)
+    w.view("0.weight")[:, 0] *= 1e-6
+    w.view("0.bias")[:, 0] *= 1e-6
+    x = torch.rand(9, 2, generator=generator(), dtype=torch.float64)
+    for dtype, tolerance in ((torch.float16, 2e-2), (torch.bfloat16, 1e-1)):
+        half = w.to(dtype)
+        form, g = canonicalize(half)
+        assert form.dtype == dtype
+        assert all(bool(s.isfinite().all()) for s in g.scale.values())
+        expected = ws.evaluate(half.to(torch.float64), x)
+        torch.testing.assert_close(ws.evaluate(form.to(torch.float64), x), expected, rtol=tolerance, atol=tolerance)
+    tiny = networks(ws.mlp(2, 6, 5, 1), 4, dtype=torch.float32)
+    tiny.view("0.weight")[:, 0] = 1e-39
+    tiny.view("0.bias")[:, 0] = 1e-39
+    assert bool(canonicalize(tiny)[0].flat.isfinite().all())
+
+
 def test_with_a_reference_it_is_weight_matching() -> None:
     w = networks(SIREN, 9)
     moved, g = canonicalize(w, w[2], group="full")
@@ -123,6 +149,9 @@ def test_bad_input_is_refused() -> None:
         (lambda: canonicalize(w.flat), TypeError, "weights: expected Weights"),
         (lambda: canonicalize(w.replace(w.flat[:, :, None])), ValueError, "features of shape"),
         (lambda: canonicalize(w, group="other"), ValueError, "unknown group"),
+        (lambda: canonicalize(spoiled(w, 2, torch.nan)), ValueError, r"weights: expected finite .* networks \[2\]"),
+        (lambda: canonicalize(spoiled(w, 1, torch.inf)), ValueError, r"weights: expected finite .* networks \[1\]"),
+        (lambda: canonicalize(w.replace(w.flat.float() * 1e19)), ValueError, "weights: expected weights below"),
         (lambda: canonicalize(networks(loop, 2)), ValueError, r"join each hidden axis to the input, got none"),
         (lambda: anchor(w[:0]), ValueError, "expected at least one network, got none"),
         (lambda: anchor(w, rounds=0), ValueError, "rounds: expected at least 1"),
@@ -218,6 +247,51 @@ def test_barrier_by_hand() -> None:
     assert up.t.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
+def test_the_picture_halfway() -> None:
+    a, b = networks(SIREN, 3, 1), networks(SIREN, 3, 2)
+    g = match(a, b, group="full")
+    x = 2 * torch.rand(9, 2, generator=generator(), dtype=torch.float64) - 1
+    for points in (3, 4):  # with an even number of points the middle is none of them
+        for angle in (False, True):
+            found = barrier(a, b, g, x=x, points=points, angle=angle)
+            between = interpolate(a, g.act(b), 0.5, angle=angle)
+            torch.testing.assert_close(found.middle, ws.evaluate(between, x))
+            assert found.x is x
+    assert not torch.allclose(barrier(a, b, x=x).middle, barrier(a, b, g, x=x).middle)
+    own = x.expand(3, -1, -1) + torch.arange(3.0)[:, None, None].double()  # points of each network's own
+    one = barrier(a[0], b, x=own)
+    torch.testing.assert_close(one.loss, barrier(a[torch.tensor([0, 0, 0])], b, x=own).loss)
+
+
+def test_points_are_a_regular_grid_by_default() -> None:
+    for inputs, side in ((1, 32), (2, 32), (3, 12)):
+        spec = ws.siren(inputs, 4, 2)
+        a, b = networks(spec, 2, 1), networks(spec, 2, 2)
+        axis = torch.linspace(-1, 1, side, dtype=torch.float64).tolist()
+        x = torch.tensor(list(itertools.product(*[axis] * inputs)), dtype=torch.float64)
+        found = barrier(a, b)
+        torch.testing.assert_close(found.x, x)
+        assert found.middle.shape == (2, side**inputs, 2)
+        assert found.height.equal(barrier(a, b, x=found.x).height)
+    wide = networks(ws.siren(4, 4, 1), 2)
+    with pytest.raises(ValueError, match=r"x: expected points for networks of 4 inputs, got none; pass x="):
+        barrier(wide, wide)
+
+
+def test_targets_have_the_shape_of_the_outputs() -> None:
+    a, b = networks(SIREN, 3, 1), networks(SIREN, 3, 2)
+    x = 2 * torch.rand(20, 2, generator=generator(), dtype=torch.float64) - 1
+    y = torch.rand(20, 1, generator=generator(), dtype=torch.float64)
+    found = barrier(a, b, x=x, targets=y)
+    torch.testing.assert_close(found.loss[:, 0], (ws.evaluate(a, x) - y).square().mean((1, 2)))
+    assert barrier(a, b, x=x, targets=y.expand(3, -1, -1)).loss.equal(found.loss)
+    for shape in ((20,), (20, 5), (1, 20, 1), (1, 1), (3, 20), (2, 20, 1)):
+        with pytest.raises(ValueError, match=r"targets: expected \[20, 1\] or \[3, 20, 1\], as the outputs are, got"):
+            barrier(a, b, x=x, targets=torch.zeros(shape))
+    with pytest.raises(TypeError, match="targets: expected a tensor, got list"):
+        barrier(a, b, x=x, targets=[0.0] * 20)  # type: ignore[arg-type]
+
+
 def test_matching_lowers_the_barrier() -> None:
     a = networks(SIREN, 12)
     b = ws.Symmetry.sample(SIREN, batch=12, generator=generator(), dtype=torch.float64).act(a)
@@ -242,6 +316,23 @@ def test_paths_that_make_no_sense_are_refused() -> None:
         (lambda: barrier(a, a, x=x, loss=lambda y, z: y), ValueError, "loss: expected targets"),
         (lambda: barrier(a, a, x=x, targets=x, loss=lambda y, z: y), ValueError, r"shape \[3\], got \[3, 4, 1\]"),
         (lambda: barrier(a, a, x=[0.0]), TypeError, "x: expected a tensor"),
+        (lambda: barrier(a, a, x=x[:0]), ValueError, r"x: expected at least one point, got shape \[0, 2\]"),
+        (lambda: barrier(a, a, x=x * torch.nan), ValueError, "x: expected finite numbers, got NaN"),
+        (lambda: barrier(a, a, x=x, targets=x[:, :1] * torch.nan), ValueError, "targets: expected finite numbers"),
+        (
+            lambda: barrier(a, a, "g", x=x),
+            TypeError,
+            r"g: expected a Symmetry, got str; make one with ws\.align\.match",
+        ),
+        (lambda: barrier(a, spoiled(a, 2, torch.nan)), ValueError, r"b: expected finite weights, .* networks \[2\]"),
+        (lambda: barrier(spoiled(a, 0, torch.inf), a), ValueError, r"a: expected finite weights, .* networks \[0\]"),
+        (lambda: barrier(a, a.replace(a.flat * 1e200)), ValueError, "loss: expected finite losses along the path"),
+        (lambda: interpolate(a, spoiled(a, 1, torch.nan), 0.5), ValueError, r"b: expected finite .* networks \[1\]"),
+        (
+            lambda: interpolate(a, a, torch.tensor([0.5, torch.nan, torch.inf])),
+            ValueError,
+            r"t: expected finite numbers, got NaN or infinity for networks \[1, 2\]",
+        ),
     ):
         with pytest.raises(error, match=text):
             call()

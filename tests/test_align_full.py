@@ -268,6 +268,31 @@ def test_restarts_keep_the_best() -> None:
         assert reached[1].equal(reached[2])
 
 
+def test_restarts_draw_signs_wherever_the_group_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[ws.Weights] = []
+
+    def note(a: ws.Weights, b: ws.Weights, plan, orders) -> ws.Symmetry:
+        starts.append(b)
+        return ws.Symmetry.identity(b.spec, batch=len(b))
+
+    monkeypatch.setattr(_matching, "descend", note)
+    for name, group, signed in (
+        ("siren", "full", {"h1", "h2", "h3"}),
+        ("siren", "signed", {"h1", "h2", "h3"}),
+        ("siren", "permutation", set()),
+        ("mixed", "full", {"h1", "h4"}),
+        ("relu", "full", set()),
+    ):
+        starts.clear()
+        w = networks(SPECS[name], 6, 1)
+        one = w.replace(torch.ones_like(w.flat))  # permutations move nothing
+        match(one, one, group=group, restarts=1, generator=generator())
+        assert starts[0].flat.equal(one.flat)
+        turned = {x.name for i, x in enumerate(one.spec.hidden) if bool((starts[1].view(f"{i}.bias") < 0).any())}
+        assert turned == signed
+        assert bool((starts[1].flat.abs() == 1).all())  # and no scales
+
+
 def test_many_networks_to_one_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     w = networks(SIREN, 40, 1)
     whole = match(w[3], w, group="full")
@@ -307,8 +332,68 @@ def test_wide_axes_go_by_tensors() -> None:
     assert float(distance(a, match(a, b, group="full").act(b))) < 1e-2 * float(distance(a, b))
 
 
+def test_ordinary_networks_of_half_precision_are_matched() -> None:
+    """Their squares would leave float16, in which nothing is computed."""
+    spec = ws.mlp(16, 64, 64, 4)
+    a, b = (networks(spec, 2, seed).to(torch.float16) for seed in (1, 2))
+    assert float(a.flat.abs().max()) > (65504 / (16 * spec.num_params)) ** 0.5
+    x = torch.randn(9, 16, generator=generator(), dtype=torch.float64)
+    for group in ("permutation", "full"):
+        g = match(a, b, group=group)
+        moved = g.act(b)
+        assert moved.dtype == torch.float16
+        assert bool((distance(a, moved) < distance(a, b)).all())
+        assert distance(a, b).dtype == torch.float32
+        wanted = ws.evaluate(b.to(torch.float64), x)
+        error = (ws.evaluate(moved.to(torch.float64), x) - wanted).abs().max() / wanted.abs().max()
+        assert float(error) < 0.01
+    wide = match(a.to(torch.float32), b.to(torch.float32))
+    assert all(perm.equal(match(a, b).perm[name]) for name, perm in wide.perm.items())
+
+
+@pytest.mark.parametrize("part", ["incoming", "outgoing"])
+def test_scales_of_half_precision_can_be_undone(part: str) -> None:
+    """A neuron without incoming (outgoing) weights goes as far as there are numbers: 65,536 is none in float16."""
+    spec = ws.mlp(2, 5, 3, 1)
+    a, b = networks(spec, 4, 1), networks(spec, 4, 2)
+    incoming, outgoing = ("0.weight", "0.bias"), ("1.weight",)
+    gone, left = (incoming, outgoing) if part == "incoming" else (outgoing, incoming)
+    for name in gone:
+        (b.view(name) if name != "1.weight" else b.view(name).movedim(2, 1))[:, 1] = 0
+    for name in left:  # what is left of it points away from every neuron of the targets
+        a.view(name).abs_()
+        (b.view(name) if name != "1.weight" else b.view(name).movedim(2, 1))[:, 1] = -1
+    x = torch.randn(9, 2, generator=generator(), dtype=torch.float64)
+    reached = 1.0
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        given = b.to(dtype)
+        g = match(a.to(dtype), given, group="full")
+        ws.Symmetry(spec, 4, g.perm, g.scale, g.shift)  # the numbers of a group element
+        wanted = ws.evaluate(given.to(torch.float64), x)
+        moved = g.act(given)
+        for w in (moved, g.inverse().act(moved)):
+            assert bool(w.flat.isfinite().all())
+            found = ws.evaluate(w.to(torch.float64), x)
+            torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05 * float(wanted.abs().max()))
+        reached = max(reached, *(float(max(s.max(), 1 / s.min())) for s in g.scale.values()))
+    assert reached >= 2.0**16  # in float32: the case is met
+
+
+def test_a_network_that_half_precision_cannot_scale_keeps_its_function() -> None:
+    spec = ws.mlp(2, 3, 2, 1)
+    a, b = networks(spec, 2, 1).to(torch.float16), networks(spec, 2, 2).to(torch.float16)
+    g = match(a, b, group="full")
+    scale = {name: torch.full_like(value, 2.0**13, dtype=torch.float32) for name, value in g.scale.items()}
+    b.view("0.weight")[1, 0] = 100.0
+    found = _matching.narrowed(ws.Symmetry(spec, 2, g.perm, scale), b)
+    for name, value in found.scale.items():
+        assert value[:, 0].tolist() == [2.0**13, 1.0], name
+    assert bool(found.act(b).flat.isfinite().all())
+
+
 def test_bad_input_is_refused() -> None:
     w = networks(SIREN, 4, 1)
+    big = w.to(torch.float32).replace(w.flat.float() * 1e9)
     for call, error, text in (
         (lambda: match_to(w, w), ValueError, "reference: expected one network, got 4"),
         (lambda: match_to(w.flat, w[0]), TypeError, "weights: expected Weights, got Tensor"),
@@ -317,6 +402,9 @@ def test_bad_input_is_refused() -> None:
         (lambda: match(w, w, restarts=-1), ValueError, "restarts: expected at least 0, got -1"),
         (lambda: match(w, w, costs={"h9": 1.0}), ValueError, r"costs: expected parameters .* got 'h9'"),
         (lambda: match(w, w, costs={"h1": 0.0}), ValueError, r"costs\['h1'\]: expected a positive cost, got 0.0"),
+        (lambda: match(w, w, costs={"0.bias": 1e300}), ValueError, r"costs\['0.bias'\]: expected a cost from 1e-24 to"),
+        (lambda: match(w, w, costs={"0.bias": 1e-300}), ValueError, r"got 1e-300; only ratios matter"),
+        (lambda: match(big, big, costs={"h1": 1e20}), ValueError, "a: expected weights below .*scale or drop them"),
         (lambda: match(w, w, costs=[1.0]), TypeError, "costs: expected a mapping"),
         (lambda: ws.align.period_costs(w), TypeError, "spec: expected a NetSpec"),
     ):

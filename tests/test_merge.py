@@ -145,6 +145,80 @@ def test_repair_measures_what_the_network_computes() -> None:
     assert not state["middle.running_var"].equal(before["middle.running_var"])
 
 
+class Tracked(nn.Module):
+    """Instance norms that keep statistics, and a synchronised batch norm."""
+
+    def __init__(self, reach: bool = True) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 3)
+        self.first, self.second = nn.InstanceNorm2d(4, track_running_stats=True), nn.SyncBatchNorm(3)
+        self.reach = reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(torch.relu(self.first(self.a(x))))
+        return self.second(x) if self.reach else x
+
+
+def test_repair_measures_instance_norms_and_synchronised_norms() -> None:
+    module = Tracked()
+    batches = [images(64)[:40], images(64)[40:]]
+    repaired = align.repair_batch_norm(module, batches)
+    state = repaired.state_dict()
+    z = [module.a(batch) for batch in batches]
+    mean = sum(x.mean((2, 3)).mean(0) for x in z) / 2
+    var = sum(x.var((2, 3)).mean(0) for x in z) / 2
+    torch.testing.assert_close(state["first.running_mean"], mean)
+    torch.testing.assert_close(state["first.running_var"], var)
+    z = [module.b(torch.relu(nn.functional.instance_norm(x))) for x in z]
+    torch.testing.assert_close(state["second.running_mean"], sum(x.mean((0, 2, 3)) for x in z) / 2)
+    torch.testing.assert_close(state["second.running_var"], sum(x.var((0, 2, 3)) for x in z) / 2)
+    assert (repaired.get_submodule("first").momentum, repaired.get_submodule("second").momentum) == (0.1, 0.1)
+    repaired(images())  # nothing of the measuring is left behind
+    assert repaired.get_submodule("second").momentum == 0.1
+    assert not module.get_submodule("first").state_dict()["running_mean"].any()
+
+
+def test_repair_refuses_what_it_cannot_measure() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected inputs that reach every norm, got none for \['second'\]; pass batches"
+    ):
+        align.repair_batch_norm(Tracked(reach=False), [images()])
+    own = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 1))
+    own[1].register_buffer("running_var", torch.ones(2))
+    with pytest.raises(ValueError, match=r"norms of torch\.nn, got running statistics of \[\"Conv2d \('1'\)\"\]"):
+        align.repair_batch_norm(own, [images()])
+    with pytest.raises(
+        ValueError, match=r"expected finite inputs, got NaN or infinity in the statistics of \['first', "
+    ):
+        align.repair_batch_norm(Tracked(), [images(), images() * torch.inf])
+    module = network(0)
+    with torch.no_grad():
+        module.get_parameter("inner.weight")[0] = torch.nan
+    with pytest.raises(ValueError, match=r"module: expected finite weights, got NaN or infinity in \['inner.weight'\]"):
+        align.repair_batch_norm(module, [images()])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_state_dicts_that_are_not_finite_are_refused(value: float) -> None:
+    a, b = network(0).state_dict(), network(1).state_dict()
+    bad = {**b, "norm.running_var": b["norm.running_var"] * value}
+    text = r"expected finite weights, got NaN or infinity in \['norm.running_var'\]; leave that network out"
+    g = ws.Symmetry(ws.spec_of(make()), 1)
+    for call in (
+        lambda: align.interpolate_state_dicts(a, bad),
+        lambda: align.merge(make(), a, bad),
+        lambda: align.merge(make(), a, bad, g),
+    ):
+        with pytest.raises(ValueError, match="b: " + text):
+            call()
+    with pytest.raises(ValueError, match="a: " + text):
+        align.interpolate_state_dicts(bad, a)
+    with pytest.raises(TypeError, match="b: expected a mapping of names to tensors, got Residual; pass"):
+        align.interpolate_state_dicts(a, network(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got dict"):
+        align.merge({}, a, b)  # type: ignore[arg-type]
+
+
 def test_repair_averages_over_batches() -> None:
     module = nn.BatchNorm1d(1)
     repaired = align.repair_batch_norm(module, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [4.0]])])

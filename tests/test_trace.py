@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -259,6 +260,16 @@ class Extra(nn.Module):
         return self.net(x) if self.function is None else self.function(self, x)
 
 
+def _old_norm(wrap: Callable[[nn.Module], nn.Module], *, used: bool = False) -> nn.Module:
+    """A layer whose weight is an attribute; after a forward pass without gradients it can even be copied."""
+    with pytest.warns(FutureWarning) if wrap is nn.utils.weight_norm else nullcontext():
+        module = nn.Sequential(wrap(nn.Linear(2, 3)), nn.Tanh(), nn.Linear(3, 1))
+    if used:
+        with torch.no_grad():
+            module(torch.zeros(1, 2))
+    return module
+
+
 def _hooked() -> nn.Module:
     module = _mlp(nn.Tanh())
     module[0].register_forward_hook(lambda _m, _a, out: out * 2)
@@ -297,6 +308,21 @@ class Widen(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softplus(super().forward(input))
+
+
+class InPlace(nn.Module):
+    """A sum, or an activation, that is written into a value by a statement of its own."""
+
+    def __init__(self, write: Callable[[nn.Module, Tensor, Tensor], object]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+        self.relu, self.dropout = nn.ReLU(inplace=True), nn.Dropout(inplace=True)
+        self.write = write
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.sigmoid(self.a(x))
+        self.write(self, h, torch.sigmoid(self.b(x)))
+        return self.c(h)
 
 
 def _tail(function: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -341,6 +367,17 @@ REFUSED = {
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)), nn.Tanh(), nn.Linear(3, 1)),
         r"ParametrizedLinear \('0'\)",
     ),
+    "old weight norm": (lambda: _old_norm(nn.utils.weight_norm), r"Linear \('0'\), whose weight is computed"),
+    "old weight norm, used": (
+        lambda: _old_norm(nn.utils.weight_norm, used=True),
+        r"Linear \('0'\), whose weight is computed \(weight_norm",
+    ),
+    "old spectral norm": (lambda: _old_norm(nn.utils.spectral_norm), r"Linear \('0'\), whose weight is computed"),
+    "add in place": (lambda: InPlace(lambda _m, h, z: h.add_(z)), r"torch\.Tensor\.add_ in place, as a statement"),
+    "function in place": (lambda: InPlace(lambda _m, h, _z: torch.relu_(h)), r"torch\.relu_ in place"),
+    "option in place": (lambda: InPlace(lambda _m, h, _z: F.elu(h, inplace=True)), r"elu in place, as a statement"),
+    "out": (lambda: InPlace(lambda _m, h, z: torch.add(h, z, out=h)), r"torch\.add in place, as a statement"),
+    "module in place": (lambda: InPlace(lambda m, h, _z: m.relu(h)), r"ReLU \('relu'\) in place, as a statement"),
     "group norm": (lambda: _mlp(nn.GroupNorm(3, 6)), r"GroupNorm \('1'\) with 3 groups of 6 channels"),
     "softplus": (lambda: _mlp(nn.Softplus()), r"Softplus \('1'\)"),
     "elu, function": (lambda: _mlp(F.elu), r"torch\.nn\.functional\.elu"),
@@ -372,6 +409,22 @@ REFUSED = {
     "complex": (lambda: nn.Linear(2, 3, dtype=torch.complex64), "expected initialised real numbers"),
     "widths that do not fit": (lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(4, 1)), "after 3 features"),
 }
+
+
+def test_statements_that_write_nothing_are_passed_over() -> None:
+    module = Extra(None, lambda m, x: (x.requires_grad_(), m.net(x))[1])
+    assert spec_of(module).num_params == spec_of(_mlp(nn.Tanh())).num_params
+    still = InPlace(lambda m, h, _z: m.dropout(h)).eval()
+    with pytest.raises(ValueError, match=r"parameters \['b.weight', 'b.bias'\] that the output does not depend on"):
+        spec_of(still)
+
+
+def test_examples_that_are_empty_or_not_finite_are_refused() -> None:
+    for make in (lambda: _mlp(nn.Tanh()), lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 1, 3))):
+        with pytest.raises(ValueError, match=r"example_input: expected at least one input, got shape \[0, 1, 8, 8\]"):
+            spec_of(make(), torch.zeros(0, 1, 8, 8))
+        with pytest.raises(ValueError, match="example_input: expected finite numbers, got NaN or infinity; torch"):
+            spec_of(make(), torch.full((2, 1, 8, 8), math.nan))
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")

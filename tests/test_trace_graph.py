@@ -262,6 +262,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], dict[str, set
     "vgg, pool": (lambda: vgg(False, "pool"), PICTURE, {"perm": {"relu"}}),
     "vgg, tanh and maxima": (lambda: vgg(False, "flatten", nn.Tanh), PICTURE, {"perm": {"other", "tanh"}}),
     "resnet": (ResNet, (2, 3, 8, 8), {"perm": {"other"}}),
+    "resnet, synchronised batch norm": (lambda: ResNet(nn.SyncBatchNorm), (2, 3, 8, 8), {"perm": {"other"}}),
     "resnet, group norm of one": (lambda: ResNet(lambda n: nn.GroupNorm(1, n)), (2, 3, 8, 8), {"perm": {"other"}}),
     "resnet, group norm of each": (lambda: ResNet(lambda n: nn.GroupNorm(n, n)), (2, 3, 8, 8), {"perm": {"other"}}),
     "resnet, instance norm": (lambda: ResNet(instance), (2, 3, 8, 8), {"perm": {"other"}}),
@@ -451,6 +452,23 @@ class Gate(nn.Module):
         return self.b(torch.relu(self.a(x)) * torch.sigmoid(self.g(x)))
 
 
+class InPlaceSum(nn.Module):
+    """A residual sum as a statement."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3), nn.Conv2d(4, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        h.add_(torch.relu(self.b(x)))
+        return self.c(h)
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A subclass that adds nothing."""
+
+
 class Constant(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -484,7 +502,14 @@ REFUSED = {
     "lstm": (Recurrent, r"LSTM \('rnn'\)"),
     "attention": (Attention, r"MultiheadAttention \('mix'\)"),
     "gate": (Gate, "mul of two values"),
-    "constant": (Constant, r"buffers \['mask'\]"),
+    "sum in place": (InPlaceSum, r"torch\.Tensor\.add_ in place, as a statement: what it writes is not followed"),
+    "a subclass of a norm": (lambda: ResNet(OwnNorm), r"OwnNorm \('bn'\), a subclass of a norm of torch\.nn"),
+    "a whole encoder layer": (
+        lambda: nn.TransformerEncoderLayer(8, 2, 16),
+        "TransformerEncoderLayer, a layer of torch",
+    ),
+    "a whole lstm": (lambda: nn.LSTM(3, 4), "LSTM, a layer of torch.nn that has no rule as a whole network"),
+    "constant": (Constant, r"buffers \['mask'\] of \['Constant'\]"),
     "shuffle": (lambda: _between(_shuffle), r"torch\.Tensor\.view from \[2, 4, 30, 30\] to \[2, 2, 2, 30, 30\]"),
     "positions into channels": (lambda: _between(lambda x: x.view(-1, 1, 60, 60), 1), "channels .* must stay whole"),
     "chunk": (lambda: _between(lambda x: x.chunk(2, 1)[0], 2), r"torch\.Tensor\.chunk"),
@@ -510,7 +535,7 @@ REFUSED = {
     "prelu": (lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.PReLU(4), nn.Conv2d(4, 1, 1)), r"PReLU \('1'\)"),
     "no hidden axis": (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU()), "a network without a hidden axis"),
     "unused": (lambda: nn.ModuleDict({"a": nn.Conv2d(1, 2, 3)}), "torch.fx cannot trace ModuleDict"),
-    "hook": (_hooked, "moving the weights along the traced symmetries changes the output by"),
+    "hook": (_hooked, "moving the weights .* changes the output by .*hooks, or operators that write in place"),
     "dropout function": (lambda: _between(lambda x: F.dropout(x)), "dropout with p=0.5 in training mode"),
 }
 

@@ -8,29 +8,20 @@ comes out is compared with the module itself.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from weightspace._evaluate import evaluate
 from weightspace._random import rand, randn
 from weightspace._spec import Axis, Init, NetSpec, Param
-from weightspace._trace_graph import label_of, progress, spec_of_graph
+from weightspace._trace_graph import label_of, progress, refuse_in_place, spec_of_graph, trace
 from weightspace._trace_rules import Parameter, Refused, Value, apply, apply_module, refuse
 from weightspace._weights import Weights
-
-
-def _trace(module: nn.Module) -> tuple[nn.Module, fx.Graph]:
-    """A float64 copy of the module and its graph."""
-    try:
-        module = copy.deepcopy(module).to(device="cpu", dtype=torch.float64)
-        return module, fx.Tracer().trace(module)
-    except Exception as error:
-        raise Refused(f"torch.fx cannot trace {type(module).__name__}: {type(error).__name__}: {error}") from error
 
 
 def _walk(graph: fx.Graph, module: nn.Module, count: list[int]) -> Value:
@@ -43,6 +34,7 @@ def _walk(graph: fx.Graph, module: nn.Module, count: list[int]) -> Value:
     for number, node in enumerate(graph.nodes):
         count[0] = number
         if node not in live:
+            refuse_in_place(node, module)
             continue
         args, kwargs = map_arg((node.args, dict(node.kwargs)), values.__getitem__)
         if node.op == "placeholder":
@@ -76,7 +68,13 @@ def _output(value: Any) -> Value:
 
 
 def _check_tensors(module: nn.Module) -> None:
-    """Refuse what a spec cannot hold: shared, lazy or integer parameters."""
+    """Refuse what a spec cannot hold: shared, lazy or integer parameters, and weights that are computed from others."""
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear | _ConvNd) and "weight" not in {**child._parameters, **child._buffers}:
+            refuse(
+                f"{type(child).__name__} ({name!r}), whose weight is computed (weight_norm, spectral_norm or alike); "
+                "make it a parameter, with torch.nn.utils.remove_weight_norm or what undoes the other"
+            )
     owners: dict[int, str] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if isinstance(parameter, UninitializedParameter) or not parameter.is_floating_point():
@@ -129,7 +127,10 @@ def _verify(module: nn.Module, spec: NetSpec) -> None:
         refuse(f"the module's output has another shape than {list(found.shape)}")
     difference = float((found - expected).abs().max())
     if not difference <= 1e-6 * max(1.0, float(expected.abs().max())):
-        refuse(f"the traced network differs from the module by {difference:.3e}; does it have hooks?")
+        refuse(
+            f"the traced network differs from the module by {difference:.3e}; does it have hooks, or operators that "
+            "write in place?"
+        )
 
 
 def _chain(module: nn.Module, init: Init) -> NetSpec:
@@ -139,7 +140,7 @@ def _chain(module: nn.Module, init: Init) -> NetSpec:
         _check_tensors(module)
         if buffers := [name for name, _ in module.named_buffers()]:
             refuse(f"buffers {buffers}; a spec holds parameters only")
-        module, graph = _trace(module)
+        module, graph = trace(module)
         spec = _build(_walk(graph, module, count), module, init)
         _verify(module, spec)
     return spec
@@ -179,7 +180,8 @@ def spec_of(module: nn.Module, example_input: Tensor | None = None, *, init: Ini
 
     Raises:
         TypeError: if ``module`` is not an ``nn.Module`` or the example no tensor.
-        ValueError: for what cannot be proved, naming the operator in the way.
+        ValueError: for an example that is empty or not finite, and for what cannot be proved, naming the operator in
+            the way.
 
     Example:
         >>> import weightspace as ws
@@ -199,6 +201,15 @@ def spec_of(module: nn.Module, example_input: Tensor | None = None, *, init: Ini
         raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
     if example_input is not None and not isinstance(example_input, Tensor):
         raise TypeError(f"example_input: expected a tensor, got {type(example_input).__name__}")
+    if example_input is not None and not example_input.numel():
+        raise ValueError(
+            f"example_input: expected at least one input, got shape {list(example_input.shape)}; "
+            "pass a batch of one, such as torch.zeros(1, ...)"
+        )
+    if example_input is not None and not bool(example_input.isfinite().all()):
+        raise ValueError(
+            "example_input: expected finite numbers, got NaN or infinity; torch.zeros of its shape will do"
+        )
     try:
         return _chain(module, init)
     except Refused as refusal:

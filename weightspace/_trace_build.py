@@ -122,4 +122,7 @@ def verify(module: nn.Module, spec: NetSpec, example: Tensor) -> None:
         for row in moved.state_dicts():
             difference = float((functional_call(module, {**state, **row}, (example,)) - expected).abs().max())
             if not difference <= 1e-8 * max(1.0, float(expected.abs().max())):
-                refuse(f"moving the weights along the traced symmetries changes the output by {difference:.3e}; hooks?")
+                refuse(
+                    f"moving the weights along the traced symmetries changes the output by {difference:.3e}; does the "
+                    "module have hooks, or operators that write in place?"
+                )

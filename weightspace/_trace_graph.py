@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from weightspace._random import rand
 from weightspace._spec import Init, NetSpec
@@ -25,6 +27,9 @@ from weightspace._trace_rules import Parameter, Refused, refuse
 
 SIZES = (32, 28, 64, 16, 8, 14, 96, 128, 224)
 """Edge lengths that are tried where no example input is given: any that the module takes will do."""
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+_HARMLESS = ("requires_grad_", "detach_", "dropout_", "feature_dropout_", "alpha_dropout_")
+"""Methods that write no numbers, or none in evaluation mode."""
 
 
 @contextmanager
@@ -55,12 +60,8 @@ def spec_of_graph(module: nn.Module, example: Tensor | None, init: Init) -> NetS
 
 
 def _read(module: nn.Module, example: Tensor | None, init: Init, ledger: Ledger, count: list[int]) -> NetSpec | None:
-    _check_buffers(module)
-    try:
-        module = copy.deepcopy(module).to(device="cpu", dtype=torch.float64).eval()
-        graph = fx.Tracer().trace(module)
-    except Exception as error:
-        raise Refused(f"torch.fx cannot trace {type(module).__name__}: {type(error).__name__}: {error}") from error
+    _check_norms(module)
+    module, graph = trace(module, evaluation=True)
     example = _example(module, example)
     shapes = _record(module, graph, example)
     ledger.shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -72,16 +73,44 @@ def _read(module: nn.Module, example: Tensor | None, init: Init, ledger: Ledger,
     return spec
 
 
-def _check_buffers(module: nn.Module) -> None:
-    """Only running statistics of norms are known."""
-    known = {
-        f"{name}.{buffer}" if name else buffer
-        for name, child in module.named_modules()
-        if isinstance(child, NORMS)
-        for buffer in ("running_mean", "running_var", "num_batches_tracked")
-    }
+def trace(module: nn.Module, *, evaluation: bool = False) -> tuple[nn.Module, fx.Graph]:
+    """A float64 copy of the module and its graph."""
+    kind = type(module)
+    try:
+        module = copy.deepcopy(module).to(device="cpu", dtype=torch.float64)
+        module = module.eval() if evaluation else module
+        return module, fx.Tracer().trace(module)
+    except Exception as error:
+        if kind.__module__.startswith("torch.nn.") and not issubclass(kind, _CONTAINERS):
+            raise Refused(f"{kind.__name__}, a layer of torch.nn that has no rule as a whole network") from error
+        raise Refused(f"torch.fx cannot trace {kind.__name__}: {type(error).__name__}: {error}") from error
+
+
+def _check_norms(module: nn.Module) -> None:
+    """Only running statistics of norms are known, and norms as torch has them."""
+    known: set[str] = set()
+    for name, child in module.named_modules():
+        if type(child) in NORMS:
+            known |= {f"{name}.{b}" if name else b for b in ("running_mean", "running_var", "num_batches_tracked")}
+        elif isinstance(child, _NormBase):
+            refuse(f"{type(child).__name__} ({name!r}), a subclass of a norm of torch.nn; only the norms as they are")
     if buffers := [name for name, _ in module.named_buffers() if name not in known]:
-        refuse(f"buffers {buffers}; a spec holds parameters and running statistics only")
+        owners = {type(module.get_submodule(name.rpartition(".")[0])).__name__ for name in buffers}
+        refuse(f"buffers {buffers} of {sorted(owners)}; a spec holds parameters and running statistics only")
+
+
+def refuse_in_place(node: fx.Node, module: nn.Module) -> None:
+    """Refuse an operator whose result nothing uses, and that may be there for what it writes."""
+    name = str(getattr(node.target, "__name__", node.target))
+    writes = node.op.startswith("call") and name.endswith("_") and not name.endswith("__") and name not in _HARMLESS
+    child = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    if child is not None:
+        writes = getattr(child, "inplace", False) and not isinstance(child, _DropoutNd)
+    elif node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
+        writes = True
+    if writes:
+        label = label_of(node) if child is None else f"{type(child).__name__} ({node.target!r})"
+        refuse(f"{label} in place, as a statement: what it writes is not followed; use its result, x = f(x)")
 
 
 def _example(module: nn.Module, given: Tensor | None) -> Tensor:
@@ -157,6 +186,8 @@ def _walk(
         count[0] = number
         if node.op == "placeholder":
             source = values[node] = _input(shapes[node][1])
+        if node not in live:
+            refuse_in_place(node, module)
         if node not in live or node.op == "placeholder":
             continue
         args, kwargs = map_arg((node.args, dict(node.kwargs)), values.__getitem__)

@@ -9,7 +9,12 @@ from torch import nn
 from weightspace._trace_lanes import Ledger, Signal, signal_of
 from weightspace._trace_rules import refuse
 
-_BATCH_NORMS: dict[Any, tuple[int, ...]] = {nn.BatchNorm1d: (0, 1), nn.BatchNorm2d: (2,), nn.BatchNorm3d: (3,)}
+_BATCH_NORMS: dict[Any, tuple[int, ...]] = {
+    nn.BatchNorm1d: (0, 1),
+    nn.BatchNorm2d: (2,),
+    nn.BatchNorm3d: (3,),
+    nn.SyncBatchNorm: (0, 1, 2, 3),
+}
 _INSTANCE_NORMS: dict[Any, tuple[int, ...]] = {
     nn.InstanceNorm1d: (1,),
     nn.InstanceNorm2d: (2,),

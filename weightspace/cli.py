@@ -607,7 +607,8 @@ def _array(path: Path) -> torch.Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected an array in an .npy file, got no such file")
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32))
+        with path.open("rb") as file:  # NumPy leaves an archive open
+            return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
     except (ValueError, EOFError, AttributeError) as error:  # another or a damaged file; an archive of several arrays
         raise ValueError(f"{path}: expected an array of numbers in an .npy file ({error})") from error
 

@@ -11,11 +11,11 @@ from weightspace.align._merge import (
     interpolate_state_dicts,
     merge,
     move_state_dict,
-    repair_batch_norm,
     without_statistics,
 )
 from weightspace.align._path import Barrier, barrier, interpolate
 from weightspace.align._plan import period_costs
+from weightspace.align._repair import repair_batch_norm
 from weightspace.align._sinkhorn import sinkhorn
 
 __all__ = [

@@ -11,7 +11,8 @@ from weightspace._checks import whole_number
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights
-from weightspace.align._matching import CHUNK, match_to
+from weightspace.align._descent import working
+from weightspace.align._matching import CHUNK, check_range, match_to, narrowed, power_of_range
 from weightspace.align._plan import (
     EVEN,
     EVEN_PHASE,
@@ -60,8 +61,8 @@ def canonicalize(
 
     Raises:
         TypeError: see :func:`match_to`.
-        ValueError: see :func:`match_to`; without a reference also for costs, and for a spec with an axis that no
-            weight joins to the input, directly or over others.
+        ValueError: see :func:`match_to`; without a reference also for costs, for weights that are not finite or too
+            large to square, and for a spec with an axis that no weight joins to the input, directly or over others.
 
     Example:
         >>> import weightspace as ws
@@ -81,10 +82,12 @@ def canonicalize(
     if weights.flat.ndim != 2:
         raise ValueError(f"weights: expected [batch, param], got features of shape {list(weights.flat.shape)}")
     check_group(weights.spec, group)
-    element, moved = Symmetry.identity(weights.spec, batch=len(weights)), weights
+    check_range("weights", weights, plan_of(weights.spec, group))
+    element, moved = Symmetry.identity(weights.spec, batch=len(weights)), weights.to(working(weights))
     for plan, settled in _settling(weights.spec, group):
         step = _rules(moved, plan, settled)
         element, moved = step @ element, step.act(moved)
+    element = element if moved.dtype == weights.dtype else narrowed(element, weights)
     return element.act(weights), element
 
 
@@ -188,7 +191,7 @@ def _rules(weights: Weights, plan: AxisPlan, settled: frozenset[str]) -> Symmetr
         largest = features.gather(2, features.abs().argmax(2, keepdim=True))[:, :, 0]
         scale = torch.where(largest < 0, -1.0, 1.0).to(norm)
     elif plan.kind == SCALED:
-        scale = torch.where(norm > 0, norm, 1).reciprocal()
+        scale = torch.where(norm > 0, norm, 1).reciprocal().clamp(max=power_of_range(norm.dtype))
         key = features[:, :, 0] * scale
     if phased and scale is not None:
         shift = -(scale * biases[0][:, :, 0] / plan.unit).round() + 0.0

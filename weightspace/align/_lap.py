@@ -4,7 +4,9 @@ Shortest augmenting paths after Jonker and Volgenant: guessed prices, augmenting
 row that is still free. It runs on integers: a cost is one of 2**48 steps (fewer for more than 64 neurons) between the
 smallest and the largest, with its column's number in the lowest bits. One pass over a row then finds the smallest
 value and its place, ties go to the first column, and nothing is rounded on the way: the answer is the same on every
-run, and no two rows can outbid one another for ever.
+run, and no two rows can outbid one another for ever. The price of it: costs that differ by less than a step are one,
+so that a single outlier of 1e13 among costs near 1 leaves the others steps of 0.04, and one of 1e16 leaves them none.
+Forbid a pair by a cost a few hundred times the others' range, not by a huge one.
 
 Reference:
     Jonker and Volgenant, *A shortest augmenting path algorithm for dense and sparse linear assignment problems*, 1987.

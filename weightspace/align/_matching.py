@@ -11,8 +11,8 @@ from torch import Tensor
 from weightspace._checks import check_generator, whole_number
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_same_spec, check_weights
-from weightspace.align._descent import descend
-from weightspace.align._plan import Group, Plan, check_group, cost_roots, plan_of
+from weightspace.align._descent import descend, working
+from weightspace.align._plan import PLAIN, SCALED, Group, Plan, check_group, cost_roots, plan_of
 
 CHUNK = 2**24  # scalars of one call of match_to: 64 MB of float32 for the networks, a few times that while they move
 
@@ -28,7 +28,7 @@ def distance(a: Weights, b: Weights, *, costs: Mapping[str, float] | None = None
         costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce; one for all others.
 
     Returns:
-        ``[batch]``.
+        ``[batch]``; in float32 for networks of half precision, whose squares would leave their range.
 
     Raises:
         TypeError: for something other than ``Weights``, or a mapping of costs.
@@ -43,7 +43,7 @@ def distance(a: Weights, b: Weights, *, costs: Mapping[str, float] | None = None
     """
     check_pairs(a, b)
     plan = Plan(b.spec, (), cost_roots(b.spec, costs))
-    return plan.scale(a.flat - b.flat).square().sum(1)
+    return plan.scale(a.flat.to(working(a)) - b.flat.to(working(b))).square().sum(1)
 
 
 def match(
@@ -73,21 +73,22 @@ def match(
             scales (ReLU) too.
         costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce; one for all others. See
             :func:`period_costs`.
-        restarts: how many more times to start, from random permutations and signs of ``b``; the best result is kept.
-            Needs a generator.
+        restarts: how many more times to start, from random permutations of ``b``, and random signs wherever the group
+            has signs; the best result is kept. Needs a generator.
         max_sweeps: most passes over all axes.
         generator: draws the order of the axes anew for every sweep, as in the paper, and the restarts; by default the
             spec's order.
 
     Returns:
         A ``Symmetry`` with ``g.act(b)`` close to ``a``, on the device of ``b``. The objective reached is
-        ``distance(a, g.act(b))``.
+        ``distance(a, g.act(b))``. Networks of half precision are matched in float32; positive scales are kept within
+        what their dtype can hold and undo. A network that would still leave its range gets no scales and phases.
 
     Raises:
         TypeError: for something other than ``Weights``, whole numbers, a mapping of costs and a generator.
         ValueError: for networks of another spec, number, dtype or device, for weights that are not finite or too
-            large to square, for costs that do not fit, and for a group that is unknown or that an activation does not
-            allow.
+            large to square, for costs that do not fit or are not within 1e-24 and 1e24, and for a group that is
+            unknown or that an activation does not allow.
 
     Example:
         >>> import weightspace as ws
@@ -110,18 +111,17 @@ def match(
         check_generator(generator)
     elif restarts:
         raise ValueError("restarts: expected a generator to draw them from, got none; pass generator=")
-    for name, weights in (("a", a), ("b", b)):
-        _check_numbers(name, weights)
     plan = plan_of(b.spec, group, cost_roots(b.spec, costs))
-    best = descend(a, b, plan, _orders(plan, max_sweeps, generator))
+    for name, weights in (("a", a), ("b", b)):
+        check_range(name, weights, plan)
+    left, right = (weights.to(working(weights)) for weights in (a, b))
+    best = descend(left, right, plan, _orders(plan, max_sweeps, generator))
     for _ in range(restarts):
         assert generator is not None
-        start = Symmetry.sample(
-            b.spec, batch=len(b), generator=generator, scale=group == "signed", phase=False, dtype=b.dtype
-        ).to(b.device)
-        other = descend(a, start.act(b), plan, _orders(plan, max_sweeps, generator)) @ start
-        best = _better(a, b, best, other, costs)
-    return best
+        start = _start(plan, right, generator)
+        other = descend(left, start.act(right), plan, _orders(plan, max_sweeps, generator)) @ start
+        best = _better(left, right, best, other, costs)
+    return best if right.dtype == b.dtype else narrowed(best, b)
 
 
 def match_to(
@@ -137,7 +137,9 @@ def match_to(
     """The symmetry that brings each of many networks close to one reference: :func:`match`, in bounded memory.
 
     Networks are taken in chunks, so that beside the weights only the elements (8 to 16 bytes a neuron for each part)
-    and a few copies of one chunk are held. The result is that of :func:`match`.
+    and a few copies of one chunk are held. Without a generator the result is that of :func:`match`. With one, each
+    chunk draws orders and restarts of its own, so that a zoo of several chunks (together more than 2**24 parameters)
+    follows other draws than one call of :func:`match` does.
 
     Args:
         weights: the networks to move, ``[batch, param]``; a memory-mapped zoo is read chunk by chunk.
@@ -204,14 +206,51 @@ def _orders(plan: Plan, sweeps: int, generator: torch.Generator | None) -> Tenso
     return torch.stack(rows).cpu()
 
 
-def _check_numbers(name: str, weights: Weights) -> None:
+def _start(plan: Plan, b: Weights, generator: torch.Generator) -> Symmetry:
+    """Where a restart begins: random permutations, and random signs wherever the group has signs."""
+    signed = {x.axis.name for x in plan.axes if x.kind not in (PLAIN, SCALED)}
+    drawn = Symmetry.sample(
+        b.spec, batch=len(b), generator=generator, scale=bool(signed), phase=False, dtype=b.dtype
+    ).to(b.device)
+    signs = {name: value for name, value in drawn.scale.items() if name in signed}
+    return Symmetry(b.spec, len(b), drawn.perm, signs, check=False)
+
+
+def narrowed(g: Symmetry, b: Weights) -> Symmetry:
+    """The elements in the half precision of ``b``, their scales so that they and their inverses move it finitely."""
+    reach = power_of_range(b.dtype)
+    scale = {name: torch.where(s > 0, s.clamp(1 / reach, reach), s) for name, s in g.scale.items()}  # signs stay
+    out = Symmetry(g.spec, len(g), g.perm, scale, g.shift, check=False).to(dtype=b.dtype)
+    lost = ~out.act(b).flat.isfinite().all(1, keepdim=True)
+    if not bool(lost.any()):
+        return out
+    scale = {name: torch.where(lost & (s > 0), 1, s) for name, s in out.scale.items()}
+    shift = {name: torch.where(lost, 0, k) for name, k in out.shift.items()}
+    return Symmetry(g.spec, len(g), g.perm, scale, shift, check=False)
+
+
+def power_of_range(dtype: torch.dtype) -> float:
+    """The largest power of two that a dtype holds together with its inverse, at full precision."""
+    limits = torch.finfo(dtype)
+    return 2.0 ** math.floor(min(math.log2(limits.max), -math.log2(limits.tiny)))
+
+
+def check_finite(name: str, weights: Weights) -> tuple[float, float]:
+    """Refuse NaN and infinity; the smallest and the largest weight."""
     if not weights.flat.numel():
-        return
+        return 0.0, 0.0
     low, high = (float(x) for x in torch.aminmax(weights.flat.detach()))
     if not (math.isfinite(low) and math.isfinite(high)):
-        bad = (~weights.flat.isfinite()).any(1).nonzero()[:, 0].tolist()
+        bad = (~weights.flat.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
         raise ValueError(f"{name}: expected finite weights, got NaN or infinity in networks {bad[:5]}; leave them out")
-    most = math.sqrt(torch.finfo(weights.dtype).max / (16 * weights.spec.num_params))
+    return low, high
+
+
+def check_range(name: str, weights: Weights, plan: Plan) -> None:
+    """Refuse weights whose squares, times their costs, leave the range of the dtype to work in."""
+    low, high = check_finite(name, weights)
+    most = math.sqrt(torch.finfo(working(weights)).max / (16 * weights.spec.num_params))
+    most /= max([1.0, *(root for _, root in plan.roots)])
     if max(-low, high) > most:
         raise ValueError(f"{name}: expected weights below {most:.2g}, got {max(-low, high):.2g}; scale or drop them")
 

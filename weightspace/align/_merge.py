@@ -1,4 +1,4 @@
-"""Two checkpoints of one architecture: aligned, averaged, and their batch norms measured anew."""
+"""Two checkpoints of one architecture: aligned and averaged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from weightspace._trace import spec_of
 from weightspace._weights import Weights, check_weights
 from weightspace.align._matching import Group, distance, match
 from weightspace.align._responses import match_responses
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +158,8 @@ def interpolate_state_dicts(a: Mapping[str, Tensor], b: Mapping[str, Tensor], *,
         t: place on the line, usually in [0, 1].
 
     Raises:
-        ValueError: for other keys or shapes.
+        TypeError: for something other than mappings of tensors.
+        ValueError: for other keys or shapes, or numbers that are not finite.
 
     Example:
         >>> from weightspace.align import interpolate_state_dicts
@@ -168,6 +167,8 @@ def interpolate_state_dicts(a: Mapping[str, Tensor], b: Mapping[str, Tensor], *,
         {'w': tensor([0.2500, 0.2500])}
     """
     t = number("t", t)
+    check_finite("a", a)
+    check_finite("b", b)
     if differ := sorted(set(a) ^ set(b)):
         raise ValueError(f"expected state dicts with the same keys, got {differ} in one alone")
     if differ := [key for key in a if a[key].shape != b[key].shape]:
@@ -176,6 +177,16 @@ def interpolate_state_dicts(a: Mapping[str, Tensor], b: Mapping[str, Tensor], *,
         key: torch.lerp(value, b[key].to(value), t) if value.is_floating_point() else value.clone()
         for key, value in a.items()
     }
+
+
+def check_finite(name: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Refuse what is no mapping of tensors, NaN and infinity."""
+    if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+        raise TypeError(
+            f"{name}: expected a mapping of names to tensors, got {type(state_dict).__name__}; pass module.state_dict()"
+        )
+    if bad := [key for key, value in state_dict.items() if not bool(value.isfinite().all())]:
+        raise ValueError(f"{name}: expected finite weights, got NaN or infinity in {bad[:5]}; leave that network out")
 
 
 def merge(
@@ -188,8 +199,8 @@ def merge(
 ) -> nn.Module:
     r"""A copy of the module with the weights ``(1 - t) a + t (g b)``.
 
-    Networks with batch norms need :func:`repair_batch_norm` after it: the statistics of an average are not the
-    average of the statistics.
+    Networks with batch norms (or instance norms that keep statistics) need :func:`repair_batch_norm` after it: the
+    statistics of an average are not the average of the statistics.
 
     Args:
         module: the architecture; it is not written.
@@ -199,7 +210,8 @@ def merge(
         t: place on the line.
 
     Raises:
-        ValueError: for state dicts that do not fit one another or ``g``.
+        TypeError: for something other than a module, mappings of tensors and a ``Symmetry``.
+        ValueError: for state dicts that do not fit one another or ``g``, or that are not finite.
         RuntimeError: for state dicts that do not fit the module.
 
     Example:
@@ -209,58 +221,9 @@ def merge(
         >>> merge(module, zeros, ones).bias.item()
         0.5
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
+    check_finite("b", b)
     merged = copy.deepcopy(module)
     merged.load_state_dict(interpolate_state_dicts(a, b if g is None else move_state_dict(b, g), t=t))
     return merged
-
-
-@torch.no_grad()
-def repair_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy of the module whose batch norms' running statistics are measured on data, the average over all batches.
-
-    Averaging two networks shrinks the variance of what its channels compute; statistics measured on the averaged
-    network itself undo that.
-
-    Args:
-        module: a network with batch norms that keep running statistics; it is not written.
-        batches: what the module takes, in batches of hundreds; a few thousand inputs do.
-
-    Returns:
-        The copy, with every part in the mode that it was in.
-
-    Raises:
-        ValueError: for a network without such norms, or no batch at all.
-
-    Example:
-        >>> from weightspace.align import repair_batch_norm
-        >>> module = torch.nn.Sequential(torch.nn.BatchNorm1d(1), torch.nn.Linear(1, 1))
-        >>> repaired = repair_batch_norm(module, [torch.tensor([[1.0], [3.0]])])
-        >>> repaired[0].running_mean.item(), repaired[0].running_var.item()
-        (2.0, 2.0)
-
-    Reference:
-        Jordan et al., *REPAIR: REnormalizing Permuted Activations for Interpolation Repair*, 2023.
-    """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
-    modes = [child.training for child in module.modules()]
-    repaired = copy.deepcopy(module).eval()
-    norms = [m for m in repaired.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
-    if not norms:
-        raise ValueError("expected batch norms with running statistics, got none; nothing needs repair")
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.train()
-        norm.momentum = None  # torch's name for the average over all batches
-    seen = 0
-    for batch in batches:
-        repaired(batch)
-        seen += 1
-    if not seen:
-        raise ValueError("batches: expected at least one batch of inputs, got none")
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    for child, training in zip(repaired.modules(), modes, strict=True):
-        child.training = training
-    return repaired

@@ -13,10 +13,12 @@ from weightspace._checks import check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
-from weightspace.align._matching import check_pairs
+from weightspace.align._matching import check_finite, check_pairs
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[Weights, Tensor], Tensor]
+_SIDES = {1: 32, 2: 32, 3: 12}
+"""Points along each side of the grid that stands in for ``x``, by the number of inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +29,15 @@ class Barrier:
         t: the points on the path, ``[point]``, 0 at the first network and 1 at the second.
         loss: ``[batch, point]``.
         height: ``[batch]``, the largest loss above the straight line between the losses of the ends; at least 0.
+        middle: ``[batch, point, out]``, what the networks halfway give at ``x``: the midpoint's picture.
+        x: where they were evaluated, as given, or the grid that stands in.
     """
 
     t: Tensor
     loss: Tensor
     height: Tensor
+    middle: Tensor
+    x: Tensor
 
 
 def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float], *, angle: bool = False) -> Weights:
@@ -54,7 +60,8 @@ def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float],
 
     Raises:
         TypeError: for something other than ``Weights`` and numbers.
-        ValueError: for networks that are no pairs, a ``t`` of another length, or layers that are missing or unknown.
+        ValueError: for networks that are no pairs or not finite, a ``t`` of another length or not finite, or layers
+            that are missing or unknown.
 
     Example:
         >>> import weightspace as ws
@@ -66,6 +73,13 @@ def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float],
         True
     """
     check_pairs(a, b)
+    check_finite("a", a)
+    check_finite("b", b)
+    return _between(a, b, t, angle=angle)
+
+
+def _between(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float], *, angle: bool) -> Weights:
+    """:func:`interpolate` for networks that have been checked."""
     end = b.flat
     if angle:
         end = end.clone()
@@ -81,7 +95,7 @@ def barrier(
     b: Weights,
     g: Symmetry | None = None,
     *,
-    x: Tensor,
+    x: Tensor | None = None,
     targets: Tensor | None = None,
     points: int = 11,
     angle: bool = False,
@@ -99,7 +113,8 @@ def barrier(
         a: ``[batch, param]``, or one network for all of ``b``.
         b: ``[batch, param]``.
         g: brings ``b`` close to ``a``, see :func:`match`; ``None`` leaves it where it is.
-        x: points, ``[point, in]`` or ``[batch, point, in]``.
+        x: points, ``[point, in]`` or ``[batch, point, in]``; by default a regular grid over [-1, 1] in each input, the
+            last one running fastest: 32 points a side for one input or two, 12 for three.
         targets: what the networks should give there, ``[point, out]`` or ``[batch, point, out]`` for the mean squared
             error; whatever ``loss`` takes, if one is given.
         points: how many points on the path, the ends included.
@@ -108,45 +123,95 @@ def barrier(
         forward: how networks are evaluated; for other than chains of linear layers pass your own.
 
     Returns:
-        A :class:`Barrier`.
+        A :class:`Barrier`, with the outputs of the networks halfway.
 
     Raises:
-        TypeError: for something other than ``Weights``, tensors and whole numbers.
-        ValueError: for networks that are no pairs, fewer than three points, a loss without targets, or one that gives
-            other than a number for each network.
+        TypeError: for something other than ``Weights``, a ``Symmetry``, tensors and whole numbers.
+        ValueError: for networks that are no pairs or not finite, no points at all or none for networks of more than
+            three inputs, targets of another shape, points or targets that are not finite, fewer than three points on
+            the path, a loss without targets, or one that gives other than a finite number for each network.
 
     Example:
         >>> import weightspace as ws
         >>> gen = torch.Generator().manual_seed(0)
         >>> w = ws.testing.random_weights(ws.siren(2, 8, 8, 1), 4, generator=gen)
         >>> far = ws.Symmetry.sample(w.spec, batch=4, generator=gen, phase=False).act(w)
-        >>> x = torch.linspace(-1, 1, 50)[:, None].expand(-1, 2)
         >>> g = ws.align.match(w, far, group="signed")
-        >>> before, after = ws.align.barrier(w, far, x=x).height, ws.align.barrier(w, far, g, x=x).height
-        >>> bool((after <= before).all())
-        True
+        >>> before, after = ws.align.barrier(w, far), ws.align.barrier(w, far, g)
+        >>> bool((after.height <= before.height).all()), after.middle.shape
+        (True, torch.Size([4, 1024, 1]))
     """
-    check_pairs(a, b)
-    check_tensor("x", x)
+    _check_ends(a, b, g)
+    x = _grid(b) if x is None else x
+    _check_numbers("x", x)
+    if not x.numel():
+        raise ValueError(f"x: expected at least one point, got shape {list(x.shape)}; leave x out for a regular grid")
     if whole_number("points", points) < 3:
         raise ValueError(f"points: expected at least 3, the ends and one between, got {points}")
     if loss is not None and targets is None:
         raise ValueError("loss: expected targets to compare with, got none; pass targets= or drop loss")
     b = b if g is None else g.act(b)
+    a = a.replace(a.flat.expand_as(b.flat))
     first, last = (forward(w, x) for w in (a, b))
+    if loss is None and targets is not None:
+        targets = _targets(targets, last)
     t = torch.linspace(0, 1, points, dtype=torch.float64)
     losses = []
     for share in t.tolist():
-        outputs = forward(interpolate(a, b, share, angle=angle), x)
-        goal = torch.lerp(first.expand_as(last), last, share) if targets is None else targets
+        outputs = forward(_between(a, b, share, angle=angle), x)
+        goal = torch.lerp(first, last, share) if targets is None else targets
         found = (outputs - goal).square().flatten(1).mean(1) if loss is None else loss(outputs, goal)
-        if not isinstance(found, Tensor) or found.shape != (len(b),):
-            got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"loss: expected a number for each network, shape [{len(b)}], got {got}")
-        losses.append(found)
+        losses.append(_checked(found, len(b)))
     values = torch.stack(losses, 1)
     line = torch.lerp(values[:, :1], values[:, -1:], t.to(values))
-    return Barrier(t.to(values), values, (values - line).amax(1).clamp(min=0))
+    middle = forward(_between(a, b, 0.5, angle=angle), x)
+    return Barrier(t.to(values), values, (values - line).amax(1).clamp(min=0), middle, x)
+
+
+def _check_ends(a: Weights, b: Weights, g: Symmetry | None) -> None:
+    check_pairs(a, b)
+    if g is not None and not isinstance(g, Symmetry):
+        raise TypeError(f"g: expected a Symmetry, got {type(g).__name__}; make one with ws.align.match")
+    check_finite("a", a)
+    check_finite("b", b)
+
+
+def _check_numbers(name: str, value: Tensor) -> None:
+    check_tensor(name, value)
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name}: expected finite numbers, got NaN or infinity; leave those points out")
+
+
+def _grid(weights: Weights) -> Tensor:
+    """Regular points over [-1, 1] in each input, ``[point, in]``, the last input running fastest."""
+    inputs = weights.spec.in_features
+    if inputs not in _SIDES:
+        raise ValueError(f"x: expected points for networks of {inputs} inputs, got none; pass x=, [point, {inputs}]")
+    side = torch.linspace(-1, 1, _SIDES[inputs], dtype=weights.dtype, device=weights.device)
+    return torch.stack(torch.meshgrid(*[side] * inputs, indexing="ij"), -1).reshape(-1, inputs)
+
+
+def _targets(targets: Tensor, outputs: Tensor) -> Tensor:
+    """Targets of the mean squared error, if they are of the outputs' shape, with or without its batch."""
+    _check_numbers("targets", targets)
+    if targets.shape not in (outputs.shape, outputs.shape[1:]):
+        raise ValueError(
+            f"targets: expected {list(outputs.shape[1:])} or {list(outputs.shape)}, as the outputs are, "
+            f"got {list(targets.shape)}; reshape them, or pass a loss"
+        )
+    return targets.to(outputs)
+
+
+def _checked(found: Tensor, batch: int) -> Tensor:
+    """A loss, if it is one finite number for each network."""
+    if not isinstance(found, Tensor) or found.shape != (batch,):
+        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"loss: expected a number for each network, shape [{batch}], got {got}")
+    if bad := (~found.isfinite()).nonzero()[:, 0].tolist():
+        raise ValueError(
+            f"loss: expected finite losses along the path, got NaN or infinity for networks {bad[:5]}; leave them out"
+        )
+    return found
 
 
 def _periods(weights: Weights) -> list[tuple[str, float]]:
@@ -170,5 +235,8 @@ def _shares(weights: Weights, t: float | Tensor | Mapping[str, float]) -> Tensor
     if isinstance(t, Tensor) and t.ndim:
         if t.shape != (len(weights),):
             raise ValueError(f"t: expected one number, or one for each of {len(weights)} networks, got {list(t.shape)}")
+        if not bool(t.isfinite().all()):
+            bad = (~t.isfinite()).nonzero()[:, 0].tolist()
+            raise ValueError(f"t: expected finite numbers, got NaN or infinity for networks {bad[:5]}; leave them out")
         return t.to(weights.flat)[:, None]
     return weights.flat.new_full((1, 1), number("t", t.item() if isinstance(t, Tensor) else t))

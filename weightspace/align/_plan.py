@@ -25,6 +25,8 @@ PLAIN, ODD, EVEN, ODD_PHASE, EVEN_PHASE, SCALED = range(6)
 """What one neuron may do: nothing; a sign that is passed on, or swallowed; that and a phase; a positive scale."""
 INWARD, BIAS, OUTWARD = range(3)
 """What a parameter is to an axis: produces it, is added to it, or reads it."""
+_DEAREST = 1e24
+"""The largest cost: in float32 its root times a weight, squared, is still a number."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def cost_roots(spec: NetSpec, costs: Mapping[str, float] | None) -> tuple[tuple[
 
     Raises:
         TypeError: for something other than a mapping of numbers.
-        ValueError: for a name that is neither, or a cost that is not positive.
+        ValueError: for a name that is neither, or a cost that is not positive, or out of any precision's reach.
     """
     if costs is None:
         return ()
@@ -157,7 +159,13 @@ def cost_roots(spec: NetSpec, costs: Mapping[str, float] | None) -> tuple[tuple[
     for key, value in costs.items():
         if key not in names and key not in produced:
             raise ValueError(f"costs: expected parameters {sorted(names)} or axes {sorted(produced)}, got {key!r}")
-        found[key] = math.sqrt(number(f"costs[{key!r}]", value, "a positive cost", low=ABOVE_ZERO))
+        cost = number(f"costs[{key!r}]", value, "a positive cost", low=ABOVE_ZERO)
+        if not 1 / _DEAREST <= cost <= _DEAREST:
+            raise ValueError(
+                f"costs[{key!r}]: expected a cost from {1 / _DEAREST:g} to {_DEAREST:g}, got {cost:g}; only ratios "
+                "matter: multiply all costs by one number"
+            )
+        found[key] = math.sqrt(cost)
     roots = [(p.name, found.get(p.name, found.get(p.produces, 1.0))) for p in spec.params]
     return tuple((name, root) for name, root in roots if root != 1.0)
 
