@@ -8,7 +8,7 @@ from scipy import stats
 
 import weightspace as ws
 from weightspace.align import distance
-from weightspace.transforms import Compose, GaussianNoise, MixUp, Permute, RandomApply, Rotate, SelfMixUp
+from weightspace.transforms import Compose, GaussianNoise, MixUp, Permute, RandomApply, Rotate, SelfMixUp, SignFlip
 
 SPEC = ws.siren(2, 7, 5, 1, omega=2.0)
 
@@ -172,6 +172,16 @@ def test_partners_of_a_pair_lie_where_matching_each_would_put_them(spec: ws.NetS
         assert here.equal(there)
     elif size % 2 == 0:
         torch.testing.assert_close(here, here[draw.index])  # the way back is as long
+
+
+def test_mixtures_at_an_anchor_may_be_scattered_over_their_function_s_weights() -> None:
+    w = networks(16)
+    aligned, _ = ws.align.canonicalize(w, ws.align.anchor(w, rounds=2))
+    x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+    mixed = MixUp()(aligned, generator=generator(4))
+    scattered = Compose([MixUp(), Permute(), SignFlip()])(aligned, generator=generator(4))
+    torch.testing.assert_close(ws.evaluate(scattered, x), ws.evaluate(mixed, x))
+    assert float(distance(mixed, scattered).min()) > 0.1
 
 
 @pytest.mark.parametrize("align", ["permutation", "signed", "full"])
