@@ -37,6 +37,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "mlp 512 x 3": ("mlp", {}, 64),
     "typed-messages 64 x 2": ("typed-messages", {"hidden": 64, "layers": 2}, 64),
     "hybrid 256 points": ("hybrid", {}, 64),
+    "hybrid-grid 14 x 14": ("hybrid-grid", {}, 64),
     "probe-gen 128 probes": ("probe-gen", {}, 64),
     "functional 28 x 28": ("functional", {}, 64),
 }

@@ -27,6 +27,7 @@ from weightspace.zoo import write_zoo
 # The model's options, the training's, and whether the networks' inputs are moved a little (the function with them).
 RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "hybrid": ({}, {"epochs": 24, "lr": 2e-3}, True),
+    "hybrid-grid": ({}, {"epochs": 10, "lr": 2e-3}, True),
     "typed-messages": ({"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, True),
 }
 FITTED = 40  # networks of the three splits together, where there is no zoo

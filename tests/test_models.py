@@ -60,6 +60,8 @@ ROWS = {
     "hybrid": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "neurons": 3}),
     "hybrid with learned biases": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "phase": False}),
     "hybrid without mixing": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 0}),
+    "hybrid on a grid": Row("hybrid-grid", 3, {"hidden": 4, "layers": 2, "size": 5, "rank": 2}),
+    "hybrid on a grid, outputs alone": Row("hybrid-grid", 3, {"hidden": 4, "layers": 1, "size": 3, "back": False}),
     "inr2vec": Row("inr2vec", 3, SMALL_SIZES),
     "mlp": Row("mlp", 3, {"hidden": 16, "layers": 2}),
     "mlp to embeddings": Row("mlp", 3, {"hidden": 16, "layers": 2, "head": "embedding"}),
@@ -148,9 +150,11 @@ def test_tracks_follow_what_a_model_reads() -> None:
         return ws.models.build(name, SPEC, 2, hidden=8, layers=1, **options).track
 
     assert {name for name in MODELS if track(name) == "function"} == {"functional", "probe-gen"}
-    assert {name for name in MODELS if track(name) == "hybrid"} == {"hybrid"}
+    assert {name for name in MODELS if track(name) == "hybrid"} == {"hybrid", "hybrid-grid"}
     assert [track(name, probes=2) for name in ("ng-gnn", "ng-t")] == ["hybrid"] * 2
-    assert {track(name) for name in set(MODELS) - {"functional", "hybrid", "probe-gen"}} == {"weights-only"}
+    assert {track(name) for name in set(MODELS) - {"functional", "hybrid", "hybrid-grid", "probe-gen"}} == {
+        "weights-only"
+    }
 
 
 @every_model

@@ -12,7 +12,7 @@ from torch import Tensor
 import weightspace as ws
 from benchmarks import ours
 from weightspace import testing
-from weightspace.models import Hybrid, TypedMessages
+from weightspace.models import Hybrid, HybridGrid, TypedMessages
 from weightspace.models._scale import types_of
 from weightspace.models._typed_messages import Update
 from weightspace.zoo import write_zoo
@@ -123,6 +123,28 @@ def test_invariants_of_single_neurons_are_more_than_the_function() -> None:
     for neurons, same in ((0, True), (4, False)):
         model = Hybrid(spec, 3, points=7, neurons=neurons).double()
         assert ((model(twice) - model(other)).abs().max() < 1e-9) == same
+
+
+def test_the_grid_is_read_where_its_points_are() -> None:
+    """Without mixing, what the convolutions see at row i and column j is the picture and its slopes there."""
+    model, w = HybridGrid(SPEC, 3, size=5, layers=1, rank=0).double(), networks(SPEC)
+    seen: list[Tensor] = []
+    model.net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    model(w)
+    line, outputs = torch.linspace(-1, 1, 5).double(), SPEC.out_features
+    for i, j in ((0, 0), (1, 4), (3, 2)):
+        x = torch.tensor([line[i], line[j]], dtype=torch.float64).expand(len(w), 1, 2).clone().requires_grad_()
+        value = ws.evaluate(w, x)
+        (slope,) = torch.autograd.grad(value.sum() / outputs**0.5, x)
+        torch.testing.assert_close(seen[0][:, :outputs, i, j], 2 * (value[:, 0] - SPEC.output_shift), **CLOSE)
+        torch.testing.assert_close(seen[0][:, outputs:, i, j], 0.1 * slope[:, 0], **CLOSE)
+
+
+def test_grids_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"size: expected more than 4 points to halve 2 times, got 4"):
+        HybridGrid(SPEC, 3, size=4)
+    with pytest.raises(ValueError, match=r"HybridGrid: expected networks of 1, 2 or 3 inputs, got 4"):
+        HybridGrid(ws.siren(4, 8, 1), 3)
 
 
 def test_options_out_of_range_are_refused() -> None:

@@ -8,6 +8,7 @@ from weightspace.models._dwsnet import DWSNet, InvariantHead
 from weightspace.models._export import load_model, save_model
 from weightspace.models._functional import Functional
 from weightspace.models._hybrid import Hybrid
+from weightspace.models._hybrid_grid import HybridGrid
 from weightspace.models._mlp import MLP
 from weightspace.models._nfn import NFNHNP, NFNNP
 from weightspace.models._nft import NFT
@@ -32,6 +33,7 @@ __all__ = [
     "EquivariantLinear",
     "Functional",
     "Hybrid",
+    "HybridGrid",
     "INR2Vec",
     "InvariantHead",
     "Model",

@@ -19,7 +19,61 @@ MIXING = 0.1  # how far from the identity a step of the optimiser takes the mixi
 GRADIENT = 0.1  # of an image's values on [-1, 1]: gradients are about ten times as large
 
 
-class Hybrid(Model):
+class Widened(Model):
+    """The passes that hybrids share: learned inputs through the network and gradients back, with mixing channels.
+
+    Args:
+        spec: the networks to read.
+        points: the inputs to start from, ``[in, point]``.
+        rank: of what mixes channels, beside the identity; 0 leaves them apart.
+        phase: hold the factors of biases at one.
+        back: go back too.
+    """
+
+    respects = "full"
+    track = "hybrid"
+
+    def __init__(self, spec: NetSpec, points: Tensor, *, rank: int, phase: bool, back: bool) -> None:
+        super().__init__(spec, Normalize(spec, per="nothing"))
+        self.chain = chain(spec, type(self).__name__)
+        self.respects = "full" if phase else "scaled"
+        self.axes = [spec.axis(name) for name in axes_of(self.chain)]
+        above, depth, channels = self.axes[-1].size, len(self.chain) - 1, points.shape[1]
+        self.points = nn.Parameter(points)
+        self.factors = None if phase else nn.Parameter(1 + 0.01 * torch.randn(depth + 1, channels))
+        self.mix = nn.ModuleList(Mix(channels, rank) for _ in range(depth if rank else 0))
+        self.seeds = nn.Parameter(torch.ones(above, channels) / math.sqrt(above)) if back else None
+        self.mix_back = nn.ModuleList(Mix(channels, rank) for _ in range(depth if rank and back else 0))
+
+    def _forth(self, matrices: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Outputs ``[batch, out, point]``, and of every hidden axis what it sends on and the activation's slopes."""
+        value = self.points.expand(len(matrices[0]), -1, -1)
+        sent: list[Tensor] = []
+        slopes: list[Tensor] = []
+        for i, (axis, matrix, bias) in enumerate(zip(self.axes[1:], matrices, biases, strict=True)):
+            bias = bias.unsqueeze(-1)
+            value = torch.baddbmm(bias if self.factors is None else bias * self.factors[i], matrix, value)
+            if axis.activation is not None:
+                row = activation(axis.activation)
+                if self.seeds is not None:
+                    slopes.append(row.derivative(value, axis.omega))
+                value = row.forward(value, axis.omega)
+                sent.append(value)
+                value = self.mix[i](value) if len(self.mix) else value
+        return value, sent, slopes
+
+    def _back(self, matrices: list[Tensor], slopes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Gradients ``[batch, in, point]`` at the inputs, and what arrives at every hidden axis."""
+        assert self.seeds is not None
+        value, received = self.seeds.expand(len(matrices[0]), -1, -1), []
+        for i in reversed(range(len(slopes))):
+            received.insert(0, torch.bmm(matrices[i + 1].mT, value))
+            value = received[0] * slopes[i]
+            value = self.mix_back[i](value) if len(self.mix_back) else value
+        return torch.bmm(matrices[0].mT, value), received
+
+
+class Hybrid(Widened):
     r"""The network evaluated at learned inputs, with channels (one an input) that mix between its layers, and back.
 
     .. math::
@@ -71,9 +125,6 @@ class Hybrid(Model):
         inputs. What helped and what did not: ``docs/howto/models.md``.
     """
 
-    respects = "full"
-    track = "hybrid"
-
     def __init__(
         self,
         spec: NetSpec,
@@ -88,22 +139,14 @@ class Hybrid(Model):
         neurons: int = 0,
         dropout: float = 0.0,
     ) -> None:
-        layers_of = chain(spec, "Hybrid")
-        super().__init__(spec, Normalize(spec, per="nothing"))
+        depth = len(chain(spec, "Hybrid")) - 1
         check_sizes(out_features, hidden, layers, dropout)
         whole_number("points", points, 2)
         whole_number("rank", rank, 0)
         if whole_number("neurons", neurons, 0) and not back:
             raise ValueError(f"neurons: expected 0 where back=False (invariants need both directions), got {neurons}")
-        self.chain = layers_of
-        self.respects = "full" if phase else "scaled"
-        self.axes = [spec.axis(name) for name in axes_of(self.chain)]
-        below, above, depth = self.axes[0].size, self.axes[-1].size, len(self.chain) - 1
-        self.points = nn.Parameter(2 * torch.rand(below, points) - 1)
-        self.factors = None if phase else nn.Parameter(1 + 0.01 * torch.randn(depth + 1, points))
-        self.mix = nn.ModuleList(Mix(points, rank) for _ in range(depth if rank else 0))
-        self.seeds = nn.Parameter(torch.ones(above, points) / math.sqrt(above)) if back else None
-        self.mix_back = nn.ModuleList(Mix(points, rank) for _ in range(depth if rank and back else 0))
+        below, above = spec.in_features, spec.out_features
+        super().__init__(spec, 2 * torch.rand(below, points) - 1, rank=rank, phase=phase, back=back)
         self.each = nn.ModuleList(nn.Linear(points, neurons) for _ in range(depth if neurons else 0))
         self.read = nn.Linear(points * above, hidden)
         self.read_back = nn.Linear(points * below, hidden, bias=False) if back else None
@@ -126,33 +169,6 @@ class Hybrid(Model):
                 found = [F.silu(f(h * g * math.sqrt(h.shape[1]))).sum(1) / math.sqrt(h.shape[1]) for f, h, g in pairs]
                 total = total + self.read_neurons(torch.cat(found, 1))
         return self.net(total)
-
-    def _forth(self, matrices: list[Tensor], biases: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Outputs ``[batch, out, point]``, and of every hidden axis what it sends on and the activation's slopes."""
-        value = self.points.expand(len(matrices[0]), -1, -1)
-        sent: list[Tensor] = []
-        slopes: list[Tensor] = []
-        for i, (axis, matrix, bias) in enumerate(zip(self.axes[1:], matrices, biases, strict=True)):
-            bias = bias.unsqueeze(-1)
-            value = torch.baddbmm(bias if self.factors is None else bias * self.factors[i], matrix, value)
-            if axis.activation is not None:
-                row = activation(axis.activation)
-                if self.seeds is not None:
-                    slopes.append(row.derivative(value, axis.omega))
-                value = row.forward(value, axis.omega)
-                sent.append(value)
-                value = self.mix[i](value) if len(self.mix) else value
-        return value, sent, slopes
-
-    def _back(self, matrices: list[Tensor], slopes: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Gradients ``[batch, in, point]`` at the inputs, and what arrives at every hidden axis."""
-        assert self.seeds is not None
-        value, received = self.seeds.expand(len(matrices[0]), -1, -1), []
-        for i in reversed(range(len(slopes))):
-            received.insert(0, torch.bmm(matrices[i + 1].mT, value))
-            value = received[0] * slopes[i]
-            value = self.mix_back[i](value) if len(self.mix_back) else value
-        return torch.bmm(matrices[0].mT, value), received
 
 
 class Mix(nn.Module):

@@ -9,6 +9,7 @@ from weightspace.models._base import Model
 from weightspace.models._dwsnet import DWSNet
 from weightspace.models._functional import Functional
 from weightspace.models._hybrid import Hybrid
+from weightspace.models._hybrid_grid import HybridGrid
 from weightspace.models._mlp import MLP
 from weightspace.models._nfn import NFNHNP, NFNNP
 from weightspace.models._nft import NFT
@@ -24,6 +25,7 @@ MODELS: dict[str, type[Model]] = {
     "dwsnet": DWSNet,
     "functional": Functional,
     "hybrid": Hybrid,
+    "hybrid-grid": HybridGrid,
     "inr2vec": INR2Vec,
     "mlp": MLP,
     "nfn-hnp": NFNHNP,
