@@ -13,6 +13,7 @@ from weightspace.models._chain import affine, chain
 from weightspace.models._functional import CONVOLUTIONS
 from weightspace.models._hybrid import GRADIENT, Widened
 
+NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 VALUE = 2.0  # of values on [-1/2, 1/2]
 
 
@@ -23,10 +24,10 @@ class HybridGrid(Widened):
         Y \in \mathbb{R}^{out \times size^d}, \; D \in \mathbb{R}^{in \times size^d}
 
     ``Y`` and ``D`` are the outputs and the gradients of :class:`Hybrid`, whose channels mix between the network's
-    layers; the grid's points are learned like all others. Blocks of two convolutions, each but the last halving the
-    grid, then a mean over positions. Who keeps what is as for :class:`Hybrid`. Cost: ``2 P E`` FLOP a
-    direction and network, with ``E`` weights and ``P = size^d`` inputs, ``4 n P rank`` for the mixing of ``n`` hidden
-    neurons, and the CNN, which is most of it.
+    layers; the grid's points are learned like all others. Blocks of two convolutions with batch norms, each but the
+    last halving the grid, then a mean over positions. In training the norms make an output depend on its batch. Who
+    keeps what is as for :class:`Hybrid`. Cost: ``2 P E`` FLOP a direction and network, with ``E`` weights and
+    ``P = size^d`` inputs, ``4 n P rank`` for the mixing of ``n`` hidden neurons, and the CNN, which is most of it.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width with one, two or three inputs, and any
@@ -90,7 +91,7 @@ class HybridGrid(Widened):
         wide = spec.out_features + (inputs if back else 0)
         for i in range(layers):
             for _ in range(2):
-                blocks += [convolution(wide, hidden * 2**i, 3, padding=1), nn.GroupNorm(1, hidden * 2**i), nn.ReLU()]
+                blocks += [convolution(wide, hidden * 2**i, 3, padding=1), NORMS[inputs](hidden * 2**i), nn.ReLU()]
                 wide = hidden * 2**i
             if i + 1 < layers:
                 blocks.append(pool(2, ceil_mode=True))
