@@ -21,7 +21,7 @@ from benchmarks import _common
 from benchmarks._common import save
 from weightspace.bench import environment
 from weightspace.train import num_classes, seeded
-from weightspace.transforms import Compose, Rotate, Scale, Transform, Translate
+from weightspace.transforms import augmentation
 from weightspace.zoo import write_zoo
 
 # The model's options, the training's, and whether the networks' inputs are moved a little (the function with them).
@@ -31,11 +31,6 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "typed-messages": ({"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, True),
 }
 FITTED = 40  # networks of the three splits together, where there is no zoo
-
-
-def moves() -> Transform:
-    """Small rotations, shifts and scalings of the inputs, exact on the first layer's weights."""
-    return Compose([Rotate(4.0), Translate(0.05), Scale(0.95, 1.05)])
 
 
 def opened(path: str, networks: int | None) -> tuple[ws.Zoo, str]:
@@ -64,7 +59,9 @@ def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) 
     config = config if epochs is None else {**config, "epochs": epochs}
     with seeded(seed):
         model = ws.models.build(name, zoo.spec, num_classes(zoo), **options)
-    result = ws.train(model, zoo, transform=moves() if moved else None, device=device, seed=seed, **config)
+    result = ws.train(
+        model, zoo, transform=augmentation("moves") if moved else None, device=device, seed=seed, **config
+    )
     about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
     about |= {"commit": environment()["commit"]}

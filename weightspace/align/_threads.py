@@ -33,11 +33,12 @@ def in_slices(run: Callable[[int, int], object], count: int, least: int = 8) -> 
     def work() -> None:
         try:
             while not errors:
-                part = slices.get_nowait()
+                try:
+                    part = slices.get_nowait()
+                except Empty:
+                    return
                 run(*part)
                 done.append(part)
-        except Empty:
-            return
         except BaseException as error:  # nothing may leave through the team: it is raised behind it
             errors.append(error)
 

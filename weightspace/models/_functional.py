@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +20,20 @@ CONVOLUTIONS = {
     2: (nn.Conv2d, nn.AvgPool2d),
     3: (nn.Conv3d, nn.AvgPool3d),
 }
+
+
+def convolutions(inputs: int, channels: int, hidden: int, layers: int, norm: Callable[[int], nn.Module]) -> nn.Module:
+    """Blocks of two convolutions on a grid of ``inputs`` axes, each but the last halving it, each wider by two."""
+    convolution, pool = CONVOLUTIONS[inputs]
+    blocks: list[nn.Module] = []
+    for i in range(layers):
+        wide = hidden * 2**i
+        for _ in range(2):
+            blocks += [convolution(channels, wide, 3, padding=1), norm(wide), nn.ReLU()]
+            channels = wide
+        if i + 1 < layers:
+            blocks.append(pool(2, ceil_mode=True))
+    return nn.Sequential(*blocks)
 
 
 class Functional(Model):
@@ -75,17 +92,8 @@ class Functional(Model):
         grid = torch.cartesian_prod(*[line] * spec.in_features).reshape(-1, spec.in_features)
         self.register_buffer("grid", grid, persistent=False)
         self.shape = [size] * spec.in_features
-        convolution, pool = CONVOLUTIONS[spec.in_features]
-        blocks: list[nn.Module] = []
-        wide = spec.out_features
-        for i in range(layers):
-            for _ in range(2):
-                blocks += [convolution(wide, hidden * 2**i, 3, padding=1), nn.GroupNorm(1, hidden * 2**i), nn.ReLU()]
-                wide = hidden * 2**i
-            if i + 1 < layers:
-                blocks.append(pool(2))
-        self.net = nn.Sequential(*blocks)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(wide, out_features))
+        self.net = convolutions(spec.in_features, spec.out_features, hidden, layers, partial(nn.GroupNorm, 1))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden * 2 ** (layers - 1), out_features))
 
     def _forward(self, weights: Weights) -> Tensor:
         values = evaluate(weights, self.grid) - self.spec.output_shift

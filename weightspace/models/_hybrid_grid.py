@@ -10,7 +10,7 @@ from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.models._base import check_sizes
 from weightspace.models._chain import affine, chain
-from weightspace.models._functional import CONVOLUTIONS
+from weightspace.models._functional import CONVOLUTIONS, convolutions
 from weightspace.models._hybrid import GRADIENT, Widened
 
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -86,17 +86,9 @@ class HybridGrid(Widened):
         grid = torch.cartesian_prod(*[line] * inputs).reshape(-1, inputs).T.contiguous()
         super().__init__(spec, grid, rank=rank, phase=phase, back=back)
         self.shape = [size] * inputs
-        convolution, pool = CONVOLUTIONS[inputs]
-        blocks: list[nn.Module] = []
-        wide = spec.out_features + (inputs if back else 0)
-        for i in range(layers):
-            for _ in range(2):
-                blocks += [convolution(wide, hidden * 2**i, 3, padding=1), NORMS[inputs](hidden * 2**i), nn.ReLU()]
-                wide = hidden * 2**i
-            if i + 1 < layers:
-                blocks.append(pool(2, ceil_mode=True))
-        self.net = nn.Sequential(*blocks)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(wide, out_features))
+        channels = spec.out_features + (inputs if back else 0)
+        self.net = convolutions(inputs, channels, hidden, layers, NORMS[inputs])
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden * 2 ** (layers - 1), out_features))
 
     def _forward(self, weights: Weights) -> Tensor:
         matrices, biases = affine(weights, self.chain)
