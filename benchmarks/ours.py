@@ -24,11 +24,13 @@ from weightspace.train import num_classes, seeded
 from weightspace.transforms import augmentation
 from weightspace.zoo import write_zoo
 
-# The model's options, the training's, and whether the networks' inputs are moved a little (the function with them).
-RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
-    "hybrid": ({}, {"epochs": 24, "lr": 2e-3}, True),
-    "hybrid-grid": ({}, {"epochs": 10, "lr": 2e-3}, True),
-    "typed-messages": ({"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, True),
+# The model, its options, the training's, and whether the networks' inputs are moved a little (the function with them).
+RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
+    "forward-messages": ("forward-messages", {}, {"epochs": 20, "lr": 2e-3}, True),
+    "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, True),
+    "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, True),
+    "query-grid": ("hybrid-grid", {"size": 20, "rank": 0, "back": False}, {"epochs": 10, "lr": 2e-3}, True),
+    "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, True),
 }
 FITTED = 40  # networks of the three splits together, where there is no zoo
 
@@ -55,10 +57,10 @@ def opened(path: str, networks: int | None) -> tuple[ws.Zoo, str]:
 
 def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) -> dict[str, Any]:
     """One model, trained by its recipe."""
-    options, config, moved = RECIPES[name]
+    kind, options, config, moved = RECIPES[name]
     config = config if epochs is None else {**config, "epochs": epochs}
     with seeded(seed):
-        model = ws.models.build(name, zoo.spec, num_classes(zoo), **options)
+        model = ws.models.build(kind, zoo.spec, num_classes(zoo), **options)
     result = ws.train(
         model, zoo, transform=augmentation("moves") if moved else None, device=device, seed=seed, **config
     )

@@ -48,6 +48,7 @@ class Row:
 
 
 SMALL_SIZES = {"hidden": 8, "layers": 2}
+FORWARD = {**SMALL_SIZES, "channels": 6, "functions": 5, "bumps": 4, "rank": 2}
 ROWS = {
     "dwsnet": Row("dwsnet", 3, {"hidden": 6, "layers": 2}),
     "dwsnet to weights": Row("dwsnet", 1, {"hidden": 5, "layers": 2, "head": "equivariant"}, "weights"),
@@ -56,6 +57,8 @@ ROWS = {
     "dwsnet with attention to weights": Row(
         "dwsnet", 1, {**SMALL_SIZES, "attention": 2, "head": "equivariant"}, "weights"
     ),
+    "forward-messages": Row("forward-messages", 3, FORWARD),
+    "forward-messages without bumps": Row("forward-messages", 3, {**FORWARD, "bumps": 0}),
     "functional": Row("functional", 3, {"hidden": 4, "layers": 2, "size": 6}),
     "hybrid": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "neurons": 3}),
     "hybrid with learned biases": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "phase": False}),
@@ -152,6 +155,9 @@ def test_tracks_follow_what_a_model_reads() -> None:
     assert {name for name in MODELS if track(name) == "function"} == {"functional", "probe-gen"}
     assert {name for name in MODELS if track(name) == "hybrid"} == {"hybrid", "hybrid-grid"}
     assert [track(name, probes=2) for name in ("ng-gnn", "ng-t")] == ["hybrid"] * 2
+    grid = ws.models.HybridGrid(SPEC, 2, hidden=4, layers=1, size=3, rank=0, back=False)
+    points = [ws.models.Hybrid(SPEC, 2, points=4, rank=r, back=b) for r, b in ((0, False), (0, True), (2, False))]
+    assert [model.track for model in (grid, *points)] == ["function", "function", "hybrid", "hybrid"]
     assert {track(name) for name in set(MODELS) - {"functional", "hybrid", "hybrid-grid", "probe-gen"}} == {
         "weights-only"
     }

@@ -12,7 +12,9 @@ from torch import Tensor
 import weightspace as ws
 from benchmarks import ours
 from weightspace import testing
-from weightspace.models import Hybrid, HybridGrid, TypedMessages
+from weightspace._activation import activation
+from weightspace.models import ForwardMessages, Hybrid, HybridGrid, TypedMessages
+from weightspace.models._forward_messages import FirstMessages
 from weightspace.models._scale import types_of
 from weightspace.models._typed_messages import Update
 from weightspace.zoo import write_zoo
@@ -154,6 +156,86 @@ def test_options_out_of_range_are_refused() -> None:
             Hybrid(SPEC, 3, **{name: low - 1})  # pyright: ignore
     with pytest.raises(ValueError, match=r"neurons: expected 0 where back=False .*got 4"):
         Hybrid(SPEC, 3, neurons=4, back=False)
+
+
+# The network's layers on functions of its first neurons' weights.
+
+FIRST = {"sine": ("sign", True), "cosine": ("sign", True), "tanh": ("sign", False), "gaussian": ("sign", False)}
+FIRST |= {"relu": ("positive", False), "leaky_relu": ("positive", False), "gelu": ("none", False)}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_first_messages_have_the_type_of_what_leaves_a_neuron(name: str) -> None:
+    """Moved as the table says: the neuron's weights by a factor and a phase, what it sends by ``sigma``."""
+    axis, (scale, phases) = ws.Axis("h", 5, name, 7.0), FIRST[name]
+    row = activation(name)
+    assert (row.scale, row.periodic) == (scale, phases)
+    layer = FirstMessages(axis, 2, 4, functions=6, bumps=3).double()
+    matrix, bias = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    shape = (3, 5)
+    factor = {
+        "sign": torch.randint(2, shape) * 2.0 - 1,
+        "positive": torch.rand(shape) + 0.5,
+        "none": torch.ones(shape),
+    }[scale].double()
+    shift = torch.randint(-2, 3, shape).double() if phases else torch.zeros(shape).double()
+    sent = row.sigma(factor, shift if phases else None)
+    moved = layer(factor.unsqueeze(-1) * matrix, factor * bias + shift * row.unit(7.0))
+    expected = layer(matrix, bias) * (1 if sent is None else sent.unsqueeze(-1))
+    torch.testing.assert_close(moved, expected, **CLOSE)
+    other = layer(1.3 * matrix, bias)
+    assert (other - expected).abs().max() > 1e-3  # and is no constant
+
+
+class Waves(torch.nn.Module):
+    """Functions of frequencies that make a message a neuron's value at an input."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+
+    def forward(self, value: Tensor) -> Tensor:
+        angle = value @ self.x
+        return torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def test_with_waves_for_functions_it_would_be_the_network_at_an_input() -> None:
+    """What separates the tracks is which functions of a row enter, and nothing else: said in the docstring."""
+    spec, x = ws.siren(2, 6, 5, 4, 1, omega=(30.0, 7.0, 4.0)), torch.tensor([0.3, -0.8], dtype=torch.float64)
+    model, w = ForwardMessages(spec, 3, channels=2, functions=2, bumps=0, rank=0).double(), networks(spec)
+    seen: list[Tensor] = []
+    net: Any = model.net
+    net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    model(w)
+    exact = (ws.evaluate(w, x[None]) - spec.output_shift)[:, 0, 0]
+    assert (seen[0] - exact[:, None]).abs().min() > 1e-4  # as built, no channel is
+    first: Any = model.first
+    first.net = Waves(x)
+    first.mix.weight.data = torch.tensor([[1.0, 0, 0, 1.0], [0, 0, 0, 0]], dtype=torch.float64)
+    model(w)
+    torch.testing.assert_close(seen[1][:, 0], exact, **CLOSE)
+
+
+def test_a_constant_in_what_is_sent_breaks_signs() -> None:
+    """Negative control of the type."""
+    model = ForwardMessages(SPEC, 3, channels=4, functions=4, bumps=2).double()
+    first: Any = model.first
+    out, wide = first.mix.weight.shape
+    first.mix = torch.nn.Linear(wide, out).double()
+    testing.assert_invariant(model, SPEC, group="permutation", **TIGHT)
+    with pytest.raises(AssertionError, match="largest difference"):
+        testing.assert_invariant(model, SPEC, group="signed", **TIGHT)
+
+
+def test_messages_need_functions() -> None:
+    with pytest.raises(ValueError, match=r"functions: expected at least 1 where there are no bumps, got 0"):
+        ForwardMessages(SPEC, 3, functions=0, bumps=0)
+    with pytest.raises(ValueError, match=r"bumps are for periodic activations, and '.*' is of relu"):
+        ForwardMessages(ws.mlp(2, 5, 4, 1), 3, functions=0, bumps=8)
+    assert ForwardMessages(SPEC, 3, functions=0, bumps=8).double()(networks(SPEC)).isfinite().all()
+    for name, low in (("functions", 0), ("bumps", 0), ("rank", 0), ("channels", 2)):
+        with pytest.raises(ValueError, match=rf"{name}: expected at least {low}, got"):
+            ForwardMessages(SPEC, 3, **{name: low - 1})  # pyright: ignore
 
 
 # Messages linear in the weights.

@@ -93,6 +93,7 @@ SMALL_MODELS: dict[str, Entry] = {
     "ng-t": Entry("ng-t", {"hidden": 16, "layers": 2, "attention_heads": 2, "fourier": 32}, augmentations=_MOVED),
     "scale-gmn": Entry("scale-gmn", {"hidden": 16, "layers": 2}, augmentations=_MOVED),
     "typed-messages": Entry("typed-messages", {"hidden": 32, "layers": 2}, augmentations=_MOVED),
+    "forward-messages": Entry("forward-messages", augmentations=_MOVED),
     "ng-gnn-probes": Entry("ng-gnn", {"hidden": 16, "layers": 2, "fourier": 32, "probes": 16}, augmentations=_MOVED),
     "hybrid": Entry("hybrid", augmentations=_MOVED),
     "hybrid-grid": Entry("hybrid-grid", {"hidden": 16}, augmentations=_MOVED),

@@ -6,6 +6,7 @@ from weightspace._equivariant import EquivariantLinear
 from weightspace.models._base import Model, Normalize, fold_phases
 from weightspace.models._dwsnet import DWSNet, InvariantHead
 from weightspace.models._export import load_model, save_model
+from weightspace.models._forward_messages import ForwardMessages
 from weightspace.models._functional import Functional
 from weightspace.models._hybrid import Hybrid
 from weightspace.models._hybrid_grid import HybridGrid
@@ -31,6 +32,7 @@ __all__ = [
     "NGT",
     "DWSNet",
     "EquivariantLinear",
+    "ForwardMessages",
     "Functional",
     "Hybrid",
     "HybridGrid",

@@ -7,6 +7,7 @@ from typing import Any
 from weightspace._spec import NetSpec
 from weightspace.models._base import Model
 from weightspace.models._dwsnet import DWSNet
+from weightspace.models._forward_messages import ForwardMessages
 from weightspace.models._functional import Functional
 from weightspace.models._hybrid import Hybrid
 from weightspace.models._hybrid_grid import HybridGrid
@@ -23,6 +24,7 @@ from weightspace.models._typed_messages import TypedMessages
 
 MODELS: dict[str, type[Model]] = {
     "dwsnet": DWSNet,
+    "forward-messages": ForwardMessages,
     "functional": Functional,
     "hybrid": Hybrid,
     "hybrid-grid": HybridGrid,
