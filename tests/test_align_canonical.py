@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import weightspace as ws
 from weightspace.align import Barrier, anchor, barrier, canonicalize, distance, interpolate, match, match_to
@@ -135,6 +137,156 @@ def test_both_steps_of_an_anchor_lower_the_mean_distance() -> None:
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(costs))
     assert costs[-1] < costs[1] < costs[0]
     torch.testing.assert_close(anchor(w, rounds=4).flat, r.flat)
+
+
+def test_an_iterated_mean_is_the_same_to_the_bit_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow loop again, in float32: align what was aligned, and average in float64."""
+    w = networks(SIREN, 30, dtype=torch.float32)
+    for group in ("full", "permutation"):
+        r, aligned = w[4], w
+        for _ in range(3):
+            aligned = match_to(aligned, r, group=group).act(aligned)
+            r = w.replace((aligned.flat.sum(0, dtype=torch.float64) / 30).float()[None])
+        assert anchor(w, group=group, start=w[4]).flat.equal(r.flat)
+        with monkeypatch.context() as patched:
+            patched.setattr("weightspace.align._canonical.CHUNK", 7 * SIREN.num_params)
+            torch.testing.assert_close(anchor(w, group=group, start=w[4]).flat, r.flat)
+
+
+# --- learned anchors
+
+
+def slow_learned(w: ws.Weights, r: ws.Weights, group: str, rounds: int, size: int, seed: int, **options) -> ws.Weights:
+    """Gradient steps with one match a network."""
+    gen, per_round, step = generator(seed), math.ceil(len(w) / size), 0
+    for _ in range(rounds):
+        order = torch.randperm(len(w), generator=gen).tolist()
+        for k in range(per_round):
+            more = len(w) % per_round
+            first = k * (len(w) // per_round) + min(k, more)
+            batch = order[first : first + len(w) // per_round + (k < more)]
+            gradient = r.flat.clone()
+            for i in batch:
+                gradient -= match(r, w[i], group=group, **options).act(w[i]).flat / len(batch)
+            rate = 0.5 * (1 + math.cos(math.pi * step / (rounds * per_round)))
+            r, step = r.replace(r.flat - rate * gradient), step + 1
+    return r
+
+
+@pytest.mark.parametrize("spec", [SIREN, ws.mlp(2, 6, 5, 1)], ids=["sine", "relu"])
+@pytest.mark.parametrize(("group", "size"), [("full", 7), ("permutation", 10), ("full", 1)])
+def test_a_learned_anchor_is_that_of_the_slow_loop(spec: ws.NetSpec, group: str, size: int) -> None:
+    w, costs = networks(spec, 25), {"0.bias": 5.0}
+    for options, start in (({}, w[0]), ({"costs": costs}, w[3])):
+        found = anchor(w, group=group, rounds=2, start=start, batch_size=size, generator=generator(5), **options)
+        slow = slow_learned(w, start, group, 2, size, 5, **options)
+        torch.testing.assert_close(found.flat, slow.flat)
+    assert not torch.allclose(slow.flat, slow_learned(w, w[3], group, 2, size, 6, costs=costs).flat, rtol=1e-3)
+
+
+def test_the_step_is_down_the_gradient() -> None:
+    w = networks(SIREN, 20)
+    r = w.replace(networks(SIREN, 1, seed=3).flat)
+
+    def objective(flat: torch.Tensor) -> torch.Tensor:
+        at = r.replace(flat)
+        return 0.5 * distance(at, match_to(w, at, group="full").act(w)).mean()
+
+    gradient = r.flat - match_to(w, r, group="full").act(w).flat.mean(0, keepdim=True)
+    for seed in range(5):
+        along = torch.randn(r.flat.shape, generator=generator(seed), dtype=torch.float64)
+        slope = (objective(r.flat + 1e-6 * along) - objective(r.flat - 1e-6 * along)) / 2e-6
+        torch.testing.assert_close(slope, (gradient * along).sum(), rtol=1e-5, atol=1e-7)
+
+
+def test_a_learned_anchor_comes_closer() -> None:
+    w = networks(SIREN, 200)
+    before = w.flat.clone()
+
+    def far(r: ws.Weights) -> float:
+        return float(distance(r, canonicalize(w, r)[0]).mean())
+
+    for start in (w[0], w[1]):
+        r = anchor(w, start=start, batch_size=16, generator=generator())
+        assert r.flat.shape == (1, SIREN.num_params)
+        assert far(r) < 0.8 * far(start)
+        assert far(r) < far(anchor(w, start=start, rounds=1))
+    assert w.flat.equal(before)
+
+
+def test_a_learned_anchor_is_drawn_by_its_generator_alone() -> None:
+    w = networks(SIREN, 40)
+    one, two, other = (anchor(w, rounds=1, batch_size=8, generator=generator(s)).flat for s in (0, 0, 1))
+    assert one.equal(two)
+    assert not torch.allclose(one, other)
+    # all networks in one batch: the first round of the iterated mean, whatever is drawn
+    whole = [anchor(w, rounds=1, batch_size=size, generator=generator(size)).flat for size in (40, 1000)]
+    for flat in whole:
+        torch.testing.assert_close(flat, anchor(w, rounds=1).flat)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_learned_anchor_keeps_the_precision(dtype: torch.dtype) -> None:
+    w = networks(SIREN, 20).to(dtype)
+    w.flat.requires_grad_()
+    r = anchor(w, batch_size=6, generator=generator())
+    assert r.dtype == dtype
+    assert bool(r.flat.isfinite().all())
+    assert not r.flat.requires_grad
+    w = w.replace(w.flat.detach()).to(torch.float64)
+    wide = anchor(w, batch_size=6, generator=generator())
+    assert float(distance(wide, r.to(torch.float64))) < 0.2 * float(distance(wide, w[0]))
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in a tensor that an operation made, views of the networks aside."""
+
+    def __init__(self, networks: torch.Tensor) -> None:
+        super().__init__()
+        self.known, self.numbers = networks.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() != self.known:
+                self.numbers = max(self.numbers, x.numel())
+        return out
+
+
+def test_a_learned_anchor_holds_one_batch() -> None:
+    w = networks(SIREN, 1000)
+    with Largest(w.flat) as learned:
+        anchor(w, rounds=1, batch_size=20, generator=generator())
+    assert learned.numbers == 20 * SIREN.num_params
+    with Largest(w.flat) as iterated:
+        anchor(w, rounds=1)
+    assert iterated.numbers == 1000 * SIREN.num_params  # negative control
+
+
+def test_learned_anchors_that_make_no_sense_are_refused() -> None:
+    w, gen = networks(SIREN, 8), generator()
+    other = networks(ws.siren(2, 7, 4, 1), 1)
+    for options, error, text in (
+        ({"batch_size": 0}, ValueError, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": -3}, ValueError, "batch_size: expected at least 1, got -3"),
+        ({"batch_size": 4.0}, TypeError, "batch_size: expected a whole number, got 4.0"),
+        ({"batch_size": True}, TypeError, "batch_size: expected a whole number, got True"),
+        ({"batch_size": 4, "generator": None}, ValueError, "batch_size: expected a generator .* pass generator="),
+        ({"batch_size": None}, ValueError, "generator: expected a batch_size .* pass batch_size= or drop it"),
+        ({"batch_size": 4, "generator": 0}, TypeError, "generator: expected a torch.Generator, got int"),
+        ({"batch_size": 4, "rounds": 0}, ValueError, "rounds: expected at least 1"),
+        ({"batch_size": 4, "group": "other"}, ValueError, "unknown group"),
+        ({"batch_size": 4, "costs": {"h9": 1.0}}, ValueError, "costs: expected parameters"),
+        ({"batch_size": 4, "start": w}, ValueError, "reference: expected one network, got 8"),
+        ({"batch_size": 4, "start": w.flat}, TypeError, "start: expected Weights"),
+        ({"batch_size": 4, "start": other}, ValueError, "spec"),
+    ):
+        with pytest.raises(error, match=text):
+            anchor(w, **{"generator": gen, **options})
+    with pytest.raises(ValueError, match=r"weights: expected finite weights, .* networks \[6\]"):
+        anchor(spoiled(w, 6, torch.nan), batch_size=2, generator=gen)
+    with pytest.raises(ValueError, match="expected at least one network, got none"):
+        anchor(w[:0], batch_size=2, generator=gen)
 
 
 def test_bad_input_is_refused() -> None:

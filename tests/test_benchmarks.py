@@ -11,6 +11,7 @@ from benchmarks import (
     _common,
     align,
     aligners,
+    anchors,
     fit,
     fit_zoo,
     memory,
@@ -47,6 +48,10 @@ TINY = {
     aligners: [
         *("--zoo", "nowhere", "--pairs", "2", "--train", "4", "--fit-steps", "1"),
         *("--steps", "1", "--repeats", "1", "--groups", "full"),
+    ],
+    anchors: [
+        *("--zoo", "nowhere", "--networks", "4", "--held-out", "2", "--steps", "1", "--threads", "1"),
+        *("--groups", "full", "--passes", "2", "--batches", "2", "--repeats", "2"),
     ],
     memory: ["--images", "60", "--steps", "1"],
     ours: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],

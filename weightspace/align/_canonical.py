@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from weightspace._checks import whole_number
+from weightspace._checks import check_generator, whole_number
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights
@@ -24,6 +25,7 @@ from weightspace.align._plan import (
     AxisPlan,
     Group,
     check_group,
+    cost_roots,
     plan_of,
 )
 
@@ -98,27 +100,43 @@ def anchor(
     rounds: int = 3,
     start: Weights | None = None,
     costs: Mapping[str, float] | None = None,
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
 ) -> Weights:
-    r"""A reference for :func:`canonicalize`: the mean of aligned networks, iterated.
+    r"""A reference for :func:`canonicalize`: the mean of aligned networks, iterated or learned in batches.
 
     .. math:: r \leftarrow \frac{1}{n} \sum_i g_i w_i, \qquad g_i \leftarrow \arg\min_g \| r - g\,w_i \|^2
 
     Both steps lower the mean squared distance to the reference. It is a point in weight space to align with, not a
     network of any use itself.
 
+    With a ``batch_size`` the reference is learned: stochastic gradient steps on half that mean squared distance,
+
+    .. math:: r \leftarrow r - \eta_k \Big( r - \frac{1}{|B_k|} \sum_{i \in B_k} g_i w_i \Big), \qquad
+        \eta_k = \frac{1}{2} \Big( 1 + \cos \frac{\pi k}{K} \Big)
+
+    on random batches, each network in one batch of every round, ``K`` steps in all. By the envelope theorem the bracket
+    is the gradient, the best elements counting as constants (with costs, each component divided by its own). Networks
+    are matched anew each time, so no aligned copy of them is kept: beside them, a few copies of one batch and 8 bytes a
+    network. A split that is mapped from one file may be larger than the memory.
+
     Args:
         weights: the networks, ``[batch, param]``, of a training split alone if their labels are to be predicted.
         group: see :func:`match`.
-        rounds: how often to align and average.
+        rounds: how often to align and average; passes over the networks, when learned.
         start: one network to begin with, by default the first.
         costs: see :func:`match`.
+        batch_size: the most networks of one gradient step (batches of a round differ by one network at most), or
+            ``None`` for the iterated mean.
+        generator: draws the batches; needed with a ``batch_size``.
 
     Returns:
         One network.
 
     Raises:
-        TypeError: see :func:`match_to`.
-        ValueError: for no networks at all; see :func:`match_to`.
+        TypeError: for a ``batch_size`` that is no whole number, or a generator that is none; see :func:`match_to`.
+        ValueError: for no networks at all, a ``batch_size`` below one, or only one of ``batch_size`` and
+            ``generator``; see :func:`match_to`.
 
     Example:
         >>> import weightspace as ws
@@ -128,6 +146,8 @@ def anchor(
         >>> aligned, g = ws.align.canonicalize(w, r)
         >>> float(ws.align.distance(r, aligned).mean()) < float(ws.align.distance(w[0], w).mean())
         True
+        >>> ws.align.anchor(w, rounds=2, batch_size=10, generator=gen)  # learned
+        Weights(1x105, torch.float32, cpu)
 
     Reference:
         Ainsworth et al., *Git Re-Basin*, 2023, section 5.2 (merging many models), for permutations.
@@ -136,7 +156,11 @@ def anchor(
     whole_number("rounds", rounds)
     if not len(weights):
         raise ValueError("weights: expected at least one network, got none")
-    reference, aligned = weights[:1] if start is None else start, weights
+    _check_batches(batch_size, generator)
+    reference = weights[:1] if start is None else start
+    if batch_size is not None and generator is not None:
+        return _learned_anchor(weights, reference, group, rounds, costs, batch_size, generator)
+    aligned = weights
     kept = torch.empty_like(weights.flat)
     size = max(1, CHUNK // weights.spec.num_params)
     for _ in range(rounds):
@@ -148,6 +172,44 @@ def anchor(
             total += part.flat.sum(0, dtype=torch.float64)
         aligned = weights.replace(kept)
         reference = weights.replace((total / len(weights)).to(weights.dtype)[None])
+    return reference
+
+
+def _check_batches(batch_size: int | None, generator: torch.Generator | None) -> None:
+    """Refuse one of the two without the other."""
+    if batch_size is not None:
+        whole_number("batch_size", batch_size)
+    if generator is not None:
+        check_generator(generator)
+    if batch_size is not None and generator is None:
+        raise ValueError("batch_size: expected a generator to draw the batches from, got none; pass generator=")
+    if batch_size is None and generator is not None:
+        raise ValueError("generator: expected a batch_size to draw batches of, got none; pass batch_size= or drop it")
+
+
+def _learned_anchor(
+    weights: Weights,
+    reference: Weights,
+    group: Group,
+    rounds: int,
+    costs: Mapping[str, float] | None,
+    batch_size: int,
+    generator: torch.Generator,
+) -> Weights:
+    """The reference after ``rounds`` passes of gradient steps, its rate falling from one along a cosine."""
+    check_weights("start", reference)
+    check_group(weights.spec, group)
+    check_range("weights", weights, plan_of(weights.spec, group, cost_roots(weights.spec, costs)))
+    per_round = math.ceil(len(weights) / batch_size)
+    state = reference.flat.detach().to(torch.float64)
+    for number in range(rounds):
+        order = torch.randperm(len(weights), generator=generator, device=generator.device).to(weights.device)
+        for step, rows in enumerate(order.tensor_split(per_round), start=number * per_round):
+            batch = weights[rows]
+            aligned = match_to(batch, reference, group=group, costs=costs).act(batch).flat.detach()
+            rate = (1 + math.cos(math.pi * step / (rounds * per_round))) / 2
+            state = state.lerp(aligned.mean(0, keepdim=True, dtype=torch.float64), rate)
+            reference = reference.replace(state.to(weights.dtype))
     return reference
 
 
