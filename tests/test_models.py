@@ -59,6 +59,7 @@ ROWS = {
     ),
     "forward-messages": Row("forward-messages", 3, FORWARD),
     "forward-messages without bumps": Row("forward-messages", 3, {**FORWARD, "bumps": 0}),
+    "forward-messages through activations": Row("forward-messages", 3, {**FORWARD, "learned": False}),
     "functional": Row("functional", 3, {"hidden": 4, "layers": 2, "size": 6}),
     "hybrid": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "neurons": 3}),
     "hybrid with learned biases": Row("hybrid", 3, {**SMALL_SIZES, "points": 6, "rank": 2, "phase": False}),
@@ -157,10 +158,18 @@ def test_tracks_follow_what_a_model_reads() -> None:
     assert [track(name, probes=2) for name in ("ng-gnn", "ng-t")] == ["hybrid"] * 2
     grid = ws.models.HybridGrid(SPEC, 2, hidden=4, layers=1, size=3, rank=0, back=False)
     points = [ws.models.Hybrid(SPEC, 2, points=4, rank=r, back=b) for r, b in ((0, False), (0, True), (2, False))]
-    assert [model.track for model in (grid, *points)] == ["function", "function", "hybrid", "hybrid"]
+    points.append(ws.models.Hybrid(SPEC, 2, points=4, rank=0, back=False, phase=False))  # no outputs of the network
+    assert [model.track for model in (grid, *points)] == ["function", "function", "hybrid", "hybrid", "hybrid"]
+    assert track("forward-messages", learned=False) == "hybrid"
     assert {track(name) for name in set(MODELS) - {"functional", "hybrid", "hybrid-grid", "probe-gen"}} == {
         "weights-only"
     }
+
+
+@every_model
+def test_every_model_can_be_pickled(row: Row) -> None:
+    model, w = fitted(row.build(SPEC), SPEC).eval(), networks()
+    torch.testing.assert_close(numbers(pickle.loads(pickle.dumps(model))(w)), numbers(model(w)))
 
 
 @every_model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from benchmarks import ours
 from weightspace import testing
 from weightspace._activation import activation
 from weightspace.models import ForwardMessages, Hybrid, HybridGrid, TypedMessages
-from weightspace.models._forward_messages import FirstMessages
+from weightspace.models._forward_messages import Bumps, FirstMessages, LearnedActivation
 from weightspace.models._scale import types_of
 from weightspace.models._typed_messages import Update
 from weightspace.zoo import write_zoo
@@ -183,8 +184,53 @@ def test_first_messages_have_the_type_of_what_leaves_a_neuron(name: str) -> None
     moved = layer(factor.unsqueeze(-1) * matrix, factor * bias + shift * row.unit(7.0))
     expected = layer(matrix, bias) * (1 if sent is None else sent.unsqueeze(-1))
     torch.testing.assert_close(moved, expected, **CLOSE)
-    other = layer(1.3 * matrix, bias)
-    assert (other - expected).abs().max() > 1e-3  # and is no constant
+    assert (layer(1.3 * matrix, bias) - layer(matrix, bias)).abs().max() > 1e-3  # and reads the weights
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_learned_activations_have_the_type_of_what_leaves_a_neuron(name: str) -> None:
+    axis, (scale, phases), row = ws.Axis("h", 5, name, 2.0), FIRST[name], activation(name)
+    layer = LearnedActivation(axis, 4).double()
+    value, bias = torch.randn(3, 5, 4, dtype=torch.float64), torch.randn(3, 5, 1, dtype=torch.float64)
+    factor = {
+        "sign": torch.randint(2, bias.shape) * 2.0 - 1,
+        "positive": torch.rand(bias.shape) + 0.5,
+        "none": torch.ones(bias.shape),
+    }[scale].double()
+    shift = torch.randint(-2, 3, bias.shape).double() if phases else torch.zeros(bias.shape).double()
+    sent = row.sigma(factor, shift if phases else None)
+    moved = layer(factor * value, factor * bias + shift * row.unit(2.0))
+    torch.testing.assert_close(moved, layer(value, bias) * (1 if sent is None else sent), **CLOSE)
+    assert (layer(1.3 * value, bias) - layer(value, bias)).abs().max() > 1e-3
+    assert (layer(value, 1.3 * bias) - layer(value, bias)).abs().max() > 1e-3
+
+
+def test_learned_activations_are_sums_of_bumps() -> None:
+    """Horner's rule against the sum, one bump after the other, and in half precision."""
+    layer, z = LearnedActivation(ws.Axis("h", 5, "gelu"), 4).double(), torch.linspace(-7, 7, 57).double()
+    layer.factor.data.zero_()  # pyright: ignore
+    value = z[:, None].expand(-1, 4)[None]
+    bias = torch.zeros(1, len(z), 1, dtype=torch.float64)
+    expected = torch.zeros_like(value)
+    for m in range(7):
+        right, left = (torch.exp(-0.7 * (z - sign * m).square())[None, :, None] for sign in (1, -1))
+        expected = expected + layer.even[m] * (right + left if m else right)  # pyright: ignore
+        expected = expected + (layer.odd[m - 1] * (right - left) if m else 0)  # pyright: ignore
+    torch.testing.assert_close(layer(value, bias), expected, **CLOSE)
+    assert layer(50 * value, bias).isfinite().all()
+    small = layer.to(torch.bfloat16)(value.to(torch.bfloat16), bias.to(torch.bfloat16))
+    torch.testing.assert_close(small.double(), expected, atol=0.05, rtol=0.05)
+
+
+def test_bumps_are_exact_where_frequencies_are_high() -> None:
+    bumps = Bumps(2, 16, 15.0)
+    near = (bumps.centres + 0.3).detach()
+    for dtype, close in ((torch.float32, 1e-5), (torch.bfloat16, 0.15)):
+        rounded, value = copy.deepcopy(bumps).to(dtype), near.to(dtype)
+        exact = copy.deepcopy(rounded).double()(value.double())
+        found = rounded(value)
+        assert found.max() <= 1
+        torch.testing.assert_close(found.double(), exact, atol=close, rtol=0)
 
 
 class Waves(torch.nn.Module):
@@ -199,21 +245,21 @@ class Waves(torch.nn.Module):
         return torch.stack([angle.cos(), angle.sin()], -1)
 
 
-def test_with_waves_for_functions_it_would_be_the_network_at_an_input() -> None:
-    """What separates the tracks is which functions of a row enter, and nothing else: said in the docstring."""
+def test_with_waves_and_its_own_activation_it_is_the_network_at_an_input() -> None:
+    """What separates the tracks is which functions enter, and nothing else: said in the docstring."""
     spec, x = ws.siren(2, 6, 5, 4, 1, omega=(30.0, 7.0, 4.0)), torch.tensor([0.3, -0.8], dtype=torch.float64)
-    model, w = ForwardMessages(spec, 3, channels=2, functions=2, bumps=0, rank=0).double(), networks(spec)
-    seen: list[Tensor] = []
-    net: Any = model.net
-    net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    model(w)
+    w = networks(spec)
     exact = (ws.evaluate(w, x[None]) - spec.output_shift)[:, 0, 0]
-    assert (seen[0] - exact[:, None]).abs().min() > 1e-4  # as built, no channel is
-    first: Any = model.first
-    first.net = Waves(x)
-    first.mix.weight.data = torch.tensor([[1.0, 0, 0, 1.0], [0, 0, 0, 0]], dtype=torch.float64)
-    model(w)
-    torch.testing.assert_close(seen[1][:, 0], exact, **CLOSE)
+    for learned in (False, True):
+        model = ForwardMessages(spec, 3, channels=2, functions=2, bumps=0, rank=0, learned=learned).double()
+        first: Any = model.first
+        first.net = Waves(x)
+        first.mix.weight.data = torch.tensor([[1.0, 0, 0, 1.0], [0, 0, 0, 0]], dtype=torch.float64)
+        seen: list[Tensor] = []
+        net: Any = model.net
+        net.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0].detach()))
+        model(w)
+        assert ((seen[0][:, 0] - exact).abs().max() < 1e-9) != learned
 
 
 def test_a_constant_in_what_is_sent_breaks_signs() -> None:
@@ -227,12 +273,25 @@ def test_a_constant_in_what_is_sent_breaks_signs() -> None:
         testing.assert_invariant(model, SPEC, group="signed", **TIGHT)
 
 
+def test_positive_scales_may_be_large() -> None:
+    spec = ws.mlp(2, 5, 4, 1)
+    model, w = ForwardMessages(spec, 3, channels=4, functions=4).float(), networks(spec).to(torch.float32)
+    moved = w.clone()
+    for name, factor in (("0.weight", 1e25), ("0.bias", 1e25), ("1.weight", 1e-25)):
+        moved.view(name).mul_(factor)
+    torch.testing.assert_close(model(moved), model(w), atol=1e-4, rtol=1e-4)
+
+
 def test_messages_need_functions() -> None:
     with pytest.raises(ValueError, match=r"functions: expected at least 1 where there are no bumps, got 0"):
         ForwardMessages(SPEC, 3, functions=0, bumps=0)
     with pytest.raises(ValueError, match=r"bumps are for periodic activations, and '.*' is of relu"):
         ForwardMessages(ws.mlp(2, 5, 4, 1), 3, functions=0, bumps=8)
     assert ForwardMessages(SPEC, 3, functions=0, bumps=8).double()(networks(SPEC)).isfinite().all()
+    with pytest.raises(TypeError, match=r"learned: expected True or False, got 1"):
+        ForwardMessages(SPEC, 3, learned=1)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"bumps: expected at least 0, got -1"):
+        ForwardMessages(ws.mlp(2, 5, 4, 1), 3, bumps=-1)
     for name, low in (("functions", 0), ("bumps", 0), ("rank", 0), ("channels", 2)):
         with pytest.raises(ValueError, match=rf"{name}: expected at least {low}, got"):
             ForwardMessages(SPEC, 3, **{name: low - 1})  # pyright: ignore

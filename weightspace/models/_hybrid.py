@@ -27,7 +27,8 @@ class Widened(Model):
         points: the inputs to start from, ``[in, point]``.
         rank: of what mixes channels, beside the identity; 0 leaves them apart.
         phase: hold the factors of biases at one.
-        back: go back too. Without it and without mixing, what remains are function queries, and the track says so.
+        back: go back too. Without it, without mixing and with ``phase`` what remains are function queries, and the
+            track says so.
     """
 
     respects = "full"
@@ -37,7 +38,7 @@ class Widened(Model):
         super().__init__(spec, Normalize(spec, per="nothing"))
         self.chain = chain(spec, type(self).__name__)
         self.respects = "full" if phase else "scaled"
-        if not rank and not back:
+        if phase and not rank and not back:
             self.track = "function"  # outputs at learned inputs, and nothing else
         self.axes = [spec.axis(name) for name in axes_of(self.chain)]
         above, depth, channels = self.axes[-1].size, len(self.chain) - 1, points.shape[1]
