@@ -35,6 +35,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "inr2vec 512 x 3": ("inr2vec", {"hidden": 512, "layers": 3}, 64),
     "weight-tokens 128 x 3": ("weight-tokens", {}, 64),
     "mlp 512 x 3": ("mlp", {}, 64),
+    "forward-messages 128": ("forward-messages", {}, 64),
     "typed-messages 64 x 2": ("typed-messages", {"hidden": 64, "layers": 2}, 64),
     "hybrid 256 points": ("hybrid", {}, 64),
     "hybrid-grid 14 x 14": ("hybrid-grid", {}, 64),

@@ -277,12 +277,16 @@ def test_learned_anchors_that_make_no_sense_are_refused() -> None:
         ({"batch_size": 4, "rounds": 0}, ValueError, "rounds: expected at least 1"),
         ({"batch_size": 4, "group": "other"}, ValueError, "unknown group"),
         ({"batch_size": 4, "costs": {"h9": 1.0}}, ValueError, "costs: expected parameters"),
-        ({"batch_size": 4, "start": w}, ValueError, "reference: expected one network, got 8"),
+        ({"batch_size": 4, "start": w}, ValueError, "start: expected one network, got 8"),
+        ({"batch_size": 4, "start": w[0].replace(w[0].flat * math.nan)}, ValueError, "start: expected finite"),
+        ({"batch_size": 4, "start": w[0].replace(w[0].flat[..., None])}, ValueError, "start: expected .batch, par"),
         ({"batch_size": 4, "start": w.flat}, TypeError, "start: expected Weights"),
         ({"batch_size": 4, "start": other}, ValueError, "spec"),
     ):
         with pytest.raises(error, match=text):
             anchor(w, **{"generator": gen, **options})
+    with pytest.raises(ValueError, match="start: expected one network, got 8"):
+        anchor(w, start=w)
     with pytest.raises(ValueError, match=r"weights: expected finite weights, .* networks \[6\]"):
         anchor(spoiled(w, 6, torch.nan), batch_size=2, generator=gen)
     with pytest.raises(ValueError, match="expected at least one network, got none"):

@@ -108,7 +108,9 @@ def anchor(
     .. math:: r \leftarrow \frac{1}{n} \sum_i g_i w_i, \qquad g_i \leftarrow \arg\min_g \| r - g\,w_i \|^2
 
     Both steps lower the mean squared distance to the reference. It is a point in weight space to align with, not a
-    network of any use itself.
+    network of any use itself. With positive scales that distance depends on the reference's own: networks move to the
+    scales of the reference, the reference to where they are small, and so its last layers grow with every step. There
+    a smaller distance does not say that a reference is better.
 
     With a ``batch_size`` the reference is learned: stochastic gradient steps on half that mean squared distance,
 
@@ -158,6 +160,7 @@ def anchor(
         raise ValueError("weights: expected at least one network, got none")
     _check_batches(batch_size, generator)
     reference = weights[:1] if start is None else start
+    _check_start(weights, reference)
     if batch_size is not None and generator is not None:
         return _learned_anchor(weights, reference, group, rounds, costs, batch_size, generator)
     aligned = weights
@@ -187,6 +190,16 @@ def _check_batches(batch_size: int | None, generator: torch.Generator | None) ->
         raise ValueError("generator: expected a batch_size to draw batches of, got none; pass batch_size= or drop it")
 
 
+def _check_start(weights: Weights, start: Weights) -> None:
+    """Refuse, by the names that :func:`anchor` gives them, what matching would refuse by its own."""
+    for name, given in (("start", start), ("weights", weights)):
+        check_weights(name, given)
+        if given.flat.ndim != 2:
+            raise ValueError(f"{name}: expected [batch, param], got features of shape {list(given.flat.shape)}")
+    if len(start) != 1:
+        raise ValueError(f"start: expected one network, got {len(start)}; pass one of them, or their mean")
+
+
 def _learned_anchor(
     weights: Weights,
     reference: Weights,
@@ -197,8 +210,8 @@ def _learned_anchor(
     generator: torch.Generator,
 ) -> Weights:
     """The reference after ``rounds`` passes of gradient steps, its rate falling from one along a cosine."""
-    check_weights("start", reference)
     check_group(weights.spec, group)
+    check_range("start", reference, plan_of(reference.spec, group, cost_roots(reference.spec, costs)))
     check_range("weights", weights, plan_of(weights.spec, group, cost_roots(weights.spec, costs)))
     per_round = math.ceil(len(weights) / batch_size)
     state = reference.flat.detach().to(torch.float64)
