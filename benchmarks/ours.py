@@ -1,4 +1,4 @@
-"""The library's own models on a zoo: accuracy of the epoch chosen on the validation split, the test split read once.
+"""The library's own models, and one published, on a zoo: accuracy of the epoch chosen on the validation split, the test split read once.
 
     python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0]
 
@@ -31,6 +31,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
     "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, True),
     "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, True),
     "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, True),
+    "probe-gen": ("probe-gen", {}, {"epochs": 30, "lr": 1e-3}, False),
     "query-grid": ("hybrid-grid", {"size": 20, "rank": 0, "back": False}, {"epochs": 10, "lr": 2e-3}, True),
     "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, True),
 }
