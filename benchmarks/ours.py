@@ -1,4 +1,4 @@
-"""The library's own models, and one published, on a zoo: accuracy at the best validation epoch, the test split read once.
+"""The library's own models, and one published: accuracy at the best validation epoch, the test split read once.
 
     python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0]
 
