@@ -288,6 +288,8 @@ def test_learned_anchors_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="start: expected one network, got 8"):
         anchor(w, start=w)
     with pytest.raises(ValueError, match=r"weights: expected finite weights, .* networks \[6\]"):
+        anchor(spoiled(w, 6, torch.nan))
+    with pytest.raises(ValueError, match=r"weights: expected finite weights, .* networks \[6\]"):
         anchor(spoiled(w, 6, torch.nan), batch_size=2, generator=gen)
     with pytest.raises(ValueError, match="expected at least one network, got none"):
         anchor(w[:0], batch_size=2, generator=gen)

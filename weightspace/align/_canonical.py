@@ -160,7 +160,7 @@ def anchor(
         raise ValueError("weights: expected at least one network, got none")
     _check_batches(batch_size, generator)
     reference = weights[:1] if start is None else start
-    _check_start(weights, reference)
+    _check_start(weights, reference, group, costs)
     if batch_size is not None and generator is not None:
         return _learned_anchor(weights, reference, group, rounds, costs, batch_size, generator)
     aligned = weights
@@ -190,7 +190,7 @@ def _check_batches(batch_size: int | None, generator: torch.Generator | None) ->
         raise ValueError("generator: expected a batch_size to draw batches of, got none; pass batch_size= or drop it")
 
 
-def _check_start(weights: Weights, start: Weights) -> None:
+def _check_start(weights: Weights, start: Weights, group: Group, costs: Mapping[str, float] | None) -> None:
     """Refuse, by the names that :func:`anchor` gives them, what matching would refuse by its own."""
     for name, given in (("start", start), ("weights", weights)):
         check_weights(name, given)
@@ -198,6 +198,9 @@ def _check_start(weights: Weights, start: Weights) -> None:
             raise ValueError(f"{name}: expected [batch, param], got features of shape {list(given.flat.shape)}")
     if len(start) != 1:
         raise ValueError(f"start: expected one network, got {len(start)}; pass one of them, or their mean")
+    for name, given in (("start", start), ("weights", weights)):
+        check_group(given.spec, group)
+        check_range(name, given, plan_of(given.spec, group, cost_roots(given.spec, costs)))
 
 
 def _learned_anchor(
@@ -210,9 +213,6 @@ def _learned_anchor(
     generator: torch.Generator,
 ) -> Weights:
     """The reference after ``rounds`` passes of gradient steps, its rate falling from one along a cosine."""
-    check_group(weights.spec, group)
-    check_range("start", reference, plan_of(reference.spec, group, cost_roots(reference.spec, costs)))
-    check_range("weights", weights, plan_of(weights.spec, group, cost_roots(weights.spec, costs)))
     per_round = math.ceil(len(weights) / batch_size)
     state = reference.flat.detach().to(torch.float64)
     for number in range(rounds):

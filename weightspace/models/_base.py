@@ -219,6 +219,14 @@ def fold_phases(weights: Weights) -> Weights:
     return weights.replace(torch.cat([parts[p.name].flatten(1) for p in spec.params], 1))
 
 
+def normed_mlp(inputs: int, hidden: int, layers: int, out_features: int, dropout: float) -> nn.Sequential:
+    """Linear maps with a layer norm, ReLU and dropout after each but the last."""
+    blocks: list[nn.Module] = []
+    for i in range(layers):
+        blocks += [nn.Linear(hidden if i else inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+
+
 def check_sizes(out_features: int, hidden: int, layers: int, dropout: float) -> None:
     """Raise ``TypeError`` or ``ValueError`` for sizes that no model can have."""
     whole_number("out_features", out_features)

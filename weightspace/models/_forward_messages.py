@@ -11,7 +11,7 @@ from weightspace._activation import Activation, activation
 from weightspace._checks import whole_number
 from weightspace._spec import Axis, NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes
+from weightspace.models._base import Model, Normalize, check_sizes, normed_mlp
 from weightspace.models._chain import affine, axes_of, chain
 from weightspace.models._hybrid import Mix
 
@@ -107,15 +107,10 @@ class ForwardMessages(Model):
             self.track = "hybrid"
         self.axes = [spec.axis(name) for name in axes_of(self.chain)]
         self.first = FirstMessages(self.axes[1], spec.in_features, channels, functions=functions, bumps=bumps)
-        deeper = len(self.chain) - 2
         between = self.axes[2:-1]
         self.learned = nn.ModuleList(LearnedActivation(axis, channels) for axis in between) if learned else None
-        self.mix = nn.ModuleList(Mix(channels, rank) for _ in range(deeper if rank else 0))
-        blocks: list[nn.Module] = []
-        for i in range(layers):
-            blocks += [nn.Linear(hidden if i else channels * spec.out_features, hidden)]
-            blocks += [nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
-        self.net = nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+        self.mix = nn.ModuleList(Mix(channels, rank) for _ in (between if rank else ()))
+        self.net = normed_mlp(channels * spec.out_features, hidden, layers, out_features, dropout)
 
     def _forward(self, weights: Weights) -> Tensor:
         matrices, biases = affine(weights, self.chain)

@@ -12,7 +12,7 @@ from weightspace._checks import whole_number
 from weightspace._evaluate import evaluate
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes
+from weightspace.models._base import Model, Normalize, check_sizes, normed_mlp
 from weightspace.models._chain import chain
 
 
@@ -73,11 +73,7 @@ class ProbeGen(Model):
         sizes = [latent] + [hidden] * (whole_number("depth", depth) - 1) + [spec.in_features]
         self.codes = nn.Parameter(torch.randn(probes, latent))
         self.generator = nn.ParameterList([torch.randn(b, a) / math.sqrt(a) for a, b in pairwise(sizes)])
-        widths = [probes * spec.out_features] + [hidden] * layers
-        blocks: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            blocks += [nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU(), nn.Dropout(dropout)]
-        self.net = nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+        self.net = normed_mlp(probes * spec.out_features, hidden, layers, out_features, dropout)
 
     @property
     def points(self) -> Tensor:
