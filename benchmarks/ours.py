@@ -25,15 +25,16 @@ from weightspace.train import num_classes, seeded
 from weightspace.transforms import augmentation
 from weightspace.zoo import write_zoo
 
-# The model, its options, the training's, and whether the networks' inputs are moved a little (the function with them).
-RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], bool]] = {
-    "forward-messages": ("forward-messages", {"bumps": 0}, {"epochs": 14, "lr": 2e-3}, True),
-    "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, True),
-    "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, True),
-    "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, True),
-    "probe-gen": ("probe-gen", {}, {"epochs": 30, "lr": 1e-3}, False),
-    "query-grid": ("hybrid-grid", {"size": 20, "rank": 0, "back": False}, {"epochs": 10, "lr": 2e-3}, True),
-    "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, True),
+# The model, its options, the training's, and the augmentation: the networks' inputs are moved a little, or mirrored.
+RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
+    "forward-messages": ("forward-messages", {"bumps": 0}, {"epochs": 14, "lr": 2e-3}, "moves"),
+    "forward-messages-long": ("forward-messages", {"bumps": 0}, {"epochs": 30, "lr": 2e-3}, "flip+moves"),
+    "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, "moves"),
+    "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, "moves"),
+    "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, "moves"),
+    "probe-gen": ("probe-gen", {}, {"epochs": 30, "lr": 1e-3}, None),
+    "query-grid": ("hybrid-grid", {"size": 20, "rank": 0, "back": False}, {"epochs": 10, "lr": 2e-3}, "moves"),
+    "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, "moves"),
 }
 FITTED = 40  # networks of the three splits together, where there is no zoo
 
@@ -60,17 +61,36 @@ def opened(path: str, networks: int | None) -> tuple[ws.Zoo, str]:
 
 def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) -> dict[str, Any]:
     """One model, trained by its recipe."""
-    kind, options, config, moved = RECIPES[name]
+    kind, options, config, transform = RECIPES[name]
     config = config if epochs is None else {**config, "epochs": epochs}
     with seeded(seed):
         model = ws.models.build(kind, zoo.spec, num_classes(zoo), **options)
+
+    def told(line: dict[str, float]) -> None:
+        print(
+            f"{name}: epoch {line['epoch']}, loss {line['loss']:.3f}, train {line['train']:.4f}, val {line['val']:.4f}"
+        )
+
     result = ws.train(
-        model, zoo, transform=augmentation("moves") if moved else None, device=device, seed=seed, **config
+        model,
+        zoo,
+        transform=None if transform is None else augmentation(transform),
+        device=device,
+        seed=seed,
+        on_epoch=told,
+        **config,
     )
     about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
     about |= {"commit": environment()["commit"]}
-    return {**about, "options": options, "training": config, "moved": moved, **accuracy, "history": result.history}
+    return {
+        **about,
+        "options": options,
+        "training": config,
+        "transform": transform,
+        **accuracy,
+        "history": result.history,
+    }
 
 
 def kept(name: str, about: dict[str, Any]) -> dict[str, Any]:
