@@ -20,14 +20,14 @@ from weightspace.fit._lanes import (
     activate,
     adam,
     column_sums,
+    output_back,
     product,
     product_bias,
+    product_sine,
     product_times,
     read_out,
     transpose,
     turned_product_add,
-    turned_product_times,
-    weighted_sums,
 )
 from weightspace.fit._minibatch import draw_points, point_keys
 from weightspace.fit._plan import plan, supported
@@ -256,15 +256,17 @@ def _call(which, buf, a_stride, b_stride, c_stride, rows, vectors, depth):  # pr
     if which == 2:
         product_times(buf, 0, a_stride, 4000, b_stride, 8000, c_stride, rows, vectors, depth, 12000)
     if which == 3:
-        turned_product_times(buf, 0, a_stride, 4000, b_stride, 8000, c_stride, rows, vectors, depth, 12000)
-    if which == 4:
         turned_product_add(buf, 0, a_stride, 4000, b_stride, 8000, c_stride, rows, vectors, depth, 12000)
+    if which == 4:
+        product_sine(
+            buf, 0, a_stride, 4000, b_stride, 8000, c_stride, rows, vectors, depth, 12000, 5500, 3.0, 3 / np.pi
+        )
     if which == 5:
         transpose(buf, 0, a_stride, 8000, c_stride, rows, vectors)
     if which == 6:
-        column_sums(buf, 12000, 4000, b_stride, depth, vectors, 8000)
+        column_sums(buf, 4000, b_stride, depth, vectors, 8000)
     if which == 7:
-        weighted_sums(buf, 12000, 4000, b_stride, depth, vectors, 8000)
+        output_back(buf, 0, a_stride, 14000, 15000, 4000, 8000, b_stride, rows, vectors, depth)
     if which == 8:
         read_out(buf, 4000, b_stride, 12000, vectors, 8000, rows)
     if which == 9:
@@ -279,21 +281,43 @@ def _block(buf: np.ndarray, start: int, rows: int, columns: int, stride: int) ->
     return np.lib.stride_tricks.as_strided(buf[start:], (rows, columns), (4 * stride, 4))
 
 
-@pytest.mark.parametrize("which", range(5), ids=["product", "bias", "times", "turned times", "turned add"])
+@pytest.mark.parametrize("which", range(5), ids=["product", "bias", "times", "turned add", "sine"])
 @pytest.mark.parametrize(("rows", "vectors", "depth"), [(16, 2, 32), (1, 1, 1), (13, 3, 7), (4, 2, 3), (9, 1, 6)])
 def test_products_are_numpys_and_write_nowhere_else(which: int, rows: int, vectors: int, depth: int) -> None:
     buf = _buffer()
     columns = vectors * LANES
-    a_shape = (depth, rows) if which > 2 else (rows, depth)
+    turned = which == 3
+    a_shape = (depth, rows) if turned else (rows, depth)
     strides = (a_shape[1] + 2, columns + 3, columns + 5)
     a, b = _block(buf, 0, *a_shape, strides[0]).copy(), _block(buf, 4000, depth, columns, strides[1]).copy()
     c, bias = _block(buf, 8000, rows, columns, strides[2]).copy(), buf[12000 : 12000 + columns].copy()
-    out = (a.T if which > 2 else a).astype(np.float64) @ b
-    expected = [out, out + bias, c * out, c * out, c + out][which]
+    out = (a.T if turned else a).astype(np.float64) @ b
+    expected = {8000: [out, out + bias, c * out, c + out, np.sin(3 * (out + bias))][which]}
+    if which == 4:  # the slopes, as far on as its eleventh number says
+        expected[13500] = 3 * np.cos(3 * (out + bias))
     before = buf.copy()
     _call(which, buf, *strides, rows, vectors, depth)
-    np.testing.assert_allclose(_block(buf, 8000, rows, columns, strides[2]), expected, atol=2e-5)
-    _block(before, 8000, rows, columns, strides[2])[:] = _block(buf, 8000, rows, columns, strides[2])
+    for start, values in expected.items():
+        np.testing.assert_allclose(
+            _block(buf, start, rows, columns, strides[2]), values, atol=2e-5 if which < 4 else 1e-4
+        )
+        _block(before, start, rows, columns, strides[2])[:] = _block(buf, start, rows, columns, strides[2])
+    np.testing.assert_array_equal(buf, before)
+
+
+@pytest.mark.parametrize(("rows", "vectors", "outputs"), [(16, 2, 1), (4, 1, 3), (12, 3, 2)])
+def test_the_way_back_from_the_output_is_numpys(rows: int, vectors: int, outputs: int) -> None:
+    buf, columns = _buffer(), vectors * LANES
+    delta, value = _block(buf, 0, outputs, rows, rows + 3), _block(buf, 4000, rows, columns, columns + 2)
+    weight, gradient = (_block(buf, start, outputs, columns, columns) for start in (14000, 15000))
+    slope = _block(buf, 8000, rows, columns, columns + 2)
+    before = buf.copy()
+    gradients, slopes = gradient + delta.astype(np.float64) @ value, slope * (delta.astype(np.float64).T @ weight)
+    _call(7, buf, rows + 3, columns + 2, 0, rows, vectors, outputs)
+    np.testing.assert_allclose(gradient, gradients, atol=2e-5)
+    np.testing.assert_allclose(slope, slopes, atol=2e-5)
+    _block(before, 15000, outputs, columns, columns)[:] = gradient
+    _block(before, 8000, rows, columns, columns + 2)[:] = slope
     np.testing.assert_array_equal(buf, before)
 
 
@@ -302,13 +326,11 @@ def test_transpose_and_sums_are_numpys() -> None:
     square = _block(buf, 0, LANES * 2, LANES * 3, LANES * 3 + 1).copy()
     _call(5, buf, LANES * 3 + 1, 0, LANES * 2 + 3, LANES * 2, 3, 0)
     np.testing.assert_array_equal(_block(buf, 8000, LANES * 3, LANES * 2, LANES * 2 + 3), square.T)
-    for which in (6, 7):
-        buf = _buffer()
-        rows, before = _block(buf, 4000, 12, LANES * 2, LANES * 2 + 3), buf[8000 : 8000 + 2 * LANES].copy()
-        weights = buf[12000:12012] if which == 7 else np.ones(12)
-        expected = before + weights.astype(np.float64) @ rows
-        _call(which, buf, 0, LANES * 2 + 3, 0, 0, 2, 12)
-        np.testing.assert_allclose(buf[8000 : 8000 + 2 * LANES], expected, atol=1e-5)
+    buf = _buffer()
+    rows, before = _block(buf, 4000, 12, LANES * 2, LANES * 2 + 3), buf[8000 : 8000 + 2 * LANES].copy()
+    expected = before + rows.sum(0, dtype=np.float64)
+    _call(6, buf, 0, LANES * 2 + 3, 0, 0, 2, 12)
+    np.testing.assert_allclose(buf[8000 : 8000 + 2 * LANES], expected, atol=1e-5)
     buf = _buffer()
     expected = (
         _block(buf, 4000, BLOCK * 2, LANES * 2, LANES * 2 + 3).astype(np.float64) @ buf[12000 : 12000 + 2 * LANES]

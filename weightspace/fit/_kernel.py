@@ -21,16 +21,16 @@ from weightspace.fit._lanes import (
     activate,
     adam,
     column_sums,
+    output_back,
     product,
     product_bias,
+    product_sine,
     product_times,
     read_out,
     residual,
     rotate,
     transpose,
     turned_product_add,
-    turned_product_times,
-    weighted_sums,
 )
 
 # Columns of the table of layers and places in the list of sizes; see _plan.Plan, which fills them.
@@ -38,6 +38,7 @@ READS, READS_PAD, MAKES, MAKES_PAD, WEIGHT, BIAS, TURNED, VALUE, SLOPE, KIND, FL
 POINTS, BLOCK_POINTS, IN, IN_PAD, OUT, X, TARGET, MASK = range(8)
 DELTA, SQUARES, OUT_SLOPE, PARAMS, COUNT, UNIQUE, TABLE = range(8, 15)
 COLUMN, LINE, RUN = range(3)
+SINE = _lanes.KINDS.index("sine")
 
 
 @njit(nogil=True)
@@ -152,8 +153,15 @@ def _forward(buf: Any, layers: Any, gains: Any, size: Any, p0: int, count: int, 
     for n in range(1, len(layers) - 1):
         reads, makes, value, turned = layers[n, READS_PAD], layers[n, MAKES_PAD], layers[n, VALUE], layers[n, TURNED]
         vectors = makes // LANES
-        product_bias(buf, below, reads, turned, makes, value, makes, count, vectors, reads, layers[n, BIAS])
-        _apply(buf, layers[n, KIND], value, layers[n, SLOPE], count * vectors, gains[n, 0], gains[n, 1])
+        kind, bias, slope = layers[n, KIND], layers[n, BIAS], layers[n, SLOPE]
+        if kind == SINE:
+            apart, omega, turn = slope - value, gains[n, 0], gains[n, 1]
+            product_sine(
+                buf, below, reads, turned, makes, value, makes, count, vectors, reads, bias, apart, omega, turn
+            )
+        else:
+            product_bias(buf, below, reads, turned, makes, value, makes, count, vectors, reads, bias)
+            _apply(buf, kind, value, slope, count * vectors, gains[n, 0], gains[n, 1])
         below = value
     top, points = len(layers) - 1, size[POINTS]
     width, squares, factor = layers[top, READS_PAD], size[SQUARES], gains[top, 0]
@@ -173,15 +181,12 @@ def _backward(buf: Any, layers: Any, size: Any, p0: int, count: int) -> None:
     points, top, gradient, delta = size[POINTS], len(layers) - 1, size[COUNT], size[DELTA] + p0
     width, weight = layers[top, READS_PAD], layers[top, WEIGHT]
     value, slope = layers[top - 1, VALUE], layers[top - 1, SLOPE]
-    for c in range(size[OUT]):
-        out = weight + gradient + c * width
-        weighted_sums(buf, delta + c * points, value, width, count, width // LANES, out)
-    turned_product_times(buf, delta, points, weight, width, slope, width, count, width // LANES, size[OUT], 0)
+    output_back(buf, delta, points, weight, weight + gradient, value, slope, width, count, width // LANES, size[OUT])
     for n in range(top - 1, 0, -1):
         makes, reads, weight, slope = layers[n, MAKES_PAD], layers[n, READS_PAD], layers[n, WEIGHT], layers[n, SLOPE]
         vectors, value, below = reads // LANES, layers[n - 1, VALUE], layers[n - 1, SLOPE]
         if layers[n, FLAT_BIAS] >= 0:
-            column_sums(buf, 0, slope, makes, count, makes // LANES, layers[n, BIAS] + gradient)
+            column_sums(buf, slope, makes, count, makes // LANES, layers[n, BIAS] + gradient)
         out = weight + gradient
         turned_product_add(buf, slope, makes, value, reads, out, reads, layers[n, MAKES], vectors, count, 0)
         product_times(buf, slope, makes, weight, reads, below, reads, count, vectors, makes, 0)

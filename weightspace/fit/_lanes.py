@@ -84,8 +84,11 @@ class _Emitter:
     def load(self, offset: Any) -> Any:
         return self.load_from(self.pointer(offset))
 
+    def store_to(self, pointer: Any, value: Any) -> None:
+        self.builder.store(value, self.builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
+
     def store(self, offset: Any, value: Any) -> None:
-        self.builder.store(value, self.builder.bitcast(self.pointer(offset), _VECTOR.as_pointer()), align=4)
+        self.store_to(self.pointer(offset), value)
 
     def spread(self, scalar: Any) -> Any:
         """One number in every lane."""
@@ -216,14 +219,15 @@ def _sum_over_depth(e: _Emitter, turned: bool, sums: list[list[Any]], a, stride,
 
 
 def _tile(
-    e: _Emitter, mode: str, turned: bool, rows: int, columns: int, a, stride, b, b_stride, c, c_stride, depth, bias
-):
+    e: _Emitter, mode: str, turned: bool, rows: int, columns: int, a, stride, b, b_stride, c, c_stride, depth, bias,
+    finish: Callable[[Any, Any], None],
+):  # fmt: skip
     ends = [[e.at(c, e.scaled(c_stride, m), n * LANES) for n in range(columns)] for m in range(rows)]
     sums = []
     for m in range(rows):
         if mode == "add":
             first = [e.load(ends[m][n]) for n in range(columns)]
-        elif mode == "bias":
+        elif mode in ("bias", "sine"):
             first = [e.load(e.at(bias, n * LANES)) for n in range(columns)]
         else:
             first = [e.constant(0.0)] * columns
@@ -231,12 +235,26 @@ def _tile(
     _sum_over_depth(e, turned, sums, a, stride, b, b_stride, depth)
     for m in range(rows):
         for n in range(columns):
-            out = e.builder.load(sums[m][n])
-            e.store(ends[m][n], e.mul(out, e.load(ends[m][n])) if mode == "times" else out)
+            finish(ends[m][n], e.builder.load(sums[m][n]))
 
 
 def _product(mode: str, *, turned: bool = False) -> Any:
-    def emit(e: _Emitter, a, stride, b, b_stride, c, c_stride, rows, vectors, depth, bias) -> None:
+    def emit(e: _Emitter, a, stride, b, b_stride, c, c_stride, rows, vectors, depth, bias, *sine) -> None:
+        finish = e.store
+        if mode == "times":
+
+            def finish(place: Any, total: Any) -> None:
+                e.store(place, e.mul(total, e.load(place)))
+
+        if sine:
+            slope, omega, frequency = sine
+            turn, coefficients = e.spread_double(frequency), _sine_coefficients(e, e.spread_double(omega))
+
+            def finish(place: Any, total: Any) -> None:
+                value, steep = _turns(e, total, turn, *coefficients)
+                e.store(place, value)
+                e.store(e.at(place, slope), steep)
+
         def strip(n: Any, columns: int) -> None:
             shift = e.scaled(n, LANES)
             b_, c_, bias_ = e.at(b, shift), e.at(c, shift), e.at(bias, shift)
@@ -244,7 +262,9 @@ def _product(mode: str, *, turned: bool = False) -> Any:
             for height in sorted({TILE, 4, 1}, reverse=True):
                 with e.loop(rows, height, done, height) as m:
                     a_, cm = e.at(a, m if turned else e.scaled(m, stride)), e.at(c_, e.scaled(m, c_stride))
-                    _tile(e, mode, turned, height, columns, a_, stride, b_, b_stride, cm, c_stride, depth, bias_)
+                    _tile(
+                        e, mode, turned, height, columns, a_, stride, b_, b_stride, cm, c_stride, depth, bias_, finish
+                    )
                 left = e.builder.srem(e.builder.sub(rows, done), e.whole(height))
                 done = e.builder.sub(rows, left)
 
@@ -253,17 +273,20 @@ def _product(mode: str, *, turned: bool = False) -> Any:
         with e.loop(vectors, 1, e.builder.and_(vectors, e.whole(-2))) as n:
             strip(n, 1)
 
-    return _primitive(10, emit)
+    return _primitive(11, emit, doubles=2) if mode == "sine" else _primitive(10, emit)
 
 
 product = _product("zero")
 """``C = A B``: (a, its stride, b, its stride, c, its stride, rows, vectors in a row of C, depth, unused)."""
 product_bias = _product("bias")
 """``C = A B + bias``, the bias a row."""
+product_sine = _product("sine")
+"""``product_bias``, then its sines into C and their slopes as far on as the eleventh number says.
+
+(..., bias, distance of the slopes from C, omega, omega / pi)
+"""
 product_times = _product("times")
 """``C *= A B``, elementwise."""
-turned_product_times = _product("times", turned=True)
-"""``C *= A^T B``, elementwise."""
 turned_product_add = _product("add", turned=True)
 """``C += A^T B``."""
 
@@ -323,6 +346,11 @@ def _row(e: _Emitter, name: str, z: Any) -> tuple[Any, Any]:
     return e.mul(z, sigmoid), e.mul(sigmoid, e.fma(z, rest, one))
 
 
+def _sine_coefficients(e: _Emitter, gain: Any) -> tuple[list[Any], list[Any]]:
+    """Of the sine, and of its slope."""
+    return [e.constant(c) for c in _SIN], _scaled_by(e, _COS, gain)
+
+
 def _activate(e: _Emitter, kind, z, value, slope, vectors, omega, frequency) -> None:
     def over(name: str) -> None:
         one, gain, turn = e.constant(1.0), e.spread_double(omega), e.spread_double(frequency)
@@ -348,18 +376,29 @@ activate = _primitive(5, _activate, doubles=2)
 
 def _rotate(e: _Emitter, sin_a, cos_a, sin_b, cos_b, value, slope, stride, vectors, rows, omega) -> None:
     gain = e.spread_double(omega)
-    with e.loop(vectors) as n:
-        shift = e.scaled(n, LANES)
-        sb, cb = e.load(e.at(sin_b, shift)), e.load(e.at(cos_b, shift))
-        steep_sin, steep_cos = e.builder.fneg(e.mul(gain, sb)), e.mul(gain, cb)
 
-        def row(p: Any, shift: Any = shift, sb: Any = sb, cb: Any = cb, s: Any = steep_sin, c: Any = steep_cos) -> None:
-            here = e.at(shift, e.scaled(p, stride))
-            sa, ca = e.load(e.at(sin_a, here)), e.load(e.at(cos_a, here))
-            e.store(e.at(value, here), e.fma(sa, cb, e.mul(ca, sb)))
-            e.store(e.at(slope, here), e.fma(ca, c, e.mul(sa, s)))
+    def columns(n: Any, count: int) -> None:
+        shift = e.scaled(n, LANES)
+        sines, cosines = ([e.load(e.at(place, shift, i * LANES)) for i in range(count)] for place in (sin_b, cos_b))
+        steep_sines, steep_cosines = [e.builder.fneg(e.mul(gain, s)) for s in sines], [e.mul(gain, c) for c in cosines]
+        walking = [e.place(e.pointer(e.at(place, shift))) for place in (sin_a, cos_a, value, slope)]
+
+        def row(p: Any) -> None:
+            here = [e.builder.load(pointer) for pointer in walking]
+            for i in range(count):
+                sa, ca = (e.load_from(e.moved(pointer, e.whole(i * LANES))) for pointer in here[:2])
+                steep = e.fma(ca, steep_cosines[i], e.mul(sa, steep_sines[i]))
+                e.store_to(e.moved(here[2], e.whole(i * LANES)), e.fma(sa, cosines[i], e.mul(ca, sines[i])))
+                e.store_to(e.moved(here[3], e.whole(i * LANES)), steep)
+            for pointer, now in zip(walking, here, strict=True):
+                e.builder.store(e.moved(now, stride), pointer)
 
         _unrolled(e, rows, 4, row)
+
+    with e.loop(vectors, 2, guard=2) as n:
+        columns(n, 2)
+    with e.loop(vectors, 1, e.builder.and_(vectors, e.whole(-2))) as n:
+        columns(n, 1)
 
 
 rotate = _primitive(9, _rotate, doubles=1)
@@ -442,27 +481,53 @@ residual = _primitive(7, _residual, doubles=1)
 """(out, target, mask, bias, sum of squares, bias gradient, vectors, factor)."""
 
 
-def _sums(weighted: bool) -> Callable[..., None]:
-    def emit(e: _Emitter, weights, rows, stride, count, vectors, out) -> None:
-        with e.loop(vectors) as n:
-            shift = e.scaled(n, LANES)
-            sums = [e.variable(e.constant(0.0)) for _ in range(4)]  # four chains: an addition takes four cycles
-            with e.loop(count, 4, guard=4) as p:
-                for i, total in enumerate(sums):
-                    here = e.load(e.at(rows, shift, e.scaled(e.at(p, i), stride)))
-                    before = e.builder.load(total)
-                    after = e.fma(e.spread_at(e.at(weights, p, i)), here, before) if weighted else e.add(before, here)
-                    e.builder.store(after, total)
-            a, b, c, d = (e.builder.load(total) for total in sums)
-            e.store(e.at(out, shift), e.add(e.load(e.at(out, shift)), e.add(e.add(a, b), e.add(c, d))))
-
-    return emit
+def _column_sums(e: _Emitter, rows, stride, count, vectors, out) -> None:
+    with e.loop(vectors) as n:
+        shift = e.scaled(n, LANES)
+        sums = [e.variable(e.constant(0.0)) for _ in range(4)]  # four chains: an addition takes four cycles
+        with e.loop(count, 4, guard=4) as p:
+            for i, total in enumerate(sums):
+                here = e.load(e.at(rows, shift, e.scaled(e.at(p, i), stride)))
+                e.builder.store(e.add(e.builder.load(total), here), total)
+        a, b, c, d = (e.builder.load(total) for total in sums)
+        e.store(e.at(out, shift), e.add(e.load(e.at(out, shift)), e.add(e.add(a, b), e.add(c, d))))
 
 
-column_sums = _primitive(6, _sums(weighted=False))
-"""``out[n] += sum_p rows[p, n]``: (unused, rows, their stride, their number, a multiple of four, vectors, out)."""
-weighted_sums = _primitive(6, _sums(weighted=True))
-"""``out[n] += sum_p weights[p] rows[p, n]``."""
+column_sums = _primitive(5, _column_sums)
+"""``out[n] += sum_p rows[p, n]``: (rows, their stride, their number, a multiple of four, vectors, out)."""
+
+
+def _output_back(e: _Emitter, delta, points, weight, gradient, value, slope, stride, count, vectors, outputs) -> None:
+    with e.loop(vectors) as n:
+        shift = e.scaled(n, LANES)
+        values, slopes = (e.place(e.pointer(e.at(place, shift))) for place in (value, slope))
+        with e.loop(count, 4, guard=4) as p:
+            here, there = e.builder.load(values), e.builder.load(slopes)
+            rows = [e.load_from(e.moved(here, e.scaled(stride, i))) for i in range(4)]
+            back = [e.variable(e.constant(0.0)) for _ in rows]
+            with e.loop(outputs) as c:
+                errors = e.pointer(e.at(delta, p, e.scaled(c, points)))
+                numbers = [e.spread(e.builder.load(e.moved(errors, e.whole(i)), align=4)) for i in range(4)]
+                column = e.at(e.scaled(e.scaled(c, vectors), LANES), shift)
+                weights, out = e.load(e.at(weight, column)), e.pointer(e.at(gradient, column))
+                for number, total in zip(numbers, back, strict=True):
+                    e.builder.store(e.fma(number, weights, e.builder.load(total)), total)
+                one, other = (
+                    e.fma(numbers[i], rows[i], e.mul(numbers[i + 2], rows[i + 2])) for i in range(2)
+                )  # short chains: the sums wait in memory for the next rows
+                e.store_to(out, e.add(e.load_from(out), e.add(one, other)))
+            for i, total in enumerate(back):
+                end = e.moved(there, e.scaled(stride, i))
+                e.store_to(end, e.mul(e.load_from(end), e.builder.load(total)))
+            for pointer, now in ((values, here), (slopes, there)):
+                e.builder.store(e.moved(now, e.scaled(stride, 4)), pointer)
+
+
+output_back = _primitive(10, _output_back)
+"""``gradient[c, n] += sum_p delta[c, p] value[p, n]`` and ``slope[p, n] *= sum_c delta[c, p] weight[c, n]``.
+
+(delta, its stride, weight, gradient, value, slope, stride of both, rows, a multiple of four, vectors, outputs)
+"""
 
 
 def _adam(e: _Emitter, p, g, m, v, vectors, rate, bias2, beta1, beta2, eps) -> None:

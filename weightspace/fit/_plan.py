@@ -135,8 +135,7 @@ def _grid(spec: NetSpec, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray] | 
 
 def _runs(column: np.ndarray, line: np.ndarray) -> np.ndarray:
     """How many points from each on continue its line."""
-    out = np.ones(len(column), dtype=np.int64)
-    for p in range(len(column) - 2, -1, -1):
-        if line[p + 1] == line[p] and column[p + 1] == column[p] + 1:
-            out[p] = out[p + 1] + 1
-    return out
+    goes_on = (line[1:] == line[:-1]) & (column[1:] == column[:-1] + 1)
+    ends = np.append(np.flatnonzero(~goes_on), len(column) - 1)
+    places = np.arange(len(column))
+    return ends[np.searchsorted(ends, places)] - places + 1
