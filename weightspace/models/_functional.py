@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,15 @@ CONVOLUTIONS = {
     2: (nn.Conv2d, nn.AvgPool2d),
     3: (nn.Conv3d, nn.AvgPool3d),
 }
+NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+VALUE = 2.0  # of values on [-1/2, 1/2]
 
 
 def convolutions(inputs: int, channels: int, hidden: int, layers: int, norm: Callable[[int], nn.Module]) -> nn.Module:
-    """Blocks of two convolutions on a grid of ``inputs`` axes, each but the last halving it, each wider by two."""
+    """Blocks of two convolutions on a grid of ``inputs`` axes, each but the last halving it, each wider by two.
+
+    In the plane with channels last, which processors are faster at.
+    """
     convolution, pool = CONVOLUTIONS[inputs]
     blocks: list[nn.Module] = []
     for i in range(layers):
@@ -33,14 +37,20 @@ def convolutions(inputs: int, channels: int, hidden: int, layers: int, norm: Cal
             channels = wide
         if i + 1 < layers:
             blocks.append(pool(2, ceil_mode=True))
-    return nn.Sequential(*blocks)
+    net = nn.Sequential(*blocks)
+    return net.to(memory_format=torch.channels_last) if inputs == 2 else net  # pyright: ignore
 
 
 class Functional(Model):
-    r"""The network's values on a regular grid over ``[-1, 1]^d``, then a small convolutional network.
+    r"""The network's values on a regular grid over ``[-1, 1]^d``, then a convolutional network.
+
+    .. math:: \mathrm{CNN}\big(2 f_w(x_1), \ldots, 2 f_w(x_P)\big), \qquad P = size^d
 
     What a model of weights could at best know, if the signal is all there is to know: a ceiling, and no model of
-    weights. It respects every symmetry. Cost: ``2 size^d num_params`` FLOP a network to render, and the CNN.
+    weights. It respects every symmetry. With ``learned=True`` the points start as that grid and are learned: function
+    queries, as :class:`ProbeGen` makes them, in an order that convolutions can read. Blocks of two convolutions with
+    batch norms, each but the last halving the grid, and a linear map of all that remains; in training the norms make an
+    output depend on its batch. Cost: ``2 size^d num_params`` FLOP a network to render, and the CNN.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of one, two or three inputs.
@@ -48,6 +58,7 @@ class Functional(Model):
         hidden: channels of the first block of convolutions, at least 2; every further block has twice as many.
         layers: number of blocks of two convolutions; each but the last halves the grid.
         size: points along each axis of the grid.
+        learned: learn the points.
         dropout: before the last layer.
 
     Raises:
@@ -77,24 +88,36 @@ class Functional(Model):
         hidden: int = 32,
         layers: int = 3,
         size: int = 28,
+        learned: bool = False,
         dropout: float = 0.0,
     ) -> None:
         chain(spec, "Functional")
         super().__init__(spec, Normalize(spec, per="nothing"))
         check_sizes(out_features, hidden, layers, dropout)
-        if spec.in_features not in CONVOLUTIONS:
-            raise ValueError(f"Functional: expected networks of 1, 2 or 3 inputs, got {spec.in_features}")
+        inputs = spec.in_features
+        if inputs not in CONVOLUTIONS:
+            raise ValueError(f"Functional: expected networks of 1, 2 or 3 inputs, got {inputs}")
         if whole_number("size", size) < 2 ** (layers - 1):
             raise ValueError(
                 f"size: expected at least {2 ** (layers - 1)} points to halve {layers - 1} times, got {size}"
             )
+        if not isinstance(learned, bool):
+            raise TypeError(f"learned: expected True or False, got {learned!r}")
         line = torch.linspace(-1, 1, size)
-        grid = torch.cartesian_prod(*[line] * spec.in_features).reshape(-1, spec.in_features)
-        self.register_buffer("grid", grid, persistent=False)
-        self.shape = [size] * spec.in_features
-        self.net = convolutions(spec.in_features, spec.out_features, hidden, layers, partial(nn.GroupNorm, 1))
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden * 2 ** (layers - 1), out_features))
+        grid = torch.cartesian_prod(*[line] * inputs).reshape(-1, inputs)
+        if learned:
+            self.grid = nn.Parameter(grid)
+        else:
+            self.register_buffer("grid", grid, persistent=False)
+        self.shape = [size] * inputs
+        self.net = convolutions(inputs, spec.out_features, hidden, layers, NORMS[inputs])
+        halved = 2 ** (layers - 1)
+        self.head = nn.Sequential(
+            nn.Flatten(1),
+            nn.Dropout(dropout),
+            nn.Linear(hidden * halved * (-(-size // halved)) ** inputs, out_features),
+        )
 
     def _forward(self, weights: Weights) -> Tensor:
-        values = evaluate(weights, self.grid) - self.spec.output_shift
-        return self.head(self.net(values.transpose(1, 2).unflatten(2, self.shape)).flatten(2).mean(2))
+        values = VALUE * (evaluate(weights, self.grid) - self.spec.output_shift)
+        return self.head(self.net(values.transpose(1, 2).unflatten(2, self.shape)))

@@ -10,11 +10,8 @@ from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.models._base import check_sizes
 from weightspace.models._chain import affine, chain
-from weightspace.models._functional import CONVOLUTIONS, convolutions
+from weightspace.models._functional import CONVOLUTIONS, NORMS, VALUE, convolutions
 from weightspace.models._hybrid import GRADIENT, Widened
-
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-VALUE = 2.0  # of values on [-1/2, 1/2]
 
 
 class HybridGrid(Widened):
