@@ -258,10 +258,27 @@ def test_the_grid_is_read_as_a_picture() -> None:
     assert model.grid.shape == (25, 2)
     assert model.grid[0].tolist() == [-1, -1]
     assert model.grid[1].tolist() == [-1, -0.5]
+    w = testing.random_weights(spec, 4, generator=torch.Generator().manual_seed(0))
+    values = 2 * (ws.evaluate(w, model.grid) - spec.output_shift)
+    torch.testing.assert_close(model.eval()(w), model.head(model.net(values.view(4, 1, 5, 5))))
     with pytest.raises(ValueError, match="expected networks of 1, 2 or 3 inputs, got 4"):
         ws.models.Functional(ws.siren(4, 6, 1), 3)
     with pytest.raises(ValueError, match="size: expected at least 4 points to halve 2 times, got 3"):
         ws.models.Functional(spec, 3, size=3)
+
+
+def test_a_learned_grid_starts_as_the_fixed_one_and_is_trained() -> None:
+    spec = ws.siren(2, 6, 5, 1)
+    fixed, model = (ws.models.Functional(spec, 3, hidden=4, size=6, learned=learned) for learned in (False, True))
+    torch.testing.assert_close(model.grid, fixed.grid)
+    assert fixed.num_parameters + model.grid.numel() == model.num_parameters
+    assert "grid" in model.state_dict()
+    assert "grid" not in fixed.state_dict()
+    model(testing.random_weights(spec, 4, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert model.grid.grad is not None
+    assert model.grid.grad.abs().sum() > 0
+    with pytest.raises(TypeError, match="learned: expected True or False, got 1"):
+        ws.models.Functional(spec, 3, learned=1)  # pyright: ignore
 
 
 def test_options_out_of_range_are_refused() -> None:

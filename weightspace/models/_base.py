@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -219,12 +220,24 @@ def fold_phases(weights: Weights) -> Weights:
     return weights.replace(torch.cat([parts[p.name].flatten(1) for p in spec.params], 1))
 
 
-def normed_mlp(inputs: int, hidden: int, layers: int, out_features: int, dropout: float) -> nn.Sequential:
-    """Linear maps with a layer norm, ReLU and dropout after each but the last."""
+def normed_mlp(
+    inputs: int, hidden: int, layers: int, out_features: int, dropout: float, norm: Callable[[int], nn.Module]
+) -> nn.Sequential:
+    """Linear maps with a norm, ReLU and dropout after each but the last."""
     blocks: list[nn.Module] = []
     for i in range(layers):
-        blocks += [nn.Linear(hidden if i else inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
+        blocks += [nn.Linear(hidden if i else inputs, hidden), norm(hidden), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """A batch norm of features that takes a batch of one in training too, by its running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and len(input) == 1:
+            mean, variance = self.running_mean, self.running_var
+            return nn.functional.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
 
 
 def check_sizes(out_features: int, hidden: int, layers: int, dropout: float) -> None:

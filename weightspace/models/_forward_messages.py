@@ -11,7 +11,7 @@ from weightspace._activation import Activation, activation
 from weightspace._checks import whole_number
 from weightspace._spec import Axis, NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes, normed_mlp
+from weightspace.models._base import BatchNorm, Model, Normalize, check_sizes, normed_mlp
 from weightspace.models._chain import affine, axes_of, chain
 from weightspace.models._hybrid import Mix
 
@@ -28,9 +28,10 @@ class ForwardMessages(Model):
         H_1 = \phi(W_1, b_1) M, \qquad H_{l+1} = \psi_{l+1}(W_{l+1} H_l A_l, \, b_{l+1}), \qquad
         Y = W_L H_{L-1} A_{L-1} + b_L
 
-    and an MLP reads ``Y``. ``phi`` is applied to each neuron's row ``w`` and bias ``b``, ``psi`` to each number that
-    arrives at a neuron and its bias. Both are learned and have the type of what leaves that neuron, whatever functions
-    ``f`` they are made of: for periodic activations ``a``
+    and an MLP reads ``Y``, with batch norms (in training an output depends on its batch). ``phi`` is applied to each
+    neuron's row ``w`` and bias ``b``, ``psi`` to each number that arrives at a neuron and its bias. Both are learned
+    and have the type of what leaves that neuron, whatever functions ``f`` they are made of. For periodic
+    activations ``a``
 
     .. math:: \phi(w, b) = E(w)\, a(b) + O(w)\, a'(b) / \omega,
         \qquad E(w) = f(\omega w) + f(-\omega w), \quad O(w) = f(\omega w) - f(-\omega w)
@@ -110,7 +111,10 @@ class ForwardMessages(Model):
         between = self.axes[2:-1]
         self.learned = nn.ModuleList(LearnedActivation(axis, channels) for axis in between) if learned else None
         self.mix = nn.ModuleList(Mix(channels, rank) for _ in (between if rank else ()))
-        self.net = normed_mlp(channels * spec.out_features, hidden, layers, out_features, dropout)
+        arrived = channels * spec.out_features
+        self.net = nn.Sequential(
+            BatchNorm(arrived, affine=False), normed_mlp(arrived, hidden, layers, out_features, dropout, BatchNorm)
+        )
 
     def _forward(self, weights: Weights) -> Tensor:
         matrices, biases = affine(weights, self.chain)

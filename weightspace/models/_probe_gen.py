@@ -73,7 +73,7 @@ class ProbeGen(Model):
         sizes = [latent] + [hidden] * (whole_number("depth", depth) - 1) + [spec.in_features]
         self.codes = nn.Parameter(torch.randn(probes, latent))
         self.generator = nn.ParameterList([torch.randn(b, a) / math.sqrt(a) for a, b in pairwise(sizes)])
-        self.net = normed_mlp(probes * spec.out_features, hidden, layers, out_features, dropout)
+        self.net = normed_mlp(probes * spec.out_features, hidden, layers, out_features, dropout, nn.LayerNorm)
 
     @property
     def points(self) -> Tensor:
