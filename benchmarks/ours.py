@@ -2,8 +2,9 @@
 
     python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0]
 
-The recipes below were chosen on validation splits; docs/howto/models.md says among how many. Those named
-forward-messages-own and query-grid are options of forward-messages and functional.
+Models trained on mirrored copies too are read a second time, as the mean over a network and its mirror image
+(``*_both_ways``). The recipes below were chosen on validation splits; docs/howto/models.md says among how many. Those
+named forward-messages-own and query-grid are options of forward-messages and functional.
 Without a zoo, images from the package are fitted first, briefly: that measures nothing.
 """
 
@@ -21,8 +22,8 @@ import weightspace as ws
 from benchmarks import _common
 from benchmarks._common import save
 from weightspace.bench import environment
-from weightspace.train import num_classes, seeded
-from weightspace.transforms import augmentation
+from weightspace.train import Classification, Split, num_classes, score, seeded
+from weightspace.transforms import Flip, augmentation
 from weightspace.zoo import write_zoo
 
 # The model, its options, the training's, and the augmentation: the networks' inputs are moved a little, or mirrored.
@@ -98,6 +99,11 @@ def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) 
     )
     about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
+    if transform is not None and "flip" in transform.split("+"):  # trained on mirrored copies too
+        both, objective = ws.models.Averaged(model, [Flip(1.0, axes=(1,))]), Classification(num_classes(zoo))
+        for name in ("val", "test"):
+            split = Split(zoo.weights(name).to(device), zoo.labels(name).to(device))
+            accuracy[f"{name}_both_ways"] = score(both, split, objective)
     about |= {"commit": environment()["commit"]}
     return {
         **about,

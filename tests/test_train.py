@@ -131,9 +131,9 @@ def test_mixed_labels_train(zoo: Zoo) -> None:
     targets: list[Tensor] = []
 
     class Noting(Classification):
-        def loss(self, output: Tensor, targets_: Tensor) -> Tensor:
+        def loss(self, output: Tensor, targets_: Tensor, weights: ws.Weights) -> Tensor:
             targets.append(targets_)
-            return super().loss(output, targets_)
+            return super().loss(output, targets_, weights)
 
     result = ws.train(mlp(), zoo, transform=MixUp("permutation"), objective=Noting(3), config=FAST, epochs=10)
     mixed = torch.cat(targets)
@@ -244,9 +244,9 @@ def test_best_epoch_is_restored(zoo: Zoo) -> None:
 
         validations = 0
 
-        def score(self, output: Tensor, labels: Tensor) -> Tensor:
+        def score(self, output: Tensor, labels: Tensor, weights: ws.Weights) -> Tensor:
             if torch.is_grad_enabled():  # a training batch
-                return super().score(output, labels)
+                return super().score(output, labels, weights)
             self.validations += 1
             return torch.full((len(labels),), 0.9 if self.validations == 2 else 0.1 / self.validations)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from weightspace._equivariant import EquivariantLinear
+from weightspace.models._autoencoder import Autoencoder
+from weightspace.models._averaged import Averaged
 from weightspace.models._base import Model, Normalize, fold_phases
 from weightspace.models._dwsnet import DWSNet, InvariantHead
 from weightspace.models._export import load_model, save_model
@@ -30,6 +32,8 @@ __all__ = [
     "NFT",
     "NGGNN",
     "NGT",
+    "Autoencoder",
+    "Averaged",
     "DWSNet",
     "EquivariantLinear",
     "ForwardMessages",

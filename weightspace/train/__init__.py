@@ -1,13 +1,14 @@
 """One training loop, with what a model is trained for as an objective."""
 
 from weightspace.train._config import TrainConfig, schedule
-from weightspace.train._objective import Classification, Objective
+from weightspace.train._objective import Classification, Objective, Reconstruction
 from weightspace.train._run import Split, score, seeded
 from weightspace.train._train import TrainResult, num_classes, train
 
 __all__ = [
     "Classification",
     "Objective",
+    "Reconstruction",
     "Split",
     "TrainConfig",
     "TrainResult",

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from weightspace._checks import whole_number
+from weightspace._checks import check_tensor, whole_number
+from weightspace._evaluate import evaluate
+from weightspace._weights import Weights
+from weightspace.models import Autoencoder
 
 
 class Objective(ABC):
-    """Turns labels into targets, outputs into a loss, and outputs into a score where higher is better."""
+    """Turns labels into targets, outputs into a loss, and outputs into a score where higher is better.
+
+    Losses and scores are also given the networks that the outputs are of, transformed as the model saw them: what
+    needs no labels compares with those.
+    """
 
     score_name: str
 
@@ -21,11 +28,11 @@ class Objective(ABC):
         """Targets that transforms may mix: float ``[batch, ...]``."""
 
     @abstractmethod
-    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
         """Mean loss of a batch."""
 
     @abstractmethod
-    def score(self, output: Tensor, labels: Tensor) -> Tensor:
+    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
         """Score of every network, ``[batch]``; its mean over a split is what the best epoch is chosen by."""
 
 
@@ -48,7 +55,7 @@ class Classification(Objective):
     def targets(self, labels: Tensor) -> Tensor:
         return F.one_hot(labels, self.num_classes).to(torch.float32)
 
-    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
         if output.shape != targets.shape:
             raise ValueError(
                 f"expected outputs {list(targets.shape)}, one a class, got {list(output.shape)}; "
@@ -56,5 +63,63 @@ class Classification(Objective):
             )
         return F.cross_entropy(output, targets)
 
-    def score(self, output: Tensor, labels: Tensor) -> Tensor:
+    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
         return (output.argmax(1) == labels).float()
+
+
+class Reconstruction(Objective):
+    r"""What an autoencoder is for: the values that every network gives at points of its input, without any label.
+
+    .. math:: \frac{1}{M} \sum_m \lVert \hat y(x_m) - f_w(x_m) \rVert^2
+
+    over points drawn anew for every batch, all networks of it looked at in the same places; the score is minus the mean
+    squared error, in validation over all points. Transforms that move the networks' inputs move with them what is asked
+    for.
+
+    Args:
+        model: the autoencoder that is trained: it decodes its own outputs.
+        coords: the points, ``[point, in]``.
+        points: how many of them each batch looks at; all where None.
+
+    Raises:
+        TypeError: for another model, or points that are no tensor.
+        ValueError: for points of another size, none of them, or fewer than are to be drawn.
+
+    Example:
+        >>> import weightspace as ws
+        >>> encoder = ws.models.NFT(ws.siren(2, 8, 8, 1), 32, hidden=8, layers=1)
+        >>> objective = Reconstruction(ws.models.Autoencoder(encoder, queries=4), ws.signals.grid(28, 28), points=128)
+        >>> objective.score_name
+        'negative mean squared error'
+
+    Reference:
+        Zhou et al., *Neural Functional Transformers*, 2023, INR2ARRAY.
+    """
+
+    score_name = "negative mean squared error"
+
+    def __init__(self, model: Autoencoder, coords: Tensor, points: int | None = None) -> None:
+        if not isinstance(model, Autoencoder):
+            raise TypeError(f"model: expected a ws.models.Autoencoder, got {type(model).__name__}")
+        check_tensor("coords", coords)
+        if coords.ndim != 2 or coords.shape[1] != model.spec.in_features or not len(coords):
+            raise ValueError(f"coords: expected [point, {model.spec.in_features}], got {list(coords.shape)}")
+        if points is not None and whole_number("points", points) > len(coords):
+            raise ValueError(f"points: expected at most the {len(coords)} that there are, got {points}")
+        self.model, self.coords, self.points = model, coords, points
+
+    def targets(self, labels: Tensor) -> Tensor:
+        return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
+
+    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
+        coords = self.coords.to(output.device)
+        if self.points is not None:
+            coords = coords[torch.randperm(len(coords), device=coords.device)[: self.points]]
+        return (self.model.decode(output, coords) - evaluate(weights, coords)).square().mean()
+
+    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
+        coords = self.coords.to(output.device)
+        if self.points is not None and torch.is_grad_enabled():  # of a training batch: not dearer than its loss
+            coords = coords[:: -(-len(coords) // self.points)]
+        with torch.no_grad():
+            return -(self.model.decode(output, coords) - evaluate(weights, coords)).square().flatten(1).mean(1)

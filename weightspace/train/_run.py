@@ -62,7 +62,8 @@ def score(model: Model, split: Split, objective: Objective) -> float:
     parts = []
     for start in range(0, len(split), EVAL_BATCH):
         rows = slice(start, start + EVAL_BATCH)
-        parts.append(objective.score(output_of(model, split.weights[rows]), split.labels[rows]))
+        weights = split.weights[rows]
+        parts.append(objective.score(output_of(model, weights), split.labels[rows], weights))
     return torch.cat(parts).mean().item()
 
 
@@ -128,7 +129,7 @@ class Run:
             if self.transform is not None:
                 weights, targets = self.transform(weights, targets, generator=self.generator)
             output = output_of(self.model, weights)
-            loss = self.objective.loss(output, targets)
+            loss = self.objective.loss(output, targets, weights)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.config.clip is not None:
@@ -136,7 +137,7 @@ class Run:
             self.optimizer.step()
             self.scheduler.step()
             losses.append(loss.detach())
-            scores.append(self.objective.score(output.detach(), split.labels[rows]).mean())
+            scores.append(self.objective.score(output.detach(), split.labels[rows], weights).mean())
         mean = torch.stack(losses).mean().item()
         if not math.isfinite(mean):
             raise FloatingPointError(

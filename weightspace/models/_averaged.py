@@ -1,0 +1,77 @@
+"""A trained model's outputs averaged over moved copies of every network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from weightspace._checks import whole_number
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
+from weightspace.models._base import Model, Normalize
+from weightspace.transforms import Transform
+
+
+class Averaged(Model):
+    r"""A trained model's outputs, averaged over every network and copies of it that transforms have moved.
+
+    .. math:: y(w) = \frac{1}{1 + n} \Big( m(w) + \sum_{i=1}^n m(T_i w) \Big)
+
+    Test-time augmentation: for classes that a mirrored signal keeps, a model trained on mirrored copies too gives the
+    mean of both. Costs ``n`` evaluations more. In training it is the model itself.
+
+    Args:
+        model: a trained model with an invariant head.
+        transforms: one copy each. Transforms that draw do so anew for every batch, by ``seed``.
+        seed: of the draws, so that the same batch gives the same output.
+
+    Raises:
+        TypeError: for other than a model and transforms.
+        ValueError: for no transforms, one that mixes networks, or one that does not fit the model's spec.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Flip
+        >>> spec = ws.siren(2, 16, 16, 1)
+        >>> model = Averaged(ws.models.Hybrid(spec, 10, points=8), [Flip(1.0, axes=(1,))]).eval()
+        >>> w = ws.Weights(torch.randn(4, spec.num_params), spec)
+        >>> mirrored = Flip(1.0, axes=(1,))(w, generator=torch.Generator())
+        >>> torch.allclose(model(w), model(mirrored), atol=1e-5)
+        True
+    """
+
+    def __init__(self, model: Model, transforms: Sequence[Transform], *, seed: int = 0) -> None:
+        if not isinstance(model, Model):
+            raise TypeError(f"model: expected a model of ws.models, got {type(model).__name__}")
+        if not isinstance(transforms, Sequence) or not all(isinstance(t, Transform) for t in transforms):
+            raise TypeError(f"transforms: expected a list of transforms, got {transforms!r}")
+        if not transforms or any(t.mixes for t in transforms):
+            raise ValueError(f"transforms: expected one at least, and none that mixes networks, got {transforms!r}")
+        for transform in transforms:
+            transform.check(model.spec)
+        nn.Module.__init__(self)
+        self.model, self.transforms, self.seed = model, tuple(transforms), whole_number("seed", seed, 0)
+        self.respects, self.track = model.respects, model.track
+
+    @property
+    def spec(self) -> NetSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.model.spec
+
+    @property
+    def normalize(self) -> Normalize:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.model.normalize
+
+    def forward(self, weights: Weights) -> Tensor | Weights:
+        return self._forward(weights)
+
+    def _forward(self, weights: Weights) -> Tensor | Weights:
+        out = self.model(weights)
+        if self.training:
+            return out
+        if not isinstance(out, Tensor):
+            raise TypeError("expected a model with an invariant head, which gives a tensor, got weights to weights")
+        generator = torch.Generator(weights.device).manual_seed(self.seed)
+        copies = [self.model(transform(weights, generator=generator)) for transform in self.transforms]
+        return torch.stack([out, *copies]).mean(0)
