@@ -12,6 +12,7 @@ from benchmarks import (
     align,
     aligners,
     anchors,
+    autoencoder,
     fit,
     fit_zoo,
     memory,
@@ -49,6 +50,7 @@ TINY = {
         *("--zoo", "nowhere", "--pairs", "2", "--train", "4", "--fit-steps", "1"),
         *("--steps", "1", "--repeats", "1", "--groups", "full"),
     ],
+    autoencoder: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
     anchors: [
         *("--zoo", "nowhere", "--networks", "4", "--held-out", "2", "--steps", "1", "--threads", "1"),
         *("--groups", "full", "--passes", "2", "--batches", "2", "--repeats", "2"),
