@@ -240,20 +240,14 @@ def _tile(
 
 def _product(mode: str, *, turned: bool = False) -> Any:
     def emit(e: _Emitter, a, stride, b, b_stride, c, c_stride, rows, vectors, depth, bias, *sine) -> None:
-        finish = e.store
-        if mode == "times":
+        shared = (sine[0], e.spread_double(sine[2]), *_sine_coefficients(e, e.spread_double(sine[1]))) if sine else None
 
-            def finish(place: Any, total: Any) -> None:
-                e.store(place, e.mul(total, e.load(place)))
-
-        if sine:
-            slope, omega, frequency = sine
-            turn, coefficients = e.spread_double(frequency), _sine_coefficients(e, e.spread_double(omega))
-
-            def finish(place: Any, total: Any) -> None:
-                value, steep = _turns(e, total, turn, *coefficients)
-                e.store(place, value)
+        def finish(place: Any, total: Any) -> None:
+            if shared is not None:
+                slope, *turns = shared
+                total, steep = _turns(e, total, *turns)
                 e.store(e.at(place, slope), steep)
+            e.store(place, e.mul(total, e.load(place)) if mode == "times" else total)
 
         def strip(n: Any, columns: int) -> None:
             shift = e.scaled(n, LANES)

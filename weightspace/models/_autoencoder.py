@@ -52,6 +52,8 @@ class Autoencoder(Model):
         decoder answers for single points, as inr2vec's does, and makes no network.
     """
 
+    waves: Tensor
+
     def __init__(
         self,
         encoder: Model,
@@ -69,7 +71,7 @@ class Autoencoder(Model):
         if whole_number("hidden", hidden, 2) % whole_number("attention_heads", attention_heads):
             raise ValueError(f"attention_heads: expected a divisor of {hidden}, got {attention_heads}")
         nn.Module.__init__(self)
-        self.encoder, self.queries, self.heads = encoder, queries, attention_heads
+        self.encoder, self.queries, self.attention_heads = encoder, queries, attention_heads
         self.respects, self.track = encoder.respects, encoder.track
         inputs, outputs = encoder.spec.in_features, encoder.spec.out_features
         reach = number("reach", reach, "a positive number", low=POSITIVE)
@@ -123,7 +125,9 @@ class Autoencoder(Model):
         angle = x.to(array) @ self.waves
         value = self.place(torch.cat([angle.sin(), angle.cos()], -1)).expand(len(array), -1, -1)
         k, v = self.read(array.unflatten(1, (self.queries, -1))).chunk(2, -1)
-        asked, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.ask(value), k + self.rows, v))
+        asked, k, v = (
+            t.unflatten(-1, (self.attention_heads, -1)).transpose(1, 2) for t in (self.ask(value), k + self.rows, v)
+        )
         found = F.scaled_dot_product_attention(asked, k, v).transpose(1, 2).flatten(2)
         value = value + self.answer(found)
         for norm, block in zip(self.norms, self.blocks, strict=True):

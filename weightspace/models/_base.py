@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -131,7 +131,7 @@ class Model(nn.Module, ABC):
     unit = False  # whether outputs are scaled to length one: embeddings
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
-    def __new__(cls, *args: Any, **options: Any) -> Model:
+    def __new__(cls, *args: Any, **options: Any) -> Self:
         model = super().__new__(cls)
         object.__setattr__(model, "_given", (args, options))
         return model
