@@ -7,6 +7,11 @@ the whole group. The epoch is chosen on the validation split, the test split is 
     python -m benchmarks.recipes [--only dws siren] [--train 12000] [--epochs 20] [--folder runs/recipes]
 
 Zoos are kept in the folder and fits resume; a fit's time is that of the run that made it from nothing.
+
+    python -m benchmarks.recipes --cost 256 [--repeats 5]
+
+fits that many images by every recipe in turns and trains nothing: the table of costs, for a machine with nothing else
+to do (``recipes-cost.json``).
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ import torch
 
 import weightspace as ws
 from benchmarks import _common
-from benchmarks._common import save
+from benchmarks._common import save, spread
 from weightspace.fit import RECIPES, meta_start, recipe
 from weightspace.train import seeded
 from weightspace.zoo import align
@@ -78,6 +83,38 @@ def row(name: str, folder: Path, counts: dict[str, int], epochs: int, seed: int)
     return out
 
 
+def costs(names: list[str], count: int, repeats: int) -> dict[str, Any]:
+    """Rates of fitting by every recipe on the same images; what learns a start first is given its seconds apart."""
+    data = ws.signals.load("fashion-mnist")
+    coords, targets = ws.signals.images(data.images[:count])
+    starts: dict[str, ws.Weights] = {}
+    learned: dict[str, list[float]] = {name: [] for name in names}
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    psnr, steps = {}, {}
+    for _ in range(repeats):
+        for name in names:
+            config = recipe(name)
+            spec = ws.siren(2, 32, 32, 1, init=config.init or "dws")
+            if name == "meta":
+                many, generator = ws.signals.images(data.images[:2000])[1], torch.Generator().manual_seed(0)
+                begun = time.perf_counter()
+                starts[name] = meta_start(coords, many, spec, generator=generator)
+                learned[name].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            fit = ws.fit(coords, targets, spec, config=config, start=starts.get(name))
+            rates[name].append(count / (time.perf_counter() - begun))
+            psnr[name], steps[name] = fit.psnr.mean().item(), fit.steps.double().mean().item()
+    return {
+        name: {
+            "networks_per_second": spread(rates[name]),
+            "psnr_db": psnr[name],
+            "mean_steps": steps[name],
+            **({"seconds_for_the_start": spread(learned[name])} if learned[name] else {}),
+        }
+        for name in names
+    }
+
+
 def kept(record: dict[str, Any]) -> dict[str, Any]:
     """Rows of an earlier run of the same experiment, for recipes that this run leaves out."""
     path = _common.RESULTS / "recipes.json"
@@ -92,8 +129,16 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=12000)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cost", type=int, help="measure the cost of fitting alone, on so many images")
+    parser.add_argument("--repeats", type=int, default=5, help="of the cost")
     parser.add_argument("--folder", type=Path, default=Path("runs/recipes"))
     args = parser.parse_args()
+    if args.cost:
+        what = f"{args.cost} images of Fashion-MNIST, SIREN 2-32-32-1"
+        return save(
+            "recipes-cost",
+            {"benchmark": "recipes-cost", "what": what, "rows": costs(args.only, args.cost, args.repeats)},
+        )
     args.folder.mkdir(parents=True, exist_ok=True)
     counts = {"train": args.train, "val": max(1, args.train // 12), "test": max(1, args.train // 6)}
     rows: dict[str, Any] = {}

@@ -79,6 +79,19 @@ def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert {"commit", "hardware", "benchmark"} <= set(json.loads(written.read_text()))
 
 
+def test_the_cost_of_recipes_is_measured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("the whole of Fashion-MNIST is not on this machine")
+    monkeypatch.setattr(_common, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["recipes", "--cost", "2", "--repeats", "1", "--only", "siren", "meta"])
+    recipes.main()
+    rows = json.loads((tmp_path / "recipes-cost.json").read_text())["rows"]
+    assert set(rows) == {"siren", "meta"}
+    assert rows["siren"]["psnr_db"] >= 40
+    assert rows["siren"]["mean_steps"] < 1000 == 10 * rows["meta"]["mean_steps"]
+    assert rows["meta"]["seconds_for_the_start"]["repeats"] == 1
+
+
 def test_the_kernels_of_a_gpu_are_compared_on_any_device() -> None:
     table = {kernel: by_kernel(kernel, "cpu") for kernel in ("compiled", "torch")}
     record = fit.on_gpu(table, 3, 10, 2)
