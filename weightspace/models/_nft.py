@@ -52,7 +52,7 @@ class NFT(Model):
         Zhou et al., *Neural Functional Transformers*, 2023, sections on attention and INR2ARRAY. Published: classifiers
         of INR2ARRAY's arrays gain up to 17 points on INRs over weight-space methods before it. Departures: no attention
         over all weights at once, whose cost is quadratic in their number; the queries are trained on the task itself,
-        without the decoder and its reconstruction of the INR.
+        unless :class:`Autoencoder` puts a decoder behind them.
     """
 
     respects = "permutation"
