@@ -1,9 +1,9 @@
-"""The library's own models, and one published: accuracy at the best validation epoch, the test split read once.
+"""The library's own models, and one published: accuracy at the best validation epoch, the test split read at the end.
 
     python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0]
 
 Models trained on mirrored copies too are read a second time, as the mean over a network and its mirror image
-(``*_both_ways``). The recipes below were chosen on validation splits; docs/howto/models.md says among how many. Those
+(``*_both_ways``), and that is their result. The recipes below were chosen on validation splits; docs/howto/models.md says among how many. Those
 named forward-messages-own and query-grid are options of forward-messages and functional.
 Without a zoo, images from the package are fitted first, briefly: that measures nothing.
 """
@@ -101,9 +101,9 @@ def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) 
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
     if transform is not None and "flip" in transform.split("+"):  # trained on mirrored copies too
         both, objective = ws.models.Averaged(model, [Flip(1.0, axes=(1,))]), Classification(num_classes(zoo))
-        for name in ("val", "test"):
-            split = Split(zoo.weights(name).to(device), zoo.labels(name).to(device))
-            accuracy[f"{name}_both_ways"] = score(both, split, objective)
+        for part in {"val", "test"} & set(zoo.splits):
+            split = Split(zoo.weights(part).to(device), zoo.labels(part).to(device))
+            accuracy[f"{part}_both_ways"] = score(both, split, objective)
     about |= {"commit": environment()["commit"]}
     return {
         **about,

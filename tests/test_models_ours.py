@@ -353,3 +353,17 @@ def test_the_benchmark_takes_the_first_networks_of_the_training_split(tmp_path: 
     assert few.sources("train").tolist() == [5, 6, 7]
     assert torch.equal(few.weights("train").flat, whole.weights("train").flat[:3])
     assert source == "first 3 training networks of a zoo"
+
+
+def test_messages_of_any_scale_are_read_alike() -> None:
+    """What arrives is normalised over the batch before anything reads it, and so is what the MLP makes of it."""
+    spec = ws.siren(2, 6, 1, bias=False)
+    model = ws.models.ForwardMessages(spec, 3, hidden=8, layers=1, channels=5, functions=4, bumps=0)
+    w = ws.testing.random_weights(spec, 8, generator=torch.Generator().manual_seed(0))
+    before = model(w)
+    scale = torch.tensor([1.0, 30.0, 5.0, 7.0, 2.0])
+    with torch.no_grad():
+        model.first.mix.weight.mul_(scale[:, None])
+        model.net[1][0].weight.mul_(torch.arange(1.0, 9.0)[:, None])
+        model.net[1][0].bias.mul_(torch.arange(1.0, 9.0))
+    torch.testing.assert_close(model(w), before, atol=2e-3, rtol=2e-3)

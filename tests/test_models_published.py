@@ -263,8 +263,24 @@ def test_the_grid_is_read_as_a_picture() -> None:
     torch.testing.assert_close(model.eval()(w), model.head(model.net(values.view(4, 1, 5, 5))))
     with pytest.raises(ValueError, match="expected networks of 1, 2 or 3 inputs, got 4"):
         ws.models.Functional(ws.siren(4, 6, 1), 3)
-    with pytest.raises(ValueError, match="size: expected at least 4 points to halve 2 times, got 3"):
-        ws.models.Functional(spec, 3, size=3)
+    with pytest.raises(ValueError, match="size: expected more than 4 points to halve 2 times, got 4"):
+        ws.models.Functional(spec, 3, size=4)
+    least = ws.models.Functional(spec, 3, hidden=4, size=5).train()
+    assert bool(least(w[:1]).isfinite().all())
+
+
+def test_channels_of_any_scale_are_read_alike() -> None:
+    """Batch norms: a group norm would tell channels of other scales apart."""
+    spec = ws.siren(2, 6, 5, 1)
+    model, w = (
+        ws.models.Functional(spec, 3, hidden=4, layers=2, size=6),
+        testing.random_weights(spec, 8, generator=torch.Generator().manual_seed(0)),
+    )
+    before, scale = model(w), torch.tensor([1.0, 3.0, 0.5, 7.0])
+    with torch.no_grad():
+        model.net[0].weight.mul_(scale.view(4, 1, 1, 1))
+        model.net[0].bias.mul_(scale)
+    torch.testing.assert_close(model(w), before, atol=1e-3, rtol=1e-3)
 
 
 def test_a_learned_grid_starts_as_the_fixed_one_and_is_trained() -> None:

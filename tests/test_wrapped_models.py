@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -40,6 +42,33 @@ def test_an_autoencoder_is_its_encoder_and_decodes_every_network_by_itself() -> 
     torch.testing.assert_close(model.decode(array, COORDS[10:20]), values[:, 10:20])
     assert not torch.allclose(values[0], values[1], atol=1e-3)
     testing.assert_invariant(model, SPEC, group="full", atol=1e-8)
+    with torch.no_grad():
+        model.values.weight.zero_()
+        model.values.bias.zero_()
+    assert torch.equal(model.decode(array, COORDS), torch.full((6, 64, 1), SPEC.output_shift))
+
+
+def test_an_autoencoder_is_where_its_encoder_is() -> None:
+    encoder = autoencoder().encoder.double()
+    encoder.net.eval()
+    modes = [part.training for part in encoder.modules()]
+    model = Autoencoder(encoder, queries=4, hidden=16)
+    assert [part.training for part in encoder.modules()] == modes
+    assert model.decode(model(networks()), COORDS).dtype == torch.float64
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36, 2))
+    with pytest.raises(ValueError, match="Autoencoder"):  # evaluates no convolutions
+        Autoencoder(ws.models.DWSNet(ws.spec_of(net, torch.zeros(2, 1, 5, 5)), 8, hidden=4, layers=1))
+
+
+def test_copies_and_half_precision() -> None:
+    model, w = autoencoder().eval(), networks()
+    array = model(w)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other.decode(other(w), COORDS), model.decode(array, COORDS))
+    half = copy.deepcopy(model).bfloat16()
+    values = half.decode(array.bfloat16(), COORDS)
+    assert values.dtype == torch.bfloat16
+    torch.testing.assert_close(values.float(), model.decode(array, COORDS), atol=0.03, rtol=0.03)
 
 
 def test_rows_of_the_array_are_not_interchangeable() -> None:
@@ -79,6 +108,82 @@ def test_a_reconstruction_compares_with_the_networks_as_the_model_saw_them() -> 
     assert not torch.allclose(objective.loss(model(w), targets, other), expected.mean(), rtol=1e-3)
 
 
+class Noting(Reconstruction):
+    """Keeps what it is given."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.losses: list[ws.Weights] = []
+        self.scores: list[tuple[bool, ws.Weights]] = []
+
+    def loss(self, output: torch.Tensor, targets: torch.Tensor, weights: ws.Weights) -> torch.Tensor:
+        self.losses.append(weights)
+        assert torch.equal(output, self.model(weights))
+        return super().loss(output, targets, weights)
+
+    def score(self, output: torch.Tensor, labels: torch.Tensor, weights: ws.Weights) -> torch.Tensor:
+        self.scores.append((self.model.training, weights))
+        return super().score(output, labels, weights)
+
+
+def zoo_of(path: Any, w: ws.Weights) -> ws.Zoo:
+    labels = torch.arange(len(w)) % 2
+    return write_zoo(path, dict.fromkeys(("train", "val"), (w, labels, None, None, None)))
+
+
+def test_losses_and_scores_see_the_networks_that_the_model_saw(tmp_path: Any) -> None:
+    w, model = networks(8), autoencoder()
+    objective = Noting(model, COORDS, points=10)
+    ws.train(model, zoo_of(tmp_path, w), objective=objective, transform=Flip(1.0, axes=(1,)), epochs=1, batch_size=4)
+    mirrored = Flip(1.0, axes=(1,))(w, generator=torch.Generator()).flat
+    assert len(objective.losses) == 2
+    for seen in (*objective.losses, *(w for training, w in objective.scores if training)):
+        assert all((mirrored == row).all(1).any() for row in seen.flat)
+    assert all(torch.equal(seen.flat, w.flat) for training, seen in objective.scores if not training)
+
+
+def test_as_many_points_as_asked_for_are_looked_at() -> None:
+    model, w = autoencoder(), networks()
+    looked: list[torch.Tensor] = []
+    decode = model.decode
+    model.decode = lambda array, x: looked.append(x) or decode(array, x)  # pyright: ignore
+    objective = Reconstruction(model, COORDS, points=10)
+    array, none = model(w), torch.zeros(6)
+    with seeded(0):
+        objective.loss(array, none, w)
+        objective.loss(array, none, w)
+        objective.score(array, none, w)
+    assert [len(x) for x in looked] == [10, 10, 10]
+    assert not torch.equal(looked[0], looked[1])
+    assert len({tuple(x) for x in looked[0].tolist()}) == 10
+    looked.clear()
+    model.eval()
+    whole = Reconstruction(model, ws.signals.grid(20, 20), points=10)
+    score = whole.score(model(w), none, w)
+    assert sum(map(len, looked)) == 400
+    assert torch.equal(torch.cat(looked), whole.coords)
+    error = (decode(model(w), whole.coords) - ws.evaluate(w, whole.coords)).square().mean((1, 2))
+    torch.testing.assert_close(score, -error)
+
+
+def test_a_kept_run_is_known_by_what_it_reconstructs(tmp_path: Any) -> None:
+    zoo, run = zoo_of(tmp_path / "zoo", networks(8)), tmp_path / "run"
+
+    def trained(points: int = 10, coords: torch.Tensor = COORDS, **options: Any) -> ws.TrainResult:
+        model = autoencoder(**options)
+        objective = Reconstruction(model, coords, points=points)
+        return ws.train(model, zoo, objective=objective, epochs=2, batch_size=4, run_dir=run)
+
+    first = trained()
+    assert trained().history == first.history
+    for other in ({"points": 11}, {"coords": COORDS[:-1]}, {"reach": 3.0}):
+        with pytest.raises(ValueError, match="expected"):
+            trained(**other)
+    model = autoencoder()
+    with pytest.raises(ValueError, match="expected the reconstruction of the model that is trained"):
+        ws.train(model, zoo, objective=Reconstruction(autoencoder(), COORDS), epochs=1)
+
+
 def test_bad_autoencoders_are_refused() -> None:
     model = autoencoder()
     with pytest.raises(TypeError, match=r"encoder: expected a model of ws\.models, got Linear"):
@@ -106,14 +211,24 @@ def test_averaged_outputs_are_the_mean_over_the_copies() -> None:
     with seeded(0):
         model = ws.models.Hybrid(SPEC, 3, hidden=8, layers=1, points=6).eval()
     w, gen = networks(), torch.Generator()
-    averaged = Averaged(model, [mirror, turn], seed=5).eval()
+    averaged = Averaged(model, [mirror, turn], seed=5)
+    assert not averaged.training
     gen.manual_seed(5)
-    copies = [model(w), model(mirror(w, generator=gen)), model(turn(w, generator=gen))]
+    mirror.sample(w[:1], generator=gen)
+    turned = turn.apply(w, turn.sample(w[:1], generator=gen)[torch.zeros(6, dtype=torch.int64)])
+    copies = [model(w), model(mirror(w, generator=gen)), model(turned)]
     torch.testing.assert_close(averaged(w), sum(copies) / 3)
     assert torch.equal(averaged(w), averaged(w))
+    torch.testing.assert_close(averaged(w[2:3]), averaged(w)[2:3])
+    assert not torch.allclose(averaged(w), model(w), atol=1e-4)
     assert (averaged.respects, averaged.track, averaged.num_parameters) == ("full", "hybrid", model.num_parameters)
     assert torch.equal(averaged.train()(w), model.train()(w))
-    testing.assert_invariant(Averaged(model, [mirror]).eval(), SPEC, group="full", atol=1e-8)
+    testing.assert_invariant(Averaged(model.eval(), [mirror, turn]), SPEC, group="full", atol=1e-8)
+    noisy = Averaged(model, [GaussianNoise(0.3)])
+    assert noisy.respects == "nothing"
+    assert repr(averaged) != repr(Averaged(model, [mirror, turn], seed=6))
+    unit = ws.models.build("hybrid", SPEC, 3, hidden=8, layers=1, points=6, head="embedding").eval()
+    torch.testing.assert_close(Averaged(unit, [mirror])(w).norm(dim=1), torch.ones(6))
 
 
 def test_bad_averages_are_refused() -> None:

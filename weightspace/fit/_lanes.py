@@ -526,8 +526,9 @@ output_back = _primitive(10, _output_back)
 
 def _adam(e: _Emitter, p, g, m, v, vectors, rate, bias2, beta1, beta2, eps) -> None:
     step, correction, tiny = (e.spread_double(x) for x in (rate, bias2, eps))
-    keep1, keep2 = e.spread_double(beta1), e.spread_double(beta2)
-    new1, new2 = e.sub(e.constant(1.0), keep1), e.sub(e.constant(1.0), keep2)
+    one = ir.Constant(ir.DoubleType(), 1.0)  # 1 - beta is small: its difference in float32 would be off by 1e-5
+    keep2 = e.spread_double(beta2)
+    new1, new2 = (e.spread_double(e.builder.fsub(one, beta)) for beta in (beta1, beta2))
     with e.loop(vectors) as i:
         shift = e.scaled(i, LANES)
         gradient, first = e.load(e.at(g, shift)), e.load(e.at(m, shift))

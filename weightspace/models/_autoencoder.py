@@ -12,6 +12,7 @@ from weightspace._checks import POSITIVE, check_tensor, number, whole_number
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Normalize
+from weightspace.models._chain import chain
 
 
 class Autoencoder(Model):
@@ -36,7 +37,8 @@ class Autoencoder(Model):
 
     Raises:
         TypeError: for an encoder that is no ``Model`` with an invariant head, and for other than plain numbers.
-        ValueError: for outputs that do not make equal rows, or sizes out of range.
+        ValueError: for networks that are no chain of linear layers, outputs that do not make equal rows, or sizes out
+            of range.
 
     Example:
         >>> import weightspace as ws
@@ -66,6 +68,7 @@ class Autoencoder(Model):
         reach: float = 8.0,
     ) -> None:
         size = _outputs(encoder)
+        chain(encoder.spec, "Autoencoder")
         if size % whole_number("queries", queries):
             raise ValueError(f"queries: expected a divisor of the encoder's {size} outputs, got {queries}")
         if whole_number("hidden", hidden, 2) % whole_number("attention_heads", attention_heads):
@@ -74,8 +77,8 @@ class Autoencoder(Model):
         self.encoder, self.queries, self.attention_heads = encoder, queries, attention_heads
         self.respects, self.track = encoder.respects, encoder.track
         inputs, outputs = encoder.spec.in_features, encoder.spec.out_features
-        reach = number("reach", reach, "a positive number", low=POSITIVE)
-        self.register_buffer("waves", reach * torch.randn(inputs, whole_number("frequencies", frequencies)))
+        self.reach = number("reach", reach, "a positive number", low=POSITIVE)
+        self.register_buffer("waves", self.reach * torch.randn(inputs, whole_number("frequencies", frequencies)))
         self.place = nn.Linear(2 * frequencies, hidden)
         self.ask, self.answer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.rows = nn.Parameter(torch.randn(queries, hidden) / math.sqrt(hidden))  # tells the rows apart
@@ -85,6 +88,10 @@ class Autoencoder(Model):
             nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, hidden)) for _ in self.norms
         )
         self.values = nn.Linear(hidden, outputs)
+        self.to(encoder.normalize.mean)
+
+    def extra_repr(self) -> str:
+        return f"queries={self.queries}, attention_heads={self.attention_heads}, reach={self.reach}"
 
     @property
     def spec(self) -> NetSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -122,8 +129,10 @@ class Autoencoder(Model):
                 f"x: expected [point, {spec.in_features}] or [{len(array)}, point, {spec.in_features}], "
                 f"got {list(x.shape)}"
             )
-        angle = x.to(array) @ self.waves
-        value = self.place(torch.cat([angle.sin(), angle.cos()], -1)).expand(len(array), -1, -1)
+        array = array.to(self.waves)
+        exact = torch.promote_types(array.dtype, torch.float32)  # of an angle, half precision leaves nothing
+        angle = x.to(array.device, exact) @ self.waves.to(exact)
+        value = self.place(torch.cat([angle.sin(), angle.cos()], -1).to(array)).expand(len(array), -1, -1)
         k, v = self.read(array.unflatten(1, (self.queries, -1))).chunk(2, -1)
         asked, k, v = (
             t.unflatten(-1, (self.attention_heads, -1)).transpose(1, 2) for t in (self.ask(value), k + self.rows, v)
@@ -139,11 +148,12 @@ def _outputs(encoder: Model) -> int:
     """How many outputs an encoder has, found by asking it."""
     if not isinstance(encoder, Model):
         raise TypeError(f"encoder: expected a model of ws.models, got {type(encoder).__name__}")
-    was, device = encoder.training, encoder.normalize.mean.device
-    flat = torch.zeros(1, encoder.spec.num_params, device=device, dtype=encoder.normalize.mean.dtype)
+    modes = {part: part.training for part in encoder.modules()}
+    flat = encoder.normalize.mean.new_zeros(1, encoder.spec.num_params)
     with torch.no_grad():
         out = encoder.eval()(Weights(flat, encoder.spec))
-    encoder.train(was)
+    for part, mode in modes.items():
+        part.training = mode
     if not isinstance(out, Tensor):
         raise TypeError("encoder: expected an invariant head, which gives a tensor, got weights to weights")
     return out.shape[1]

@@ -20,12 +20,13 @@ class Averaged(Model):
     .. math:: y(w) = \frac{1}{1 + n} \Big( m(w) + \sum_{i=1}^n m(T_i w) \Big)
 
     Test-time augmentation: for classes that a mirrored signal keeps, a model trained on mirrored copies too gives the
-    mean of both. Costs ``n`` evaluations more. In training it is the model itself.
+    mean of both. Costs ``n`` evaluations more. It begins in the mode that the model is in; in training it is the model
+    itself. Movements of the coordinates leave the group that it respects as it is; other transforms leave nothing.
 
     Args:
         model: a trained model with an invariant head.
-        transforms: one copy each. Transforms that draw do so anew for every batch, by ``seed``.
-        seed: of the draws, so that the same batch gives the same output.
+        transforms: one copy each. Those that draw make one draw for all networks.
+        seed: of the draws: the same network always gives the same output.
 
     Raises:
         TypeError: for other than a model and transforms.
@@ -53,7 +54,12 @@ class Averaged(Model):
             transform.check(model.spec)
         nn.Module.__init__(self)
         self.model, self.transforms, self.seed = model, tuple(transforms), whole_number("seed", seed, 0)
-        self.respects, self.track = model.respects, model.track
+        moved = all(transform.keeps == "coordinates" for transform in transforms)
+        self.respects, self.track = model.respects if moved else "nothing", model.track
+        self.train(model.training)
+
+    def extra_repr(self) -> str:
+        return f"transforms={list(self.transforms)}, seed={self.seed}"
 
     @property
     def spec(self) -> NetSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -73,5 +79,10 @@ class Averaged(Model):
         if not isinstance(out, Tensor):
             raise TypeError("expected a model with an invariant head, which gives a tensor, got weights to weights")
         generator = torch.Generator(weights.device).manual_seed(self.seed)
-        copies = [self.model(transform(weights, generator=generator)) for transform in self.transforms]
-        return torch.stack([out, *copies]).mean(0)
+        same = torch.zeros(len(weights), dtype=torch.int64, device=weights.device)
+        total = out
+        for transform in self.transforms:
+            draw = transform.sample(weights[:1], generator=generator)
+            total = total + self.model(transform.apply(weights, draw[same]))
+        mean = total / (1 + len(self.transforms))
+        return nn.functional.normalize(mean, dim=-1) if self.model.unit else mean

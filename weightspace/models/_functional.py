@@ -44,7 +44,7 @@ def convolutions(inputs: int, channels: int, hidden: int, layers: int, norm: Cal
 class Functional(Model):
     r"""The network's values on a regular grid over ``[-1, 1]^d``, then a convolutional network.
 
-    .. math:: \mathrm{CNN}\big(2 f_w(x_1), \ldots, 2 f_w(x_P)\big), \qquad P = size^d
+    .. math:: \mathrm{CNN}\big(2 (f_w(x_1) - shift), \ldots, 2 (f_w(x_P) - shift)\big), \qquad P = size^d
 
     What a model of weights could at best know, if the signal is all there is to know: a ceiling, and no model of
     weights. It respects every symmetry. With ``learned=True`` the points start as that grid and are learned: function
@@ -97,9 +97,9 @@ class Functional(Model):
         inputs = spec.in_features
         if inputs not in CONVOLUTIONS:
             raise ValueError(f"Functional: expected networks of 1, 2 or 3 inputs, got {inputs}")
-        if whole_number("size", size) < 2 ** (layers - 1):
+        if whole_number("size", size) <= 2 ** (layers - 1):
             raise ValueError(
-                f"size: expected at least {2 ** (layers - 1)} points to halve {layers - 1} times, got {size}"
+                f"size: expected more than {2 ** (layers - 1)} points to halve {layers - 1} times, got {size}"
             )
         if not isinstance(learned, bool):
             raise TypeError(f"learned: expected True or False, got {learned!r}")

@@ -41,7 +41,7 @@ class Keeper:
         self.key = {
             "config": asdict(config),
             "transform": repr(transform),
-            "objective": type(objective).__name__,
+            "objective": repr(objective),
             "model": type(model).__name__,
             "parameters": model.num_parameters,
             "layers": hashlib.sha256(repr(model).encode()).hexdigest(),  # widths, dropout: all that torch prints

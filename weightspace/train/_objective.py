@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 
 import torch
@@ -13,6 +14,8 @@ from weightspace._evaluate import evaluate
 from weightspace._weights import Weights
 from weightspace.models import Autoencoder
 
+BLOCK = 256  # points that a score looks at together, for all networks of a batch
+
 
 class Objective(ABC):
     """Turns labels into targets, outputs into a loss, and outputs into a score where higher is better.
@@ -22,6 +25,10 @@ class Objective(ABC):
     """
 
     score_name: str
+
+    def __repr__(self) -> str:
+        """What a kept run is known by: two objectives that ask for different things read differently."""
+        return type(self).__name__
 
     @abstractmethod
     def targets(self, labels: Tensor) -> Tensor:
@@ -70,10 +77,11 @@ class Classification(Objective):
 class Reconstruction(Objective):
     r"""What an autoencoder is for: the values that every network gives at points of its input, without any label.
 
-    .. math:: \frac{1}{M} \sum_m \lVert \hat y(x_m) - f_w(x_m) \rVert^2
+    .. math:: \frac{1}{M c} \sum_m \lVert \hat y(x_m) - f_w(x_m) \rVert^2
 
-    over points drawn anew for every batch, all networks of it looked at in the same places; the score is minus the mean
-    squared error, in validation over all points. Transforms that move the networks' inputs move with them what is asked
+    for ``c`` outputs, over points drawn anew for every batch (by torch's global generator, as dropout), all networks of
+    it looked at in the same places; the score is minus the mean squared error, over all points where the model is in
+    evaluation mode. Transforms that move the networks' inputs move with them what is asked
     for.
 
     Args:
@@ -111,15 +119,22 @@ class Reconstruction(Objective):
     def targets(self, labels: Tensor) -> Tensor:
         return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
 
+    def __repr__(self) -> str:
+        data = self.coords.detach().cpu().double().numpy().tobytes()
+        return f"Reconstruction({hashlib.sha256(data).hexdigest()[:16]}, points={self.points})"
+
+    def _drawn(self, device: torch.device) -> Tensor:
+        coords = self.coords.to(device)
+        return coords if self.points is None else coords[torch.randperm(len(coords), device=device)[: self.points]]
+
     def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
-        coords = self.coords.to(output.device)
-        if self.points is not None:
-            coords = coords[torch.randperm(len(coords), device=coords.device)[: self.points]]
+        coords = self._drawn(output.device)
         return (self.model.decode(output, coords) - evaluate(weights, coords)).square().mean()
 
+    @torch.no_grad()
     def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-        coords = self.coords.to(output.device)
-        if self.points is not None and torch.is_grad_enabled():  # of a training batch: not dearer than its loss
-            coords = coords[:: -(-len(coords) // self.points)]
-        with torch.no_grad():
-            return -(self.model.decode(output, coords) - evaluate(weights, coords)).square().flatten(1).mean(1)
+        coords = self._drawn(output.device) if self.model.training else self.coords.to(output.device)
+        total = output.new_zeros(len(output))
+        for part in coords.split(BLOCK):
+            total += (self.model.decode(output, part) - evaluate(weights, part)).square().flatten(1).sum(1)
+        return -total / (len(coords) * self.model.spec.out_features)

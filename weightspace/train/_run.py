@@ -130,6 +130,7 @@ class Run:
                 weights, targets = self.transform(weights, targets, generator=self.generator)
             output = output_of(self.model, weights)
             loss = self.objective.loss(output, targets, weights)
+            scores.append(self.objective.score(output.detach(), split.labels[rows], weights).mean())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.config.clip is not None:
@@ -137,7 +138,6 @@ class Run:
             self.optimizer.step()
             self.scheduler.step()
             losses.append(loss.detach())
-            scores.append(self.objective.score(output.detach(), split.labels[rows], weights).mean())
         mean = torch.stack(losses).mean().item()
         if not math.isfinite(mean):
             raise FloatingPointError(
