@@ -28,7 +28,6 @@ from weightspace.zoo import write_zoo
 
 # The model, its options, the training's, and the augmentation: the networks' inputs are moved a little, or mirrored.
 RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
-    "forward-messages": ("forward-messages", {"bumps": 0}, {"epochs": 14, "lr": 2e-3}, "moves"),
     "forward-messages-long": (
         "forward-messages",
         {"bumps": 0},
