@@ -3,8 +3,8 @@
     python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0]
 
 Models trained on mirrored copies too are read a second time, as the mean over a network and its mirror image
-(``*_both_ways``), and that is their result. The recipes below were chosen on validation splits; docs/howto/models.md says among how many. Those
-named forward-messages-own and query-grid are options of forward-messages and functional.
+(``*_both_ways``), and that is their result. The recipes below were chosen on validation splits; docs/howto/models.md
+says among how many. forward-messages-own and query-grid are options of forward-messages and functional.
 Without a zoo, images from the package are fitted first, briefly: that measures nothing.
 """
 
