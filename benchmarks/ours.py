@@ -100,7 +100,7 @@ def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) 
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
     if transform is not None and "flip" in transform.split("+"):  # trained on mirrored copies too
         both, objective = ws.models.Averaged(model, [Flip(1.0, axes=(1,))]), Classification(num_classes(zoo))
-        for part in {"val", "test"} & set(zoo.splits):
+        for part in (split for split in ("val", "test") if split in zoo.splits):
             split = Split(zoo.weights(part).to(device), zoo.labels(part).to(device))
             accuracy[f"{part}_both_ways"] = score(both, split, objective)
     about |= {"commit": environment()["commit"]}
