@@ -13,6 +13,8 @@ from benchmarks import (
     aligners,
     anchors,
     autoencoder,
+    contrastive,
+    editing,
     fit,
     fit_zoo,
     memory,
@@ -51,6 +53,8 @@ TINY = {
         *("--steps", "1", "--repeats", "1", "--groups", "full"),
     ],
     autoencoder: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
+    contrastive: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
+    editing: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1", "--models", "dwsnet"],
     anchors: [
         *("--zoo", "nowhere", "--networks", "4", "--held-out", "2", "--steps", "1", "--threads", "1"),
         *("--groups", "full", "--passes", "2", "--batches", "2", "--repeats", "2"),

@@ -52,6 +52,7 @@ FORWARD = {**SMALL_SIZES, "channels": 6, "functions": 5, "bumps": 4, "rank": 2}
 ROWS = {
     "dwsnet": Row("dwsnet", 3, {"hidden": 6, "layers": 2}),
     "dwsnet to weights": Row("dwsnet", 1, {"hidden": 5, "layers": 2, "head": "equivariant"}, "weights"),
+    "dwsnet to edits": Row("dwsnet", 1, {"hidden": 5, "layers": 1, "head": "editing"}, "weights"),
     "dwsnet to features": Row("dwsnet", 2, {"hidden": 5, "layers": 1, "head": "equivariant"}, "features"),
     "dwsnet with attention": Row("dwsnet", 3, {**SMALL_SIZES, "attention": 2}),
     "dwsnet with attention to weights": Row(
@@ -87,6 +88,7 @@ ROWS = {
     "scale-gmn forward": Row("scale-gmn", 3, {**SMALL_SIZES, "direction": "forward"}),
     "scale-gmn of one round": Row("scale-gmn", 3, {"hidden": 8, "layers": 1}),
     "scale-gmn to weights": Row("scale-gmn", 1, {**SMALL_SIZES, "head": "equivariant"}, "weights"),
+    "scale-gmn to edits": Row("scale-gmn", 1, {"hidden": 8, "layers": 1, "head": "editing"}, "weights"),
     "scale-gmn to embeddings": Row("scale-gmn", 4, {**SMALL_SIZES, "head": "embedding"}),
     "statistics": Row("statistics", 3, SMALL_SIZES),
     "typed-messages": Row("typed-messages", 3, SMALL_SIZES),

@@ -322,6 +322,34 @@ def test_embeddings_have_length_one() -> None:
     assert (plain(w).norm(dim=1) - 1).abs().max() > 1e-3
 
 
+def test_editors_begin_at_the_networks_themselves() -> None:
+    spec = ws.siren(2, 6, 5, 1)
+    w = testing.random_weights(spec, 20, generator=torch.Generator().manual_seed(0))
+    model = ws.models.build("nfn-np", spec, 1, hidden=8, layers=1, head="editing")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        step = ws.models.build("nfn-np", spec, 1, hidden=8, layers=1, head="equivariant")
+    model.normalize.fit(w)
+    step.normalize.fit(w)
+    assert not model.load_state_dict(step.state_dict(), strict=False).unexpected_keys
+    torch.testing.assert_close(model(w).flat, w.flat + 0.01 * step.normalize.std * step(w).flat)
+    assert model.gain is not None
+    with torch.no_grad():
+        model.gain.copy_(torch.arange(6.0))  # one a parameter: the first stays
+    edited = model(w)
+    assert torch.equal(edited.view("0.weight"), w.view("0.weight"))
+    bias = w.view("1.bias") + 3 * step.normalize.std[spec.slices["1.bias"]] * step(w).view("1.bias")
+    torch.testing.assert_close(edited.view("1.bias"), bias)
+    with pytest.raises(ValueError, match="expected a model with head='equivariant' and one channel to edit"):
+        ws.models.build("nfn-np", spec, 2, hidden=8, layers=1, head="editing")
+    with pytest.raises(ValueError, match="expected a model with head='equivariant' and one channel to edit"):
+        ws.models.NFNNP(spec, 1, hidden=8).edits()
+    with pytest.raises(
+        ValueError, match=r"head: expected one of \['embedding', 'invariant'\] for 'hybrid', got 'editing'"
+    ):
+        ws.models.build("hybrid", spec, 1, head="editing")
+
+
 def test_a_model_of_ones_own_is_not_saved_by_name(tmp_path) -> None:
     class Own(ws.models.MLP):
         pass

@@ -180,7 +180,7 @@ def test_a_kept_run_is_known_by_what_it_reconstructs(tmp_path: Any) -> None:
         with pytest.raises(ValueError, match="expected"):
             trained(**other)
     model = autoencoder()
-    with pytest.raises(ValueError, match="expected the reconstruction of the model that is trained"):
+    with pytest.raises(ValueError, match="expected one about the model that is trained"):
         ws.train(model, zoo, objective=Reconstruction(autoencoder(), COORDS), epochs=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -18,6 +19,7 @@ from weightspace._weights import Weights, same_spec
 Respects = Literal["nothing", "permutation", "signed", "scaled", "full"]
 Track = Literal["weights-only", "hybrid", "function"]
 Head = Literal["invariant", "equivariant"]
+GAIN = 0.01  # of an edit at first: the networks as they are, nearly
 
 
 class Normalize(nn.Module):
@@ -129,6 +131,8 @@ class Model(nn.Module, ABC):
     track: Track = "weights-only"
     heads: tuple[str, ...] = ("invariant",)
     unit = False  # whether outputs are scaled to length one: embeddings
+    gain: nn.Parameter | None  # of an editor, one a parameter of the networks
+    owner: Tensor  # of an editor: which gain is whose
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
@@ -140,6 +144,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.normalize = normalize
+        self.register_parameter("gain", None)
         _ = spec.slices, spec.num_params, spec.hidden  # known from here on: a compiler cannot look them up
 
     def forward(self, weights: Weights) -> Tensor | Weights:
@@ -161,11 +166,33 @@ class Model(nn.Module, ABC):
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(weights.flat.detach().sum())):
             _check_finite(weights)
         out = self._forward(self.normalize(Weights(weights.flat, self.spec)))
+        if self.gain is not None and isinstance(out, Weights):
+            step = self.gain[self.owner] * self.normalize.std * out.flat
+            return Weights(weights.flat + step, self.spec)
         return nn.functional.normalize(out, dim=-1) if self.unit and isinstance(out, Tensor) else out
 
     @abstractmethod
     def _forward(self, weights: Weights) -> Tensor | Weights:
         """The model proper, on normalised weights."""
+
+    def edits(self) -> Self:
+        r"""Make weights to weights an edit: :math:`w + g_p \, std_p \, m(w)`, with a learned ``g`` for each parameter.
+
+        It begins close to the networks themselves, and respects what the model did.
+
+        Raises:
+            ValueError: for a model that gives no weights, or several channels of them.
+
+        Reference:
+            Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing).
+        """
+        options = self.options
+        if options.get("head") != "equivariant" or options["out_features"] != 1:
+            raise ValueError("expected a model with head='equivariant' and one channel to edit networks with")
+        sizes = torch.tensor([math.prod(self.spec.shape(param.name)) for param in self.spec.params])
+        self.register_buffer("owner", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        self.gain = nn.Parameter(torch.full([len(sizes)], GAIN))
+        return self
 
     @property
     def num_parameters(self) -> int:

@@ -47,10 +47,11 @@ def save_model(model: Model, path: str | Path) -> Path:
         )
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
+    head = "embedding" if model.unit else "editing" if model.gain is not None else None
     about = {
         "format": MODEL_FORMAT,
         "model": names[0],
-        "options": {**model.options, **({"head": "embedding"} if model.unit else {})},
+        "options": model.options | ({"head": head} if head else {}),
         "spec": json.loads(model.spec.to_json()),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

@@ -51,8 +51,8 @@ def build(name: str, spec: NetSpec, out_features: int, **options: Any) -> Model:
         spec: the networks to read.
         out_features: number of outputs.
         options: of the model's class. ``head="invariant"`` is what every model has, ``head="equivariant"`` (weights to
-            weights) some, and with ``head="embedding"`` every model gives outputs of length one, for contrastive
-            objectives.
+            weights) some. Those have ``head="editing"`` too, with one output: the networks, and a learned step away
+            from them. With ``head="embedding"`` every model gives outputs of length one, for contrastive objectives.
 
     Raises:
         ValueError: for an unknown name, or a head that the model does not have.
@@ -66,10 +66,11 @@ def build(name: str, spec: NetSpec, out_features: int, **options: Any) -> Model:
         raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {name!r}")
     kind, options = MODELS[name], dict(options)
     head = options.pop("head", "invariant")
-    if head not in (heads := (*kind.heads, "embedding")):
+    heads = (*kind.heads, "embedding", *(["editing"] if "equivariant" in kind.heads else []))
+    if head not in heads:
         raise ValueError(f"head: expected one of {sorted(heads)} for {name!r}, got {head!r}")
-    if head == "equivariant":
-        options["head"] = head
+    if head in ("equivariant", "editing"):
+        options["head"] = "equivariant"
     model = kind(spec, out_features, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
     model.unit = head == "embedding"
-    return model
+    return model.edits() if head == "editing" else model

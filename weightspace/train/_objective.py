@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from weightspace._checks import check_tensor, whole_number
+from weightspace._checks import POSITIVE, check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
+from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights
-from weightspace.models import Autoencoder
+from weightspace.models import Autoencoder, Model
+from weightspace.transforms import Transform
 
+VIEW_SEED = 0  # of the views that a score compares with
 BLOCK = 256  # points that a score looks at together, for all networks of a batch
 
 
@@ -21,10 +27,12 @@ class Objective(ABC):
     """Turns labels into targets, outputs into a loss, and outputs into a score where higher is better.
 
     Losses and scores are also given the networks that the outputs are of, transformed as the model saw them: what
-    needs no labels compares with those.
+    needs no labels compares with those. ``gives`` is what outputs are: tensors, or ``Weights`` of an equivariant head.
+    In training a score is asked for after each batch's loss, and takes no gradient.
     """
 
     score_name: str
+    gives: type = Tensor
 
     def __repr__(self) -> str:
         """What a kept run is known by: two objectives that ask for different things read differently."""
@@ -35,11 +43,11 @@ class Objective(ABC):
         """Targets that transforms may mix: float ``[batch, ...]``."""
 
     @abstractmethod
-    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
+    def loss(self, output: Any, targets: Tensor, weights: Weights) -> Tensor:
         """Mean loss of a batch."""
 
     @abstractmethod
-    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
+    def score(self, output: Any, labels: Tensor, weights: Weights) -> Tensor:
         """Score of every network, ``[batch]``; its mean over a split is what the best epoch is chosen by."""
 
 
@@ -72,6 +80,213 @@ class Classification(Objective):
 
     def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
         return (output.argmax(1) == labels).float()
+
+
+class Regression(Objective):
+    r"""Squared error of numbers that the labels stand for, in units of their variance; the score is minus the error.
+
+    .. math:: \frac{1}{k} \sum_{j=1}^k \Big( \frac{y_j - v_{label, j}}{std(v_j)} \Big)^2
+
+    Outputs are in the numbers' own units, and so is the score, the mean absolute error. Transforms that mix labels mix
+    the numbers; smoothed labels mean nothing here.
+
+    Args:
+        values: ``[label]`` or ``[label, k]``, in the order of the labels: of each class, or where labels count the
+            networks, of each network, such as its accuracy.
+
+    Raises:
+        TypeError: for values that are no tensor.
+        ValueError: for values that are not finite, or all alike.
+
+    Example:
+        >>> objective = Regression(torch.tensor([0.1, 0.3, 0.8]))
+        >>> objective.targets(torch.tensor([2, 0])).tolist()
+        [[0.800000011920929], [0.10000000149011612]]
+
+    Reference:
+        Unterthiner et al., *Predicting Neural Network Accuracy from Weights*, 2020, the task.
+    """
+
+    score_name = "negative absolute error"
+
+    def __init__(self, values: Tensor) -> None:
+        check_tensor("values", values)
+        values = values.to(torch.float32)
+        if values.ndim not in (1, 2) or len(values) < 2 or not bool(torch.isfinite(values).all()):
+            raise ValueError(
+                f"values: expected finite numbers [label] or [label, k] of at least 2 labels, got {list(values.shape)}"
+            )
+        self.values = values if values.ndim == 2 else values[:, None]
+        self.std = self.values.std(0)
+        if not bool((self.std > 0).all()):
+            raise ValueError("values: expected numbers to learn, got one that is the same for all labels")
+
+    def __repr__(self) -> str:
+        return f"Regression({_digest(self.values)})"
+
+    def targets(self, labels: Tensor) -> Tensor:
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.values):
+            raise ValueError(
+                f"expected labels from 0 to {len(self.values) - 1}, one a row of values, got "
+                f"{int(labels.min())} to {int(labels.max())}"
+            )
+        return self.values.to(labels.device)[labels]
+
+    def _error(self, output: Tensor, targets: Tensor) -> Tensor:
+        if output.shape != targets.shape:
+            raise ValueError(
+                f"expected outputs {list(targets.shape)}, one a number, got {list(output.shape)}; "
+                f"build the model with out_features={self.values.shape[1]}"
+            )
+        return output - targets.to(output)
+
+    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
+        return (self._error(output, targets) / self.std.to(output)).square().mean()
+
+    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
+        return -self._error(output, self.targets(labels)).abs().mean(1)
+
+
+class Editing(Objective):
+    r"""Weights to weights: networks whose functions are an edit of what the given networks compute.
+
+    .. math:: \frac{1}{M c} \sum_m \lVert f_{m(w)}(x_m) - edit(f_w)(x_m) \rVert^2
+
+    The score is minus that error. Transforms that move the networks' inputs move what is to be edited. Any model with
+    weights as outputs can learn it; with ``head="editing"`` it starts at the networks as they are.
+
+    Args:
+        spec: the networks that are edited.
+        coords: the points that are looked at, ``[point, in]``.
+        edit: from values at them, ``[batch, point, out]``, to values wanted there; such as a dilation of pictures.
+
+    Raises:
+        TypeError: for other than a spec, a tensor and a function.
+        ValueError: for points of another size, or an edit that gives another shape.
+
+    Example:
+        >>> import weightspace as ws
+        >>> spec = ws.siren(2, 8, 8, 1)
+        >>> objective = Editing(spec, ws.signals.grid(8, 8), lambda values: 1 - values)
+        >>> w = ws.Weights(torch.zeros(3, spec.num_params), spec)  # gray: its negative is itself
+        >>> objective.score(w, torch.zeros(3), w).tolist()
+        [-0.0, -0.0, -0.0]
+
+    Reference:
+        Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing).
+    """
+
+    score_name = "negative mean squared error"
+    gives = Weights
+
+    def __init__(self, spec: NetSpec, coords: Tensor, edit: Callable[[Tensor], Tensor]) -> None:
+        check_spec(spec)
+        self.spec, self.coords = spec, _points(coords, spec)
+        if not callable(edit):
+            raise TypeError(f"edit: expected a function of values, got {edit!r}")
+        self.edit = edit
+        shape = [3, len(coords), spec.out_features]
+        probe = torch.linspace(0, 1, math.prod(shape)).sin().reshape(shape).to(coords)
+        self._probed = edit(probe)  # what the edit does, for a kept run to know it by
+        if not isinstance(self._probed, Tensor) or list(self._probed.shape) != shape:
+            raise ValueError(
+                f"edit: expected values of the shape given, {shape}, got {getattr(self._probed, 'shape', self._probed)}"
+            )
+
+    def __repr__(self) -> str:
+        return f"Editing({_digest(self.coords)}, edit={_digest(self._probed)})"
+
+    def targets(self, labels: Tensor) -> Tensor:
+        return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
+
+    def _errors(self, output: Weights, weights: Weights) -> Tensor:
+        coords = self.coords.to(weights.device)
+        with torch.no_grad():
+            wanted = self.edit(evaluate(weights, coords))
+        return (evaluate(output, coords) - wanted).square().mean((1, 2))
+
+    def loss(self, output: Weights, targets: Tensor, weights: Weights) -> Tensor:
+        return self._errors(output, weights).mean()
+
+    def score(self, output: Weights, labels: Tensor, weights: Weights) -> Tensor:
+        return -self._errors(output, weights)
+
+
+class Contrastive(Objective):
+    r"""Two views of a network should have similar outputs, and views of different networks should not.
+
+    .. math:: -\frac{1}{2B} \sum_i \Big( \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
+        + \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}} \Big), \qquad s_{ij} = \langle z_i, z'_j \rangle / temperature
+
+    No label is read. A view is a network moved by ``transform``; the other is the network as the training loop gives
+    it, which may move it too. The score is 1 for a network whose view is the most similar of all views in its batch,
+    else 0: it falls as batches grow. Views to score by are the same every time.
+
+    Args:
+        model: the model that is trained, built with ``head="embedding"``.
+        transform: what makes the second view.
+        temperature: of the similarities.
+
+    Raises:
+        TypeError: for other than a model and a transform.
+        ValueError: for outputs that are not of length one, transforms that mix networks or do not fit the spec, or a
+            temperature that is not positive.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import Rotate
+        >>> model = ws.models.build("dwsnet", ws.siren(2, 8, 8, 1), 16, hidden=4, layers=1, head="embedding")
+        >>> Contrastive(model, Rotate(10.0)).score_name
+        'retrieval accuracy'
+
+    Reference:
+        Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, 2020, equation 1, with one
+        view against the other only; on weights: Navon et al., *Equivariant Architectures for Learning in Deep Weight
+        Spaces*, 2023.
+    """
+
+    score_name = "retrieval accuracy"
+
+    def __init__(self, model: Model, transform: Transform, *, temperature: float = 0.1) -> None:
+        if not isinstance(model, Model):
+            raise TypeError(f"model: expected a model of ws.models, got {type(model).__name__}")
+        if not model.unit:
+            raise ValueError("model: expected outputs of length one; build it with head='embedding'")
+        if not isinstance(transform, Transform):
+            raise TypeError(f"transform: expected a transform, got {transform!r}")
+        if transform.mixes:
+            raise ValueError(
+                f"transform: expected one that makes a view of a network, got one that mixes: {transform!r}"
+            )
+        transform.check(model.spec)
+        self.model, self.transform = model, transform
+        self.temperature = number("temperature", temperature, "a positive number", low=POSITIVE)
+        self._similar: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"Contrastive({self.transform!r}, temperature={self.temperature})"
+
+    def targets(self, labels: Tensor) -> Tensor:
+        return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
+
+    def _similarities(self, output: Tensor, weights: Weights, generator: torch.Generator) -> Tensor:
+        view = self.model(self.transform(weights, generator=generator))
+        return output @ view.T / self.temperature
+
+    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
+        seed = int(torch.randint(2**62, ()))  # of torch's global generator, as dropout
+        s = self._similarities(output, weights, torch.Generator(weights.device).manual_seed(seed))
+        own = torch.arange(len(s), device=s.device)
+        self._similar = s.detach()
+        return (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
+
+    @torch.no_grad()
+    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
+        if self.model.training and self._similar is not None and len(self._similar) == len(output):
+            s = self._similar  # the batch whose loss was asked for just before: its views are there
+        else:
+            s = self._similarities(output, weights, torch.Generator(weights.device).manual_seed(VIEW_SEED))
+        return (s.argmax(1) == torch.arange(len(s), device=s.device)).float()
 
 
 class Reconstruction(Objective):
@@ -109,9 +324,7 @@ class Reconstruction(Objective):
     def __init__(self, model: Autoencoder, coords: Tensor, points: int | None = None) -> None:
         if not isinstance(model, Autoencoder):
             raise TypeError(f"model: expected a ws.models.Autoencoder, got {type(model).__name__}")
-        check_tensor("coords", coords)
-        if coords.ndim != 2 or coords.shape[1] != model.spec.in_features or not len(coords):
-            raise ValueError(f"coords: expected [point, {model.spec.in_features}], got {list(coords.shape)}")
+        _points(coords, model.spec)
         if points is not None and whole_number("points", points) > len(coords):
             raise ValueError(f"points: expected at most the {len(coords)} that there are, got {points}")
         self.model, self.coords, self.points = model, coords, points
@@ -120,8 +333,7 @@ class Reconstruction(Objective):
         return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
 
     def __repr__(self) -> str:
-        data = self.coords.detach().cpu().double().numpy().tobytes()
-        return f"Reconstruction({hashlib.sha256(data).hexdigest()[:16]}, points={self.points})"
+        return f"Reconstruction({_digest(self.coords)}, points={self.points})"
 
     def _drawn(self, device: torch.device) -> Tensor:
         coords = self.coords.to(device)
@@ -138,3 +350,16 @@ class Reconstruction(Objective):
         for part in coords.split(BLOCK):
             total += (self.model.decode(output, part) - evaluate(weights, part)).square().flatten(1).sum(1)
         return -total / (len(coords) * self.model.spec.out_features)
+
+
+def _points(coords: Tensor, spec: NetSpec) -> Tensor:
+    """Points of a network's input, at least one."""
+    check_tensor("coords", coords)
+    if coords.ndim != 2 or coords.shape[1] != spec.in_features or not len(coords):
+        raise ValueError(f"coords: expected [point, {spec.in_features}], got {list(coords.shape)}")
+    return coords
+
+
+def _digest(values: Tensor) -> str:
+    """A short name of these numbers."""
+    return hashlib.sha256(values.detach().cpu().double().numpy().tobytes()).hexdigest()[:16]

@@ -63,17 +63,18 @@ def score(model: Model, split: Split, objective: Objective) -> float:
     for start in range(0, len(split), EVAL_BATCH):
         rows = slice(start, start + EVAL_BATCH)
         weights = split.weights[rows]
-        parts.append(objective.score(output_of(model, weights), split.labels[rows], weights))
+        parts.append(objective.score(output_of(model, weights, objective), split.labels[rows], weights))
     return torch.cat(parts).mean().item()
 
 
-def output_of(model: Model, weights: Weights) -> Tensor:
-    """What a model makes of networks, which must be a tensor."""
+def output_of(model: Model, weights: Weights, objective: Objective) -> Any:
+    """What a model makes of networks, which must be what the objective is about."""
     output = model(weights)
-    if not isinstance(output, Tensor):
+    if not isinstance(output, objective.gives):
+        kind, head = ("Weights", "equivariant") if objective.gives is Weights else ("a tensor", "invariant")
         raise TypeError(
-            f"expected a model with an invariant head, which returns a tensor, got {type(output).__name__}; "
-            "build it with head='invariant'"
+            f"expected a model with an {head} head, which returns {kind}, got {type(output).__name__}; "
+            f"build it with head={head!r}"
         )
     return output
 
@@ -128,9 +129,10 @@ class Run:
             weights, targets = split.weights[rows], self.objective.targets(split.labels[rows])
             if self.transform is not None:
                 weights, targets = self.transform(weights, targets, generator=self.generator)
-            output = output_of(self.model, weights)
+            output = output_of(self.model, weights, self.objective)
             loss = self.objective.loss(output, targets, weights)
-            scores.append(self.objective.score(output.detach(), split.labels[rows], weights).mean())
+            with torch.no_grad():
+                scores.append(self.objective.score(output, split.labels[rows], weights).mean())
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if self.config.clip is not None:

@@ -13,7 +13,7 @@ from weightspace.models import Model
 from weightspace.signals import split_by_source
 from weightspace.train._config import TrainConfig
 from weightspace.train._keep import Keeper
-from weightspace.train._objective import Classification, Objective, Reconstruction
+from weightspace.train._objective import Classification, Contrastive, Objective, Reconstruction
 from weightspace.train._run import Run, Split, score
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
@@ -71,8 +71,8 @@ def train(
         options: fields of :class:`TrainConfig`.
 
     Raises:
-        ValueError: for a zoo without labels where they are to be learned, a transform that does not fit the spec, the
-            reconstruction of another model, or a ``run_dir`` of another run.
+        ValueError: for a zoo without labels where they are to be learned, a transform that does not fit the spec, an
+            objective about another model, or a ``run_dir`` of another run.
         FloatingPointError: if the loss stops being finite.
 
     Example:
@@ -91,8 +91,8 @@ def train(
     if transform is not None:
         transform.check(zoo.spec)
     objective = objective or Classification(num_classes(zoo))
-    if isinstance(objective, Reconstruction) and objective.model is not model:
-        raise ValueError("objective: expected the reconstruction of the model that is trained, got another model's")
+    if isinstance(objective, Contrastive | Reconstruction) and objective.model is not model:
+        raise ValueError("objective: expected one about the model that is trained, got another model's")
     splits = _load(zoo, config, device)
     model.to(device)
     model.normalize.fit(splits["train"].weights)

@@ -1,0 +1,73 @@
+"""Embeddings learned without labels, from moved copies: what a linear reader finds in them.
+
+    python -m benchmarks.contrastive [--zoo runs/zoo] [--models forward-messages dwsnet] [--epochs 10]
+
+A model learns that a network and a moved copy of it (turned, shifted, resized, mirrored) belong together, and no
+label; then ridge regression reads the classes, as in benchmarks.autoencoder. The same reader before training is the
+control. Without a zoo, images from the package are fitted first, briefly: that measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+import weightspace as ws
+from benchmarks._common import save
+from benchmarks.autoencoder import arrays, read
+from benchmarks.ours import opened
+from weightspace.train import Contrastive, seeded
+from weightspace.transforms import augmentation
+
+MODELS: dict[str, dict[str, Any]] = {
+    "dwsnet": {"hidden": 16, "layers": 2},
+    "forward-messages": {"bumps": 0},
+}
+SIZE, TEMPERATURE, VIEWS = 128, 0.2, "rotate+translate+scale+flip"
+
+
+def measure(name: str, zoo: ws.Zoo, epochs: int, seed: int) -> dict[str, Any]:
+    with seeded(seed):
+        model = ws.models.build(name, zoo.spec, SIZE, head="embedding", **MODELS[name])
+    model.normalize.fit(zoo.weights("train"))
+    before = read(arrays(model, zoo), zoo)
+    objective = Contrastive(model, augmentation(VIEWS), temperature=TEMPERATURE)
+
+    def told(line: dict[str, float]) -> None:
+        print(f"{name}: epoch {line['epoch']}, loss {line['loss']:.3f}, found again {line['val']:.4f}")
+
+    result = ws.train(
+        model, zoo, objective=objective, transform=augmentation(VIEWS), epochs=epochs, seed=seed, on_epoch=told
+    )
+    return {
+        "options": MODELS[name],
+        "outputs": SIZE,
+        "parameters": model.num_parameters,
+        "found_again": {"val": result.val, "test": result.test},
+        "linear_reader": {"before": before, "after": read(arrays(model, zoo), zoo)},
+        "best_epoch": result.best_epoch,
+        "seconds": result.seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--zoo", default="runs/zoo")
+    parser.add_argument("--models", nargs="*", choices=sorted(MODELS), default=sorted(MODELS))
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="by default torch's choice")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    zoo, source = opened(args.zoo, None)
+    about = {"benchmark": "contrastive", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
+    about |= {"epochs": args.epochs, "seed": args.seed, "views": VIEWS, "temperature": TEMPERATURE}
+    rows = {name: measure(name, zoo, args.epochs, args.seed) for name in args.models}
+    save("contrastive", {**about, "models": rows}, threads=torch.get_num_threads())
+
+
+if __name__ == "__main__":
+    main()
