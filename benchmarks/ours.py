@@ -46,8 +46,8 @@ RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     "probe-gen": ("probe-gen", {}, {"epochs": 30, "lr": 1e-3}, None),
     "query-grid": (
         "functional",
-        {"size": 20, "layers": 4, "learned": True, "dropout": 0.3},
-        {"epochs": 20, "lr": 2e-3},
+        {"hidden": 48, "size": 20, "learned": True, "dropout": 0.3},
+        {"epochs": 16, "lr": 2e-3, "ema": 0.998},
         "flip+moves+label-smoothing",
     ),
     "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, "moves"),

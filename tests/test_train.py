@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -281,6 +282,40 @@ def test_normalisation_is_of_the_training_part_alone(zoo: Zoo) -> None:
     assert not torch.allclose(model.normalize.mean, zoo.weights("train").flat.mean(0), atol=1e-5)
 
 
+def test_a_running_mean_is_validated_and_kept(zoo: Zoo) -> None:
+    steps: list[dict[str, Tensor]] = []
+
+    class Noting(Classification):
+        """Keeps the state that every batch's loss was of, and the one that was validated."""
+
+        def loss(self, output: Tensor, targets: Tensor, weights: ws.Weights) -> Tensor:
+            steps.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+            return super().loss(output, targets, weights)
+
+        def score(self, output: Tensor, labels: Tensor, weights: ws.Weights) -> Tensor:
+            if not model.training:
+                validated.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+            return super().score(output, labels, weights)
+
+    model, validated = ws.models.build("probe-gen", zoo.spec, 3, hidden=8, probes=4), []
+    plain = copy.deepcopy(model)
+    result = ws.train(model, zoo, objective=Noting(3), config=FAST, ema=0.8)
+    again = ws.train(plain, zoo, config=FAST)
+    per_epoch = len(steps) // 4
+    assert len({line["loss"] for line in result.history} & {line["loss"] for line in again.history}) == 4  # same steps
+    moving = [name for name, value in steps[0].items() if value.is_floating_point()]
+    mean = {name: steps[0][name] for name in moving}
+    for i, state in enumerate(steps[1:]):  # the state after step i
+        if i % per_epoch == 0 and i:
+            expected = validated[i // per_epoch - 1]
+            assert all(torch.allclose(mean[name], expected[name], atol=1e-6) for name in moving)
+        decay = min(0.8, (1 + i) / (10 + i))
+        mean = {name: decay * mean[name] + (1 - decay) * state[name] for name in moving}
+    best = validated[result.best_epoch - 1]
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+    assert not all(torch.equal(value, steps[-1][name]) for name, value in model.state_dict().items())
+
+
 # --- on disk
 
 
@@ -293,23 +328,44 @@ def interrupted(zoo: Zoo, folder: Path, after: int, **options: object) -> None:
         ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=folder, on_epoch=stop, **options)
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_resumed_run_equals_an_uninterrupted_one(zoo: Zoo, tmp_path: Path, after: int) -> None:
-    interrupted(zoo, tmp_path / "run", after)
+@pytest.mark.parametrize(("after", "ema"), [(1, 0.0), (3, 0.0), (2, 0.9)])
+def test_resumed_run_equals_an_uninterrupted_one(zoo: Zoo, tmp_path: Path, after: int, ema: float) -> None:
+    interrupted(zoo, tmp_path / "run", after, ema=ema)
     epochs, resumed, whole = [], mlp(0.2, seed=9), mlp(0.2)  # a resumed model starts from anything
     second = ws.train(
         resumed,
         zoo,
         transform=MixUp("random"),
         config=FAST,
+        ema=ema,
         run_dir=tmp_path / "run",
         on_epoch=lambda line: epochs.append(line["epoch"]),
     )
-    first = ws.train(whole, zoo, transform=MixUp("random"), config=FAST)
+    first = ws.train(whole, zoo, transform=MixUp("random"), config=FAST, ema=ema)
     assert epochs == list(range(after + 1, 5))
     assert without_time(second.history) == without_time(first.history)
     assert (second.best_epoch, second.val, second.test) == (first.best_epoch, first.val, first.test)
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_run_of_before_a_field_was_there_goes_on(zoo: Zoo, tmp_path: Path) -> None:
+    interrupted(zoo, tmp_path, 2)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["key"]["config"]["ema"], state["mean"]
+    torch.save(state, tmp_path / "last.pt")
+    epochs: list[float] = []
+    ws.train(
+        mlp(0.2),
+        zoo,
+        transform=MixUp("random"),
+        config=FAST,
+        run_dir=tmp_path,
+        on_epoch=lambda line: epochs.append(line["epoch"]),
+    )
+    assert epochs == [3, 4]
+    interrupted(zoo, tmp_path / "mean", 2, ema=0.5)
+    with pytest.raises(ValueError, match="expected config"):
+        ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path / "mean")
 
 
 def test_finished_run_is_read_back(zoo: Zoo, tmp_path: Path) -> None:

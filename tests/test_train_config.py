@@ -42,14 +42,14 @@ def test_other_types_are_refused(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0], ids=str)
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "warmup", "clip", "val_fraction"])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "warmup", "clip", "val_fraction", "ema"])
 def test_numbers_out_of_range_are_refused(name: str, bad: float) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: expected .*, got {bad}"):
         TrainConfig(**{name: bad})
 
 
 @pytest.mark.parametrize(
-    "options", [{"warmup": 1}, {"val_fraction": 0}, {"val_fraction": 1.0}, {"lr": 0}, {"clip": 0}], ids=str
+    "options", [{"warmup": 1}, {"val_fraction": 0}, {"val_fraction": 1.0}, {"lr": 0}, {"clip": 0}, {"ema": 1}], ids=str
 )
 def test_open_bounds_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):

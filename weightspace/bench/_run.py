@@ -185,6 +185,7 @@ def _same_grid(suite: Suite, zoo: Zoo, out: Path) -> None:
     path = out / "grid.json"
     if path.exists():
         before = json.loads(path.read_text())
+        before["budget"] = TrainConfig.filled(before.get("budget") or {})
         models = before.get("models", {})
         shared = {name: own for name, own in record["models"].items() if name in models}
         for name, now, was in [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from weightspace._checks import BELOW_ONE, POSITIVE, number, whole_number
 
@@ -21,6 +23,8 @@ class TrainConfig:
         clip: largest norm of the gradient; never clipped where None.
         seed: of shuffling, augmentation and (in benchmarks) of the model's initial weights.
         val_fraction: share of the training sources held out where the zoo has no "val" split.
+        ema: decay, for each step, of a running mean of the model's parameters and running statistics. That mean is
+            validated and kept in place of the last step's; none where 0. In the first steps it forgets faster.
 
     Raises:
         TypeError: for a field of another type.
@@ -35,6 +39,7 @@ class TrainConfig:
     clip: float | None = 1.0
     seed: int = 0
     val_fraction: float = 0.1
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         plain: dict[str, int | float] = {  # what a caller gave as a NumPy number is recorded as a plain one
@@ -48,12 +53,18 @@ class TrainConfig:
                 "val_fraction", self.val_fraction, "val_fraction in (0, 1)", low=POSITIVE, high=BELOW_ONE
             ),
         }
+        plain["ema"] = number("ema", self.ema, "ema in [0, 1)", low=0, high=BELOW_ONE)
         if self.clip is not None:
             plain["clip"] = number("clip", self.clip, "clip > 0 (or None)", low=POSITIVE)
         if plain["seed"] < 0:
             raise ValueError(f"seed: expected seed >= 0, got {self.seed}")
         for name, value in plain.items():
             object.__setattr__(self, name, value)
+
+    @staticmethod
+    def filled(record: Mapping[str, Any]) -> dict[str, Any]:
+        """A record of a configuration with the fields that came after it was written, as they behaved then."""
+        return {"ema": 0.0, **record}
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

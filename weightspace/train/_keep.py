@@ -65,6 +65,8 @@ class Keeper:
                 f"{self.last}: expected a checkpoint of this library, got another file or a part of one; remove it"
             ) from error
         before = state.get("key", {}) if isinstance(state, dict) else {}
+        if "config" in before:
+            before = {**before, "config": TrainConfig.filled(before["config"])}
         if different := [name for name, value in self.key.items() if before.get(name) != value]:
             was, now = _differing(before.get(different[0]), self.key[different[0]])
             raise ValueError(

@@ -100,19 +100,43 @@ class Run:
         self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, total, config.warmup))
         self.epoch, self.best_epoch, self.best_val = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
+        self.mean = self._floats(copy=True) if config.ema else []
         self.best_state = self._copy()
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
+    def _floats(self, *, copy: bool = False) -> list[Tensor]:
+        """What a running mean is of: parameters and running statistics."""
+        found = [value.detach() for value in self.model.state_dict().values() if value.is_floating_point()]
+        return [value.clone() for value in found] if copy else found
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        decay = min(self.config.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.mean, self._floats(), 1 - decay)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with its running mean for a while, where there is one."""
+        own = self._floats(copy=True) if self.mean else []
+        for value, mean in zip(self._floats() if self.mean else [], self.mean, strict=True):
+            value.copy_(mean)
+        try:
+            yield
+        finally:
+            for value, before in zip(self._floats() if own else [], own, strict=True):
+                value.copy_(before)
+
     def one_epoch(self) -> dict[str, float]:
         started, lr = time.perf_counter(), self.scheduler.get_last_lr()[0]
         with seeded(self.config.seed + 1_000_003 * (self.epoch + 1), self.device):  # dropout, the same after a resume
             loss, train = self._pass()
-        val = score(self.model, self.splits["val"], self.objective)
         self.epoch += 1
-        if val > self.best_val:
-            self.best_epoch, self.best_val, self.best_state = self.epoch, val, self._copy()
+        with self._averaged():
+            val = score(self.model, self.splits["val"], self.objective)
+            if val > self.best_val:
+                self.best_epoch, self.best_val, self.best_state = self.epoch, val, self._copy()
         line = {"epoch": self.epoch, "loss": loss, "lr": lr, "train": train, "val": val}
         line["seconds"] = time.perf_counter() - started
         self.history.append(line)
@@ -139,6 +163,8 @@ class Run:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
             self.optimizer.step()
             self.scheduler.step()
+            if self.mean:
+                self._average(self.epoch * self.steps + step)
             losses.append(loss.detach())
         mean = torch.stack(losses).mean().item()
         if not math.isfinite(mean):
@@ -157,6 +183,7 @@ class Run:
             "epoch": self.epoch,
             "best": (self.best_epoch, self.best_val),
             "best_state": self.best_state,
+            "mean": self.mean,
             "history": self.history,
         }
 
@@ -167,3 +194,5 @@ class Run:
         self.generator.set_state(state["generator"].cpu())
         self.epoch, (self.best_epoch, self.best_val) = state["epoch"], state["best"]
         self.best_state, self.history = state["best_state"], state["history"]
+        if self.mean:
+            self.mean = [value.to(self.device) for value in state["mean"]]
