@@ -30,6 +30,16 @@ SIZE, QUERIES, STRENGTHS = 256, 8, (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 @torch.no_grad()
+def settle(model: ws.models.Model, zoo: ws.Zoo) -> None:
+    """Batch norms see the training networks, so that before training they norm as they will after it."""
+    model.train()
+    w = zoo.weights("train")
+    for i in range(0, len(w), 64):
+        model(w[slice(i, i + 64)])
+    model.eval()
+
+
+@torch.no_grad()
 def arrays(model: ws.models.Model, zoo: ws.Zoo) -> dict[str, Tensor]:
     """Of every network, standardised by the training split."""
     model.eval()
@@ -60,6 +70,7 @@ def measure(name: str, zoo: ws.Zoo, epochs: int, seed: int) -> dict[str, Any]:
         encoder = ws.models.build(name, zoo.spec, SIZE, **ENCODERS[name])
         model = ws.models.Autoencoder(encoder, queries=QUERIES)
     encoder.normalize.fit(zoo.weights("train"))
+    settle(model, zoo)
     before = read(arrays(model, zoo), zoo)
     coords = ws.signals.grid(28, 28)
 

@@ -333,17 +333,23 @@ def test_editors_begin_at_the_networks_themselves() -> None:
     step.normalize.fit(w)
     assert not model.load_state_dict(step.state_dict(), strict=False).unexpected_keys
     torch.testing.assert_close(model(w).flat, w.flat + 0.01 * step.normalize.std * step(w).flat)
-    assert model.gain is not None
+    assert model._edit is not None
+    assert model.options == {"out_features": 1, "hidden": 8, "layers": 1, "head": "editing"}
     with torch.no_grad():
-        model.gain.copy_(torch.arange(6.0))  # one a parameter: the first stays
+        model._edit.gain.copy_(torch.arange(6.0))  # one a parameter: the first stays
     edited = model(w)
     assert torch.equal(edited.view("0.weight"), w.view("0.weight"))
     bias = w.view("1.bias") + 3 * step.normalize.std[spec.slices["1.bias"]] * step(w).view("1.bias")
     torch.testing.assert_close(edited.view("1.bias"), bias)
-    with pytest.raises(ValueError, match="expected a model with head='equivariant' and one channel to edit"):
+    with pytest.raises(
+        ValueError, match="one channel to edit networks with, got head='equivariant' and out_features=2"
+    ):
         ws.models.build("nfn-np", spec, 2, hidden=8, layers=1, head="editing")
-    with pytest.raises(ValueError, match="expected a model with head='equivariant' and one channel to edit"):
-        ws.models.NFNNP(spec, 1, hidden=8).edits()
+    for build in (ws.models.NFNNP, ws.models.MLP):
+        with pytest.raises(ValueError, match="expected a model with head='equivariant' and one channel to edit"):
+            build(spec, 1, hidden=8).edits()
+    half = ws.models.NFNNP(spec, 1, hidden=8, layers=1, head="equivariant").bfloat16().edits()
+    assert half(w.to(torch.bfloat16)).flat.dtype == torch.bfloat16
     with pytest.raises(
         ValueError, match=r"head: expected one of \['embedding', 'invariant'\] for 'hybrid', got 'editing'"
     ):

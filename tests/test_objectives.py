@@ -12,7 +12,7 @@ from torch import Tensor
 import weightspace as ws
 from weightspace import testing
 from weightspace.train import Contrastive, Editing, Regression, seeded
-from weightspace.transforms import Flip, GaussianNoise, LabelSmoothing, MixUp, Permute, Rotate
+from weightspace.transforms import Flip, GaussianNoise, MixUp, Permute, Rotate
 from weightspace.zoo import write_zoo
 
 SPEC = ws.siren(2, 8, 8, 1)
@@ -73,14 +73,41 @@ def test_a_model_learns_how_bright_pictures_are(fitted: ws.Weights, tmp_path: Pa
     assert (found[:, 0] - values[zoo.labels("val")]).abs().mean().item() == pytest.approx(-result.val, rel=1e-4)
 
 
+def test_a_regression_holds_values_of_its_own() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    objective = Regression(values)
+    before = repr(objective)
+    with torch.no_grad():
+        values.mul_(10)
+    assert repr(objective) == before
+    assert objective.targets(torch.tensor([2])).tolist() == [[4.0]]
+    assert not objective.targets(torch.tensor([2])).requires_grad
+    near = Regression(torch.tensor([1e9, 1e9 + 1, 1e9 + 2], dtype=torch.float64))
+    assert near.std.tolist() == [1.0]
+
+
+def test_labels_without_a_value_are_found_before_the_training(tmp_path: Path) -> None:
+    w, epochs = networks(9), []
+    rows = {"train": (w, torch.arange(9) % 3), "val": (w, torch.arange(9) % 3), "test": (w, torch.arange(9))}
+    zoo = write_zoo(tmp_path, {name: (*row, None, None, None) for name, row in rows.items()})
+    objective = Regression(torch.arange(3))
+    with pytest.raises(ValueError, match="expected labels from 0 to 2, one a row of values, got 0 to 8"):
+        ws.train(ws.models.MLP(SPEC, 1), zoo, objective=objective, epochs=1, on_epoch=epochs.append)
+    assert not epochs
+
+
 def test_bad_regressions_are_refused() -> None:
     with pytest.raises(TypeError, match="values: expected a tensor, got list"):
         Regression([0.0, 1.0])  # pyright: ignore
     for bad in (torch.tensor([1.0]), torch.tensor([1.0, float("nan")]), torch.zeros(2, 2, 2)):
         with pytest.raises(ValueError, match=r"values: expected finite numbers \[label\]"):
             Regression(bad)
-    with pytest.raises(ValueError, match="values: expected numbers to learn, got one that is the same for all"):
-        Regression(torch.tensor([[1.0, 2.0], [1.0, 3.0]]))
+    for same in (torch.tensor([[1.0, 2.0], [1.0, 3.0]]), torch.full((10,), 0.1)):
+        with pytest.raises(ValueError, match="values: expected numbers to learn, got one that is the same for all"):
+            Regression(same)
+    for bad in (torch.zeros(5, 0), torch.zeros(5, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match="values: expected finite numbers"):
+            Regression(bad)
     objective = Regression(torch.tensor([1.0, 2.0]))
     for label in (-1, 2):
         with pytest.raises(ValueError, match=r"expected labels from 0 to 1, one a row of values, got .*" + str(label)):
@@ -145,7 +172,8 @@ def test_a_kept_run_is_known_by_its_edit(tmp_path: Path) -> None:
 
     first = trained(lambda values: 1 - values)
     assert trained(lambda values: 1 - values).history == first.history
-    for other in ((lambda values: 1.01 - values,), (lambda values: 1 - values, COORDS[1:])):
+    others = [lambda v: 1.01 - v, lambda v: (1 - v).clamp(0, 1), lambda v: (1 - v).abs(), lambda v: (1 - v).relu()]
+    for other in (*((edit,) for edit in others), (lambda v: 1 - v, COORDS[1:])):
         with pytest.raises(ValueError, match="expected objective"):
             trained(*other)
 
@@ -157,6 +185,17 @@ def test_bad_edits_are_refused(tmp_path: Path) -> None:
         Editing(SPEC, COORDS, lambda values: values.mean(1))
     with pytest.raises(ValueError, match=r"coords: expected \[point, 2\], got \[4, 3\]"):
         Editing(SPEC, torch.zeros(4, 3), brighter)
+    with pytest.raises(ValueError, match="edit: expected finite values of finite ones"):
+        Editing(SPEC, COORDS, lambda values: values.sqrt())
+    for bad in (torch.zeros(4, 2, dtype=torch.int64), torch.full((4, 2), float("nan"))):
+        with pytest.raises(ValueError, match="coords: expected finite numbers of a floating type"):
+            Editing(SPEC, bad, brighter)
+    other = ws.siren(2, 4, 1)
+    with pytest.raises(ValueError, match=r"is built for .*, got networks of"):
+        Editing(other, COORDS, brighter).score(networks(), torch.zeros(6), networks())
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36, 2))
+    with pytest.raises(ValueError, match="Editing reads sequential networks of linear layers alone"):
+        Editing(ws.spec_of(net, torch.zeros(2, 1, 5, 5)), COORDS, brighter)
     with pytest.raises(TypeError, match="NetSpec"):
         Editing("siren", COORDS, brighter)  # pyright: ignore
     with pytest.raises(
@@ -204,7 +243,9 @@ def test_training_looks_at_each_view_once() -> None:
     with seeded(0):
         loss = objective.loss(z, none, w)
         score = objective.score(z, none, w)
-    assert calls == [6, 6]
+        other = w.clone()
+        assert torch.equal(objective.score(z.roll(1, 0), none, other), objective.score(z.roll(1, 0), none, w))
+    assert calls == [6, 6, 6, 6]  # the last two were of no loss asked for just before
     assert loss.requires_grad
     assert not score.requires_grad
     objective.loss(z, none, w).backward()
@@ -240,15 +281,27 @@ def test_bad_contrasts_are_refused(tmp_path: Path) -> None:
         ws.train(embedding(), zoo_of(tmp_path, networks(9)), objective=Contrastive(model, Permute()))
 
 
-@pytest.mark.parametrize("transform", [Permute(), MixUp(), LabelSmoothing(0.1)])
-def test_every_objective_takes_transforms_that_mix(transform: Any, fitted: ws.Weights, tmp_path: Path) -> None:
-    zoo, values = zoo_of(tmp_path, fitted[:30], torch.arange(30)), torch.linspace(0, 1, 30)
-    model = embedding()
+def test_networks_and_numbers_are_mixed_together(fitted: ws.Weights, tmp_path: Path) -> None:
+    class Noting(Regression):
+        def loss(self, output: Tensor, targets: Tensor, weights: ws.Weights) -> Tensor:
+            seen.append((weights, targets))
+            return super().loss(output, targets, weights)
+
+    seen: list[tuple[ws.Weights, Tensor]] = []
+    w = fitted[:30]
+    values = w.view("2.bias")[:, 0]  # a number that mixes as its network does
+    zoo = zoo_of(tmp_path, w, torch.arange(30))
+    ws.train(ws.models.MLP(SPEC, 1), zoo, objective=Noting(values), transform=MixUp(), epochs=1, batch_size=10)
+    assert len(seen) == 2
+    for weights, targets in seen:
+        torch.testing.assert_close(targets[:, 0], weights.view("2.bias")[:, 0])
+        assert not (targets == values[:20]).any(1).all()
+
+
+def test_what_needs_no_labels_takes_transforms_that_mix_them(fitted: ws.Weights, tmp_path: Path) -> None:
+    zoo, model = zoo_of(tmp_path, fitted[:30]), embedding()
     editor = ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
-    for trained, objective in (
-        (ws.models.MLP(SPEC, 1), Regression(values)),
-        (editor, Editing(SPEC, COORDS, brighter)),
-        (model, Contrastive(model, Rotate(5.0))),
-    ):
-        result = ws.train(trained, zoo, objective=objective, transform=transform, epochs=1, batch_size=10)
-        assert result.best_epoch == 1
+    for trained, objective in ((editor, Editing(SPEC, COORDS, brighter)), (model, Contrastive(model, Rotate(5.0)))):
+        before = [p.detach().clone() for p in trained.parameters()]
+        ws.train(trained, zoo, objective=objective, transform=MixUp(), epochs=2, batch_size=10)
+        assert not any(torch.equal(p, was) for p, was in zip(trained.parameters(), before, strict=True))

@@ -131,8 +131,6 @@ class Model(nn.Module, ABC):
     track: Track = "weights-only"
     heads: tuple[str, ...] = ("invariant",)
     unit = False  # whether outputs are scaled to length one: embeddings
-    gain: nn.Parameter | None  # of an editor, one a parameter of the networks
-    owner: Tensor  # of an editor: which gain is whose
     _given: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
@@ -144,7 +142,7 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.spec = spec
         self.normalize = normalize
-        self.register_parameter("gain", None)
+        self._edit: _Edit | None = None
         _ = spec.slices, spec.num_params, spec.hidden  # known from here on: a compiler cannot look them up
 
     def forward(self, weights: Weights) -> Tensor | Weights:
@@ -166,9 +164,9 @@ class Model(nn.Module, ABC):
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(weights.flat.detach().sum())):
             _check_finite(weights)
         out = self._forward(self.normalize(Weights(weights.flat, self.spec)))
-        if self.gain is not None and isinstance(out, Weights):
-            step = self.gain[self.owner] * self.normalize.std * out.flat
-            return Weights(weights.flat + step, self.spec)
+        edit = getattr(self, "_edit", None)  # models that were pickled before there were editors have none
+        if edit is not None and isinstance(out, Weights):
+            return Weights(weights.flat + edit(self.normalize.std * out.flat), self.spec)
         return nn.functional.normalize(out, dim=-1) if self.unit and isinstance(out, Tensor) else out
 
     @abstractmethod
@@ -184,14 +182,19 @@ class Model(nn.Module, ABC):
             ValueError: for a model that gives no weights, or several channels of them.
 
         Reference:
-            Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing).
+            Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing). Departure:
+            steps are in units of the weights' spread.
         """
-        options = self.options
-        if options.get("head") != "equivariant" or options["out_features"] != 1:
-            raise ValueError("expected a model with head='equivariant' and one channel to edit networks with")
-        sizes = torch.tensor([math.prod(self.spec.shape(param.name)) for param in self.spec.params])
-        self.register_buffer("owner", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
-        self.gain = nn.Parameter(torch.full([len(sizes)], GAIN))
+        args, options = self._given
+        bound = inspect.signature(type(self).__init__).bind(self, *args, **options)
+        bound.apply_defaults()
+        head, channels = (bound.arguments.get(name) for name in ("head", "out_features"))
+        if head != "equivariant" or channels != 1:
+            raise ValueError(
+                "expected a model with head='equivariant' and one channel to edit networks with, "
+                f"got head={head!r} and out_features={channels!r}"
+            )
+        self._edit = _Edit(self.spec).to(self.normalize.mean)
         return self
 
     @property
@@ -200,10 +203,27 @@ class Model(nn.Module, ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the model was built with, besides its spec."""
+        """What :func:`build` made the model with, besides its name and spec."""
         args, options = self._given
         bound = inspect.signature(type(self).__init__).bind(self, *args, **options)
-        return {name: value for name, value in bound.arguments.items() if name not in ("self", "spec")}
+        head = "embedding" if self.unit else "editing" if getattr(self, "_edit", None) is not None else None
+        own = {name: value for name, value in bound.arguments.items() if name not in ("self", "spec")}
+        return own | ({"head": head} if head else {})
+
+
+class _Edit(nn.Module):
+    """A learned share of a step for each parameter of the networks."""
+
+    owner: Tensor
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        sizes = torch.tensor([math.prod(spec.shape(param.name)) for param in spec.params])
+        self.register_buffer("owner", torch.arange(len(sizes)).repeat_interleave(sizes), persistent=False)
+        self.gain = nn.Parameter(torch.full([len(sizes)], GAIN))
+
+    def forward(self, step: Tensor) -> Tensor:
+        return self.gain[self.owner] * step
 
 
 def _check_finite(weights: Weights) -> None:

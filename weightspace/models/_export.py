@@ -47,11 +47,10 @@ def save_model(model: Model, path: str | Path) -> Path:
         )
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    head = "embedding" if model.unit else "editing" if model.gain is not None else None
     about = {
         "format": MODEL_FORMAT,
         "model": names[0],
-        "options": model.options | ({"head": head} if head else {}),
+        "options": model.options,
         "spec": json.loads(model.spec.to_json()),
     }
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

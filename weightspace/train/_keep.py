@@ -42,7 +42,7 @@ class Keeper:
             "config": asdict(config),
             "transform": repr(transform),
             "objective": repr(objective),
-            "model": type(model).__name__,
+            "model": type(model).__name__ + (" to embeddings" if model.unit else ""),
             "parameters": model.num_parameters,
             "layers": hashlib.sha256(repr(model).encode()).hexdigest(),  # widths, dropout: all that torch prints
             "spec": zoo.spec.to_json(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +13,13 @@ from torch.nn import functional as F
 
 from weightspace._checks import POSITIVE, check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
-from weightspace._spec import NetSpec, check_spec
-from weightspace._weights import Weights
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights, same_spec
 from weightspace.models import Autoencoder, Model
+from weightspace.models._chain import chain
 from weightspace.transforms import Transform
 
+PROBE_SEED = 0  # of the values by which an edit is known
 VIEW_SEED = 0  # of the views that a score compares with
 BLOCK = 256  # points that a score looks at together, for all networks of a batch
 
@@ -83,12 +84,12 @@ class Classification(Objective):
 
 
 class Regression(Objective):
-    r"""Squared error of numbers that the labels stand for, in units of their variance; the score is minus the error.
+    r"""Squared error of numbers that the labels stand for, in units of their variance.
 
     .. math:: \frac{1}{k} \sum_{j=1}^k \Big( \frac{y_j - v_{label, j}}{std(v_j)} \Big)^2
 
-    Outputs are in the numbers' own units, and so is the score, the mean absolute error. Transforms that mix labels mix
-    the numbers; smoothed labels mean nothing here.
+    Outputs are in the numbers' own units, and so is the score, minus the mean absolute error. The variance is over all
+    values given. Transforms that mix labels mix the numbers; smoothing them means nothing here.
 
     Args:
         values: ``[label]`` or ``[label, k]``, in the order of the labels: of each class, or where labels count the
@@ -96,7 +97,7 @@ class Regression(Objective):
 
     Raises:
         TypeError: for values that are no tensor.
-        ValueError: for values that are not finite, or all alike.
+        ValueError: for values that are not finite or all alike, and in training for labels without a value.
 
     Example:
         >>> objective = Regression(torch.tensor([0.1, 0.3, 0.8]))
@@ -111,15 +112,16 @@ class Regression(Objective):
 
     def __init__(self, values: Tensor) -> None:
         check_tensor("values", values)
-        values = values.to(torch.float32)
-        if values.ndim not in (1, 2) or len(values) < 2 or not bool(torch.isfinite(values).all()):
+        exact = values.detach().double() if not values.is_complex() else values.new_zeros(0)
+        if exact.ndim not in (1, 2) or len(exact) < 2 or not exact.numel() or not bool(torch.isfinite(exact).all()):
             raise ValueError(
-                f"values: expected finite numbers [label] or [label, k] of at least 2 labels, got {list(values.shape)}"
+                "values: expected finite numbers [label] or [label, k] of at least 2 labels, "
+                f"got {values.dtype} {list(values.shape)}"
             )
-        self.values = values if values.ndim == 2 else values[:, None]
-        self.std = self.values.std(0)
-        if not bool((self.std > 0).all()):
+        exact = exact if exact.ndim == 2 else exact[:, None]
+        if not bool((exact.amax(0) > exact.amin(0)).all()):
             raise ValueError("values: expected numbers to learn, got one that is the same for all labels")
+        self.values, self.std = exact.float(), exact.std(0).float()
 
     def __repr__(self) -> str:
         return f"Regression({_digest(self.values)})"
@@ -153,16 +155,18 @@ class Editing(Objective):
     .. math:: \frac{1}{M c} \sum_m \lVert f_{m(w)}(x_m) - edit(f_w)(x_m) \rVert^2
 
     The score is minus that error. Transforms that move the networks' inputs move what is to be edited. Any model with
-    weights as outputs can learn it; with ``head="editing"`` it starts at the networks as they are.
+    weights as outputs can learn it; with ``head="editing"`` it starts close to the networks as they are.
 
     Args:
         spec: the networks that are edited.
         coords: the points that are looked at, ``[point, in]``.
-        edit: from values at them, ``[batch, point, out]``, to values wanted there; such as a dilation of pictures.
+        edit: from values at them, ``[batch, point, out]``, to values wanted there, the same every time; such as a
+            dilation of pictures.
 
     Raises:
         TypeError: for other than a spec, a tensor and a function.
-        ValueError: for points of another size, or an edit that gives another shape.
+        ValueError: for networks that are no chain of linear layers, points of another size, or an edit that gives
+            another shape or numbers that are not finite.
 
     Example:
         >>> import weightspace as ws
@@ -173,25 +177,28 @@ class Editing(Objective):
         [-0.0, -0.0, -0.0]
 
     Reference:
-        Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing).
+        Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing). Departure: what is
+        edited is what the network computes, not the picture that it was fitted to, so that errors do not compare.
     """
 
     score_name = "negative mean squared error"
     gives = Weights
 
     def __init__(self, spec: NetSpec, coords: Tensor, edit: Callable[[Tensor], Tensor]) -> None:
-        check_spec(spec)
+        chain(spec, "Editing")
         self.spec, self.coords = spec, _points(coords, spec)
         if not callable(edit):
             raise TypeError(f"edit: expected a function of values, got {edit!r}")
         self.edit = edit
         shape = [3, len(coords), spec.out_features]
-        probe = torch.linspace(0, 1, math.prod(shape)).sin().reshape(shape).to(coords)
-        self._probed = edit(probe)  # what the edit does, for a kept run to know it by
+        probe = 2 * torch.randn(shape, generator=torch.Generator().manual_seed(PROBE_SEED))
+        self._probed = edit(probe.to(coords.device))  # what the edit does: a kept run knows it by that
         if not isinstance(self._probed, Tensor) or list(self._probed.shape) != shape:
             raise ValueError(
                 f"edit: expected values of the shape given, {shape}, got {getattr(self._probed, 'shape', self._probed)}"
             )
+        if not bool(torch.isfinite(self._probed).all()):
+            raise ValueError("edit: expected finite values of finite ones, got NaN or infinity")
 
     def __repr__(self) -> str:
         return f"Editing({_digest(self.coords)}, edit={_digest(self._probed)})"
@@ -200,6 +207,7 @@ class Editing(Objective):
         return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
 
     def _errors(self, output: Weights, weights: Weights) -> Tensor:
+        same_spec(self.spec, weights)
         coords = self.coords.to(weights.device)
         with torch.no_grad():
             wanted = self.edit(evaluate(weights, coords))
@@ -218,9 +226,9 @@ class Contrastive(Objective):
     .. math:: -\frac{1}{2B} \sum_i \Big( \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
         + \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}} \Big), \qquad s_{ij} = \langle z_i, z'_j \rangle / temperature
 
-    No label is read. A view is a network moved by ``transform``; the other is the network as the training loop gives
-    it, which may move it too. The score is 1 for a network whose view is the most similar of all views in its batch,
-    else 0: it falls as batches grow. Views to score by are the same every time.
+    No label is read. One view is the network as the training loop gives it, the other is that one moved by
+    ``transform``. The score is 1 for a network whose second view is the most similar of all in its batch, else 0: it
+    falls as batches grow, in evaluation to 1,024. Views to score by are the same every time.
 
     Args:
         model: the model that is trained, built with ``head="embedding"``.
@@ -240,9 +248,10 @@ class Contrastive(Objective):
         'retrieval accuracy'
 
     Reference:
-        Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, 2020, equation 1, with one
-        view against the other only; on weights: Navon et al., *Equivariant Architectures for Learning in Deep Weight
-        Spaces*, 2023.
+        Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, 2020, equation 1; on
+        weights: Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023. Departures: a view
+        is held against the other views alone, not against those of its own kind too; where the training loop moves
+        networks, the second view is a moved copy of the first.
     """
 
     score_name = "retrieval accuracy"
@@ -261,7 +270,7 @@ class Contrastive(Objective):
         transform.check(model.spec)
         self.model, self.transform = model, transform
         self.temperature = number("temperature", temperature, "a positive number", low=POSITIVE)
-        self._similar: Tensor | None = None
+        self._last: tuple[Weights, Tensor] | None = None
 
     def __repr__(self) -> str:
         return f"Contrastive({self.transform!r}, temperature={self.temperature})"
@@ -277,13 +286,14 @@ class Contrastive(Objective):
         seed = int(torch.randint(2**62, ()))  # of torch's global generator, as dropout
         s = self._similarities(output, weights, torch.Generator(weights.device).manual_seed(seed))
         own = torch.arange(len(s), device=s.device)
-        self._similar = s.detach()
+        self._last = weights, s.detach()
         return (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
 
     @torch.no_grad()
     def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-        if self.model.training and self._similar is not None and len(self._similar) == len(output):
-            s = self._similar  # the batch whose loss was asked for just before: its views are there
+        last, self._last = self._last, None
+        if last is not None and last[0] is weights:
+            s = last[1]  # of the loss that was asked for just before
         else:
             s = self._similarities(output, weights, torch.Generator(weights.device).manual_seed(VIEW_SEED))
         return (s.argmax(1) == torch.arange(len(s), device=s.device)).float()
@@ -324,7 +334,7 @@ class Reconstruction(Objective):
     def __init__(self, model: Autoencoder, coords: Tensor, points: int | None = None) -> None:
         if not isinstance(model, Autoencoder):
             raise TypeError(f"model: expected a ws.models.Autoencoder, got {type(model).__name__}")
-        _points(coords, model.spec)
+        coords = _points(coords, model.spec)
         if points is not None and whole_number("points", points) > len(coords):
             raise ValueError(f"points: expected at most the {len(coords)} that there are, got {points}")
         self.model, self.coords, self.points = model, coords, points
@@ -353,11 +363,13 @@ class Reconstruction(Objective):
 
 
 def _points(coords: Tensor, spec: NetSpec) -> Tensor:
-    """Points of a network's input, at least one."""
+    """A copy of points of a network's input, at least one."""
     check_tensor("coords", coords)
     if coords.ndim != 2 or coords.shape[1] != spec.in_features or not len(coords):
         raise ValueError(f"coords: expected [point, {spec.in_features}], got {list(coords.shape)}")
-    return coords
+    if not coords.is_floating_point() or not bool(torch.isfinite(coords).all()):
+        raise ValueError(f"coords: expected finite numbers of a floating type, got {coords.dtype}")
+    return coords.detach().clone()
 
 
 def _digest(values: Tensor) -> str:

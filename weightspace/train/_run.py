@@ -114,7 +114,8 @@ class Run:
     @torch.no_grad()
     def _average(self, step: int) -> None:
         decay = min(self.config.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.mean, self._floats(), 1 - decay)
+        for mean, value in zip(self.mean, self._floats(), strict=True):
+            mean.lerp_(value, 1 - decay)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -155,6 +156,7 @@ class Run:
                 weights, targets = self.transform(weights, targets, generator=self.generator)
             output = output_of(self.model, weights, self.objective)
             loss = self.objective.loss(output, targets, weights)
+            output = output.detach() if isinstance(output, Tensor) else output.replace(output.flat.detach())
             with torch.no_grad():
                 scores.append(self.objective.score(output, split.labels[rows], weights).mean())
             self.optimizer.zero_grad(set_to_none=True)

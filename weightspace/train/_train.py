@@ -94,6 +94,8 @@ def train(
     if isinstance(objective, Contrastive | Reconstruction) and objective.model is not model:
         raise ValueError("objective: expected one about the model that is trained, got another model's")
     splits = _load(zoo, config, device)
+    for split in splits.values():
+        objective.targets(split.labels)  # a label without a target is found before the training, not after it
     model.to(device)
     model.normalize.fit(splits["train"].weights)
     run = Run(model, splits, objective, transform, config, device)
