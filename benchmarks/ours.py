@@ -31,7 +31,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     "forward-messages-long": (
         "forward-messages",
         {"bumps": 0},
-        {"epochs": 30, "lr": 2e-3},
+        {"epochs": 30, "lr": 2e-3, "ema": 0.998},
         "flip+moves+label-smoothing",
     ),
     "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, "moves"),
