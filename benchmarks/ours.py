@@ -1,6 +1,6 @@
 """The library's own models, and one published: accuracy at the best validation epoch, the test split read at the end.
 
-    python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0]
+    python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0] [--keep runs/kept]
 
 Models trained on mirrored copies too are read a second time, as the mean over a network and its mirror image
 (``*_both_ways``), and that is their result. The recipes below were chosen on validation splits; docs/howto/models.md
@@ -75,8 +75,10 @@ def opened(path: str, networks: int | None) -> tuple[ws.Zoo, str]:
     return write_zoo(tempfile.mkdtemp(), rows), f"first {networks} training networks of a zoo"
 
 
-def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) -> dict[str, Any]:
-    """One model, trained by its recipe."""
+def measure(
+    name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str, keep: str | None = None
+) -> dict[str, Any]:
+    """One model, trained by its recipe, and kept in a folder where one is named."""
     kind, options, config, transform = RECIPES[name]
     config = config if epochs is None else {**config, "epochs": epochs}
     with seeded(seed):
@@ -96,6 +98,8 @@ def measure(name: str, zoo: ws.Zoo, epochs: int | None, seed: int, device: str) 
         on_epoch=told,
         **config,
     )
+    if keep is not None:
+        ws.models.save_model(model, Path(keep) / f"{name}-{seed}")
     about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
     if transform is not None and "flip" in transform.split("+"):  # trained on mirrored copies too
@@ -130,6 +134,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="by default torch's choice")
+    parser.add_argument("--keep", help="folder for the trained models")
     parser.add_argument("--record", default="ours", help="name of the record; rows of other models in it are kept")
     args = parser.parse_args()
     if args.threads:
@@ -137,7 +142,8 @@ def main() -> None:
     zoo, source = opened(args.zoo, args.networks)
     about = {"benchmark": "ours", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
     about |= {"seed": args.seed, "device": args.device}
-    runs = {name: measure(name, zoo, args.epochs, args.seed, args.device) for name in args.only or RECIPES}
+    names = args.only or RECIPES
+    runs = {name: measure(name, zoo, args.epochs, args.seed, args.device, args.keep) for name in names}
     save(args.record, {**about, "models": kept(args.record, about) | runs}, threads=torch.get_num_threads())
 
 
