@@ -1,6 +1,6 @@
 """The library's own models, and one published: accuracy at the best validation epoch, the test split read at the end.
 
-    python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--seed 0] [--keep runs/kept]
+    python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--keep runs/kept]
 
 Models trained on mirrored copies too are read a second time, as the mean over a network and its mirror image
 (``*_both_ways``), and that is their result. The recipes below were chosen on validation splits; docs/howto/models.md

@@ -15,6 +15,7 @@ from benchmarks import (
     autoencoder,
     contrastive,
     editing,
+    ensemble,
     fit,
     fit_zoo,
     memory,
@@ -81,6 +82,24 @@ def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     module.main()
     (written,) = tmp_path.glob("*.json")
     assert {"commit", "hardware", "benchmark"} <= set(json.loads(written.read_text()))
+
+
+def test_kept_models_are_read_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_common, "RESULTS", tmp_path)
+    name, kept = "forward-messages-long", str(tmp_path / "kept")
+    for seed in ("0", "1"):
+        options = ["--zoo", "nowhere", "--epochs", "1", "--threads", "1", "--only", name, "--seed", seed]
+        monkeypatch.setattr("sys.argv", ["ours", *options, "--keep", kept, "--record", f"ours-{seed}"])
+        ours.main()
+    options = ["--zoo", "nowhere", "--kept", kept, "--model", name, "--seeds", "0", "1", "--threads", "1"]
+    monkeypatch.setattr("sys.argv", ["ensemble", *options])
+    ensemble.main()
+    record = json.loads((tmp_path / "ensemble.json").read_text())
+    for seed in ("0", "1"):
+        row = json.loads((tmp_path / f"ours-{seed}.json").read_text())["models"][name]
+        assert record["members"][seed]["val"] == row["val_both_ways"]
+    assert record["parameters"] == 2 * row["parameters"]
+    assert set(record["ensemble"]) == {"val", "test"}
 
 
 def test_the_cost_of_recipes_is_measured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.models import Autoencoder, Averaged
+from weightspace.models import Autoencoder, Averaged, Ensemble
 from weightspace.train import Reconstruction, seeded
 from weightspace.transforms import Flip, GaussianNoise, MixUp, Rotate
 from weightspace.zoo import write_zoo
@@ -245,3 +245,41 @@ def test_bad_averages_are_refused() -> None:
     equivariant = ws.models.build("ng-gnn", SPEC, 1, hidden=8, layers=1, head="equivariant").eval()
     with pytest.raises(TypeError, match="expected a model with an invariant head"):
         Averaged(equivariant, [GaussianNoise(0.1)]).eval()(networks())
+
+
+def test_an_ensemble_is_the_mean_of_its_models() -> None:
+    with seeded(0):
+        models = [ws.models.Hybrid(SPEC, 3, hidden=8, layers=1, points=6).eval() for _ in range(3)]
+        plain = ws.models.Hybrid(SPEC, 3, hidden=8, layers=1, points=6, phase=False).eval()
+    w, ensemble = networks(), Ensemble(models)
+    torch.testing.assert_close(ensemble(w), sum(m(w) for m in models) / 3)
+    assert (ensemble.respects, ensemble.track, ensemble.spec, ensemble.training) == ("full", "hybrid", SPEC, False)
+    assert ensemble.num_parameters == 3 * models[0].num_parameters
+    testing.assert_invariant(ensemble, SPEC, group="full", atol=1e-8)
+    assert plain.respects != "full"
+    assert Ensemble([models[0], plain]).respects == plain.respects
+    torch.testing.assert_close(Ensemble(models[:1])(w), models[0](w))
+    again = pickle.loads(pickle.dumps(ensemble))
+    assert torch.equal(again(w), ensemble(w))
+    mirror = Flip(1.0, axes=(1,))
+    both = Averaged(ensemble, [mirror])(w)
+    torch.testing.assert_close(both, sum(Averaged(m, [mirror])(w) for m in models) / 3)
+    with seeded(0):
+        unit = [ws.models.build("hybrid", SPEC, 3, hidden=8, layers=1, points=6, head="embedding") for _ in range(2)]
+    torch.testing.assert_close(Ensemble(unit)(w).norm(dim=1), torch.ones(6))
+
+
+def test_bad_ensembles_are_refused() -> None:
+    model = ws.models.Hybrid(SPEC, 3, hidden=8, layers=1, points=6)
+    with pytest.raises(ValueError, match="models: expected at least one, got none"):
+        Ensemble([])
+    for bad in (model, [model, "hybrid"]):
+        with pytest.raises(TypeError, match=r"models: expected a list of models of ws\.models"):
+            Ensemble(bad)  # pyright: ignore
+    with pytest.raises(ValueError, match="models: expected models of one track"):
+        Ensemble([model, ws.models.MLP(SPEC, 3)])
+    with pytest.raises(ValueError, match="models: expected models of one spec"):
+        Ensemble([ws.models.MLP(SPEC, 3), ws.models.MLP(ws.siren(2, 4, 1), 3)])
+    editors = [ws.models.build("ng-gnn", SPEC, 1, hidden=8, layers=1, head="equivariant") for _ in range(2)]
+    with pytest.raises(TypeError, match="expected models with an invariant head"):
+        Ensemble(editors)(networks())

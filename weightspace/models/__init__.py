@@ -7,6 +7,7 @@ from weightspace.models._autoencoder import Autoencoder
 from weightspace.models._averaged import Averaged
 from weightspace.models._base import Model, Normalize, fold_phases
 from weightspace.models._dwsnet import DWSNet, InvariantHead
+from weightspace.models._ensemble import Ensemble
 from weightspace.models._export import load_model, save_model
 from weightspace.models._forward_messages import ForwardMessages
 from weightspace.models._functional import Functional
@@ -35,6 +36,7 @@ __all__ = [
     "Autoencoder",
     "Averaged",
     "DWSNet",
+    "Ensemble",
     "EquivariantLinear",
     "ForwardMessages",
     "Functional",

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace._checks import POSITIVE, check_tensor, number, whole_number
-from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize
+from weightspace.models._base import Model, Wrapper
 from weightspace.models._chain import chain
 
 
-class Autoencoder(Model):
+class Autoencoder(Wrapper):
     r"""Networks to arrays, and arrays back to what the networks compute, learned without labels.
 
     .. math:: z = E(w) \in \mathbb{R}^{queries \times width}, \qquad
@@ -94,12 +93,8 @@ class Autoencoder(Model):
         return f"queries={self.queries}, attention_heads={self.attention_heads}, reach={self.reach}"
 
     @property
-    def spec(self) -> NetSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.encoder.spec
-
-    @property
-    def normalize(self) -> Normalize:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.encoder.normalize
+    def inner(self) -> Model:
+        return self.encoder
 
     def forward(self, weights: Weights) -> Tensor:
         """The array of every network, flat: ``[batch, queries * width]``."""

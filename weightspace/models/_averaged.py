@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
-from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize
+from weightspace.models._base import Model, Wrapper
 from weightspace.transforms import Transform
 
 
-class Averaged(Model):
+class Averaged(Wrapper):
     r"""A trained model's outputs, averaged over every network and copies of it that transforms have moved.
 
     .. math:: y(w) = \frac{1}{1 + n} \Big( m(w) + \sum_{i=1}^n m(T_i w) \Big)
@@ -62,15 +61,8 @@ class Averaged(Model):
         return f"transforms={list(self.transforms)}, seed={self.seed}"
 
     @property
-    def spec(self) -> NetSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.model.spec
-
-    @property
-    def normalize(self) -> Normalize:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.model.normalize
-
-    def forward(self, weights: Weights) -> Tensor | Weights:
-        return self._forward(weights)
+    def inner(self) -> Model:
+        return self.model
 
     def _forward(self, weights: Weights) -> Tensor | Weights:
         out = self.model(weights)

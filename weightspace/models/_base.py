@@ -211,6 +211,26 @@ class Model(nn.Module, ABC):
         return own | ({"head": head} if head else {})
 
 
+class Wrapper(Model):
+    """A model made of models: it reads what ``inner`` reads, which checks and normalises."""
+
+    @property
+    @abstractmethod
+    def inner(self) -> Model:
+        """The model, or the first of them."""
+
+    @property
+    def spec(self) -> NetSpec:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.spec
+
+    @property
+    def normalize(self) -> Normalize:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.normalize
+
+    def forward(self, weights: Weights) -> Tensor | Weights:
+        return self._forward(weights)
+
+
 class _Edit(nn.Module):
     """A learned share of a step for each parameter of the networks."""
 

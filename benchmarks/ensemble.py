@@ -1,0 +1,52 @@
+"""Kept models of one recipe as one: the mean of their outputs, read both ways, next to each by itself.
+
+    python -m benchmarks.ensemble [--zoo runs/zoo] [--kept runs/kept] [--model query-grid] [--seeds 0 1 2]
+
+Reads what ``benchmarks.ours --keep`` left, one folder a seed. Every model, and their mean, is read as the mean over a
+network and its mirror image: for recipes trained on mirror images too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import weightspace as ws
+from benchmarks._common import save
+from benchmarks.ours import RECIPES, opened
+from weightspace.train import Classification, Split, num_classes, score
+from weightspace.transforms import Flip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--zoo", default="runs/zoo")
+    parser.add_argument("--kept", default="runs/kept")
+    parser.add_argument("--model", choices=sorted(RECIPES), default="query-grid")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, help="by default torch's choice")
+    parser.add_argument("--record", default="ensemble", help="name of the record")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    zoo, source = opened(args.zoo, None)
+    models = {seed: ws.models.load_model(Path(args.kept) / f"{args.model}-{seed}").eval() for seed in args.seeds}
+    objective = Classification(num_classes(zoo))
+
+    def read(model: ws.models.Model) -> dict[str, float]:
+        both = ws.models.Averaged(model, [Flip(1.0, axes=(1,))]).eval()
+        parts = {part: Split(zoo.weights(part), zoo.labels(part)) for part in zoo.splits if part != "train"}
+        return {part: score(both, split, objective) for part, split in parts.items()}
+
+    about = {"benchmark": "ensemble", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
+    about |= {"model": args.model, "seeds": args.seeds}
+    members = {str(seed): read(model) for seed, model in models.items()}
+    together = ws.models.Ensemble(list(models.values()))
+    found = {"members": members, "ensemble": read(together), "parameters": together.num_parameters}
+    save(args.record, {**about, **found}, threads=torch.get_num_threads())
+
+
+if __name__ == "__main__":
+    main()
