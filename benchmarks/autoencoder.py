@@ -10,7 +10,6 @@ package are fitted first, briefly: that measures nothing.
 
 from __future__ import annotations
 
-import argparse
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor
 
 import weightspace as ws
 from benchmarks._common import save
-from benchmarks.ours import opened
+from benchmarks._training import begun, options
 from weightspace.train import Reconstruction, num_classes, seeded
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -94,19 +93,10 @@ def measure(name: str, zoo: ws.Zoo, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--zoo", default="runs/zoo")
-    parser.add_argument("--encoders", nargs="*", choices=sorted(ENCODERS), default=sorted(ENCODERS))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="by default torch's choice")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    zoo, source = opened(args.zoo, None)
-    about = {"benchmark": "autoencoder", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
+    args = options("encoders", sorted(ENCODERS)).parse_args()
+    zoo, about = begun("autoencoder", args)
     rows = {name: measure(name, zoo, args.epochs, args.seed) for name in args.encoders}
-    save("autoencoder", {**about, "epochs": args.epochs, "encoders": rows}, threads=torch.get_num_threads())
+    save("autoencoder", {**about, "encoders": rows}, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

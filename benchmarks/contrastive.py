@@ -11,15 +11,14 @@ the package are fitted first, briefly: that measures nothing.
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
 
 import weightspace as ws
 from benchmarks._common import save
+from benchmarks._training import begun, options
 from benchmarks.autoencoder import arrays, read, settle
-from benchmarks.ours import opened
 from weightspace.train import Contrastive, seeded
 from weightspace.train._run import EVAL_BATCH
 from weightspace.transforms import augmentation
@@ -57,18 +56,9 @@ def measure(name: str, zoo: ws.Zoo, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--zoo", default="runs/zoo")
-    parser.add_argument("--models", nargs="*", choices=sorted(MODELS), default=sorted(MODELS))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="by default torch's choice")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    zoo, source = opened(args.zoo, None)
-    about = {"benchmark": "contrastive", "networks": source, "counts": {s: zoo.count(s) for s in zoo.splits}}
-    about |= {"epochs": args.epochs, "seed": args.seed, "views": VIEWS, "temperature": TEMPERATURE}
+    args = options("models", sorted(MODELS)).parse_args()
+    zoo, about = begun("contrastive", args)
+    about |= {"views": VIEWS, "temperature": TEMPERATURE}
     rows = {name: measure(name, zoo, args.epochs, args.seed) for name in args.models}
     save("contrastive", {**about, "models": rows}, threads=torch.get_num_threads())
 

@@ -257,7 +257,11 @@ def test_an_ensemble_is_the_mean_of_its_models() -> None:
     assert ensemble.num_parameters == 3 * models[0].num_parameters
     testing.assert_invariant(ensemble, SPEC, group="full", atol=1e-8)
     assert plain.respects != "full"
-    assert Ensemble([models[0], plain]).respects == plain.respects
+    less = Ensemble([models[0], plain])
+    assert less.respects == plain.respects
+    testing.assert_invariant(less, SPEC, group=plain.respects, atol=1e-8)
+    with pytest.raises(AssertionError):
+        testing.assert_invariant(less, SPEC, group="full", atol=1e-8)
     torch.testing.assert_close(Ensemble(models[:1])(w), models[0](w))
     again = pickle.loads(pickle.dumps(ensemble))
     assert torch.equal(again(w), ensemble(w))

@@ -29,19 +29,22 @@ class Objective(ABC):
 
     Losses and scores are also given the networks that the outputs are of, transformed as the model saw them: what
     needs no labels compares with those. ``gives`` is what outputs are: tensors, or ``Weights`` of an equivariant head.
-    In training a score is asked for after each batch's loss, and takes no gradient.
+    In training a score is asked for after each batch's loss, and takes no gradient. ``model`` is the one that an
+    objective asks itself, and must be the one that is trained.
     """
 
     score_name: str
     gives: type = Tensor
+    model: Any = None
 
     def __repr__(self) -> str:
         """What a kept run is known by: two objectives that ask for different things read differently."""
         return type(self).__name__
 
-    @abstractmethod
     def targets(self, labels: Tensor) -> Tensor:
-        """Targets that transforms may mix: float ``[batch, ...]``."""
+        """Targets that transforms may mix: float ``[batch, ...]``; the labels' numbers, of no use to a loss that reads
+        none."""
+        return labels.to(torch.float32)[:, None]
 
     @abstractmethod
     def loss(self, output: Any, targets: Tensor, weights: Weights) -> Tensor:
@@ -203,9 +206,6 @@ class Editing(Objective):
     def __repr__(self) -> str:
         return f"Editing({_digest(self.coords)}, edit={_digest(self._probed)})"
 
-    def targets(self, labels: Tensor) -> Tensor:
-        return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
-
     def _errors(self, output: Weights, weights: Weights) -> Tensor:
         same_spec(self.spec, weights)
         coords = self.coords.to(weights.device)
@@ -255,6 +255,7 @@ class Contrastive(Objective):
     """
 
     score_name = "retrieval accuracy"
+    model: Model
 
     def __init__(self, model: Model, transform: Transform, *, temperature: float = 0.1) -> None:
         if not isinstance(model, Model):
@@ -274,9 +275,6 @@ class Contrastive(Objective):
 
     def __repr__(self) -> str:
         return f"Contrastive({self.transform!r}, temperature={self.temperature})"
-
-    def targets(self, labels: Tensor) -> Tensor:
-        return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
 
     def _similarities(self, output: Tensor, weights: Weights, generator: torch.Generator) -> Tensor:
         view = self.model(self.transform(weights, generator=generator))
@@ -330,6 +328,7 @@ class Reconstruction(Objective):
     """
 
     score_name = "negative mean squared error"
+    model: Autoencoder
 
     def __init__(self, model: Autoencoder, coords: Tensor, points: int | None = None) -> None:
         if not isinstance(model, Autoencoder):
@@ -338,9 +337,6 @@ class Reconstruction(Objective):
         if points is not None and whole_number("points", points) > len(coords):
             raise ValueError(f"points: expected at most the {len(coords)} that there are, got {points}")
         self.model, self.coords, self.points = model, coords, points
-
-    def targets(self, labels: Tensor) -> Tensor:
-        return labels.to(torch.float32)[:, None]  # of no use here, but transforms that mix want some
 
     def __repr__(self) -> str:
         return f"Reconstruction({_digest(self.coords)}, points={self.points})"

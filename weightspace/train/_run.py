@@ -100,33 +100,31 @@ class Run:
         self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, total, config.warmup))
         self.epoch, self.best_epoch, self.best_val = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
-        self.mean = self._floats(copy=True) if config.ema else []
+        # What a running mean is of: parameters and running statistics, the model's own tensors; empty without one.
+        state = model.state_dict().values() if config.ema else ()
+        self.moving = [value.detach() for value in state if value.is_floating_point()]
+        self.mean = [value.clone() for value in self.moving]
         self.best_state = self._copy()
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
-    def _floats(self, *, copy: bool = False) -> list[Tensor]:
-        """What a running mean is of: parameters and running statistics."""
-        found = [value.detach() for value in self.model.state_dict().values() if value.is_floating_point()]
-        return [value.clone() for value in found] if copy else found
-
     @torch.no_grad()
     def _average(self, step: int) -> None:
         decay = min(self.config.ema, (1 + step) / (10 + step))
-        for mean, value in zip(self.mean, self._floats(), strict=True):
+        for mean, value in zip(self.mean, self.moving, strict=True):
             mean.lerp_(value, 1 - decay)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """The model with its running mean for a while, where there is one."""
-        own = self._floats(copy=True) if self.mean else []
-        for value, mean in zip(self._floats() if self.mean else [], self.mean, strict=True):
+        own = [value.clone() for value in self.moving]
+        for value, mean in zip(self.moving, self.mean, strict=True):
             value.copy_(mean)
         try:
             yield
         finally:
-            for value, before in zip(self._floats() if own else [], own, strict=True):
+            for value, before in zip(self.moving, own, strict=True):
                 value.copy_(before)
 
     def one_epoch(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from weightspace.models import Model
 from weightspace.signals import split_by_source
 from weightspace.train._config import TrainConfig
 from weightspace.train._keep import Keeper
-from weightspace.train._objective import Classification, Contrastive, Objective, Reconstruction
+from weightspace.train._objective import Classification, Objective
 from weightspace.train._run import Run, Split, score
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
@@ -91,7 +91,7 @@ def train(
     if transform is not None:
         transform.check(zoo.spec)
     objective = objective or Classification(num_classes(zoo))
-    if isinstance(objective, Contrastive | Reconstruction) and objective.model is not model:
+    if objective.model is not None and objective.model is not model:
         raise ValueError("objective: expected one about the model that is trained, got another model's")
     splits = _load(zoo, config, device)
     for split in splits.values():
