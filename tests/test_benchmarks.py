@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+import weightspace as ws
 from benchmarks import (
     _common,
     align,
@@ -28,6 +30,7 @@ from benchmarks import (
     zoo,
 )
 from benchmarks._fit_methods import by_kernel
+from benchmarks.ensemble import copies
 
 TINY = {
     fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
@@ -91,7 +94,21 @@ def test_kept_models_are_read_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         options = ["--zoo", "nowhere", "--epochs", "1", "--threads", "1", "--only", name, "--seed", seed]
         monkeypatch.setattr("sys.argv", ["ours", *options, "--keep", kept, "--record", f"ours-{seed}"])
         ours.main()
-    options = ["--zoo", "nowhere", "--kept", kept, "--model", name, "--seeds", "0", "1", "--threads", "1"]
+    options = [
+        "--zoo",
+        "nowhere",
+        "--kept",
+        kept,
+        "--model",
+        name,
+        "--seeds",
+        "0",
+        "1",
+        "--threads",
+        "1",
+        "--shift",
+        "0.07",
+    ]
     monkeypatch.setattr("sys.argv", ["ensemble", *options])
     ensemble.main()
     record = json.loads((tmp_path / "ensemble.json").read_text())
@@ -99,7 +116,17 @@ def test_kept_models_are_read_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         row = json.loads((tmp_path / f"ours-{seed}.json").read_text())["models"][name]
         assert record["members"][seed]["val"] == row["val_both_ways"]
     assert record["parameters"] == 2 * row["parameters"]
-    assert set(record["ensemble"]) == {"val", "test"}
+    assert set(record["ensemble"]) == set(record["ten_copies"]["members"]["1"]) == {"val", "test"}
+
+
+def test_the_ten_copies_of_a_network_are_its_mirror_image_and_both_moved() -> None:
+    spec = ws.siren(2, 8, 8, 1)
+    w = ws.testing.random_weights(spec, 1, generator=torch.Generator().manual_seed(0))
+    found = [ws.evaluate(copy(w, generator=torch.Generator()), torch.tensor([[0.2, 0.3]])) for copy in copies(0.5)]
+    points = [(0.2, -0.3), (0.7, 0.3), (-0.3, 0.3), (0.2, 0.8), (0.2, -0.2)]
+    points += [(0.7, -0.3), (-0.3, -0.3), (0.2, 0.2), (0.2, -0.8)]
+    wanted = ws.evaluate(w, torch.tensor(points))[0]
+    assert torch.allclose(torch.stack(found)[:, 0, 0], wanted, atol=1e-5)
 
 
 def test_the_cost_of_recipes_is_measured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
