@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "ng-t 64 x 4, 64 probes": ("ng-t", {"hidden": 64, "layers": 4, "probes": 64}, 32),
     "scale-gmn 128 x 2, forward": ("scale-gmn", {"hidden": 128, "layers": 2, "direction": "forward"}, 64),
     "scale-gmn 128 x 2": ("scale-gmn", {"hidden": 128, "layers": 2}, 64),
+    "gmn 32 x 2": ("gmn", {"hidden": 32, "layers": 2}, 64),
     "scale-gmn 32 x 2": ("scale-gmn", {"hidden": 32, "layers": 2}, 64),
     "statistics": ("statistics", {}, 64),
     "inr2vec 512 x 3": ("inr2vec", {"hidden": 512, "layers": 3}, 64),

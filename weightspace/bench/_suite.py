@@ -91,6 +91,7 @@ SMALL_MODELS: dict[str, Entry] = {
     "nft": Entry("nft", {"hidden": 16, "layers": 1, "attention_heads": 1, "fourier": 16}, augmentations=_MOVED),
     "ng-gnn": Entry("ng-gnn", {"hidden": 16, "layers": 2, "fourier": 32}, augmentations=_MOVED),
     "ng-t": Entry("ng-t", {"hidden": 16, "layers": 2, "attention_heads": 2, "fourier": 32}, augmentations=_MOVED),
+    "gmn": Entry("gmn", {"hidden": 16, "layers": 2}, augmentations=_MOVED),
     "scale-gmn": Entry("scale-gmn", {"hidden": 16, "layers": 2}, augmentations=_MOVED),
     "typed-messages": Entry("typed-messages", {"hidden": 32, "layers": 2}, augmentations=_MOVED),
     "forward-messages": Entry("forward-messages", augmentations=_MOVED),

@@ -11,6 +11,7 @@ from weightspace.models._ensemble import Ensemble
 from weightspace.models._export import load_model, save_model
 from weightspace.models._forward_messages import ForwardMessages
 from weightspace.models._functional import Functional
+from weightspace.models._gmn import GMN
 from weightspace.models._hybrid import Hybrid
 from weightspace.models._hybrid_grid import HybridGrid
 from weightspace.models._mlp import MLP
@@ -26,6 +27,7 @@ from weightspace.models._statistics import Statistics
 from weightspace.models._typed_messages import TypedMessages
 
 __all__ = [
+    "GMN",
     "MLP",
     "MODELS",
     "NFNHNP",

@@ -9,6 +9,7 @@ from weightspace.models._base import Model
 from weightspace.models._dwsnet import DWSNet
 from weightspace.models._forward_messages import ForwardMessages
 from weightspace.models._functional import Functional
+from weightspace.models._gmn import GMN
 from weightspace.models._hybrid import Hybrid
 from weightspace.models._hybrid_grid import HybridGrid
 from weightspace.models._mlp import MLP
@@ -26,6 +27,7 @@ MODELS: dict[str, type[Model]] = {
     "dwsnet": DWSNet,
     "forward-messages": ForwardMessages,
     "functional": Functional,
+    "gmn": GMN,
     "hybrid": Hybrid,
     "hybrid-grid": HybridGrid,
     "inr2vec": INR2Vec,

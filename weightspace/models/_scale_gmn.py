@@ -15,7 +15,7 @@ from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Normalize, check_head, check_sizes
 from weightspace.models._chain import NeuronReadout, affine, assemble, axes_of, chain
-from weightspace.models._scale import Factor, Gate, NodeFactors, Send, Types, steady, types_of
+from weightspace.models._scale import NONE, Factor, Gate, NodeFactors, Send, Types, steady, types_of
 
 Both = tuple[Types, Types]  # of a neuron's pre-activation and of what it sends on
 Direction = Literal["forward", "bidirectional"]
@@ -68,6 +68,7 @@ class ScaleGMN(Model):
 
     respects = "full"
     heads = ("invariant", "equivariant")
+    typed = True  # features keep their types
 
     def __init__(
         self,
@@ -81,29 +82,32 @@ class ScaleGMN(Model):
         dropout: float = 0.0,
     ) -> None:
         check_head(head, self.heads)
-        super().__init__(spec, Normalize(spec, center=False, fold=head == "invariant"))
+        invariant = head == "invariant"
+        super().__init__(spec, Normalize(spec, center=not self.typed, fold=self.typed and invariant))
         check_sizes(out_features, hidden, layers, dropout)
         if direction not in ("forward", "bidirectional"):
             raise ValueError(f"direction: expected 'forward' or 'bidirectional', got {direction!r}")
-        equivariant, back = head == "equivariant", direction == "bidirectional"
-        self.respects = "scaled" if equivariant else "full"
-        self.chain, self.back = chain(spec, "ScaleGMN"), back
+        if self.typed and not invariant:
+            self.respects = "scaled"
+        self.chain, self.back = chain(spec, type(self).__name__), direction == "bidirectional"
         axes = [spec.axis(name) for name in axes_of(self.chain)]
-        self.types = [types_of(axis) for axis in axes]
+        self.types = [types_of(axis) if self.typed else (NONE, NONE) for axis in axes]
         self.of_weights = nn.Parameter(torch.randn(len(self.chain), hidden))
         self.of_biases = nn.Parameter(torch.randn(len(self.chain), hidden))
         self.inputs = nn.Parameter(torch.randn(axes[0].size, hidden))
         self.outputs = nn.Parameter(torch.randn(axes[-1].size, hidden))
         self.rounds = nn.ModuleList(
-            Round(self.types, hidden, first=not i, back=back, edges=equivariant or i + 1 < layers, dropout=dropout)
+            Round(
+                self.types, hidden, first=not i, back=self.back, edges=not invariant or i + 1 < layers, dropout=dropout
+            )
             for i in range(layers)
         )
         self.to_bias = self.to_weight = self.readout = None
-        if equivariant:
+        if not invariant:
             self.to_bias = nn.ModuleList(nn.Linear(hidden, out_features, bias=False) for _ in self.chain)
             self.to_weight = nn.ModuleList(nn.Linear(hidden, out_features, bias=False) for _ in self.chain)
         else:
-            self.readout = TypedReadout(spec, self.types, hidden, out_features, back=back, dropout=dropout)
+            self.readout = TypedReadout(spec, self.types, hidden, out_features, back=self.back, dropout=dropout)
 
     def _forward(self, weights: Weights) -> Tensor | Weights:
         matrices, biases = affine(weights, self.chain)
