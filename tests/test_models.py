@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -327,11 +328,21 @@ def test_bad_networks_are_refused(row: Row) -> None:
 
 
 @every_model
-def test_bfloat16_works(row: Row) -> None:
-    model, w = fitted(row.build(SPEC), SPEC), networks()
-    out = numbers(model.bfloat16()(w.to(torch.bfloat16)))
-    assert out.dtype == torch.bfloat16
-    assert torch.isfinite(out).all()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_works(row: Row, dtype: torch.dtype) -> None:
+    model, w = fitted(row.build(SPEC), SPEC).eval(), networks()
+    exact = numbers(model(w))
+    out = numbers(model.to(dtype)(w.to(dtype)))
+    assert out.dtype == dtype
+    limit = 0.3 if dtype == torch.bfloat16 else 0.05
+    assert (out.float() - exact).abs().max() < limit * (1 + exact.abs().max())
+
+
+@every_model
+def test_autocast_works(row: Row) -> None:
+    model, w = fitted(row.build(SPEC), SPEC).eval(), networks()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.isfinite(numbers(model(w))).all()
 
 
 @every_model
@@ -340,6 +351,30 @@ def test_a_saved_model_comes_back(row: Row, tmp_path: Path) -> None:
     again = ws.models.load_model(ws.models.save_model(model, tmp_path / "model")).eval()
     assert type(again) is type(model)
     assert torch.equal(numbers(again(w)), numbers(model(w)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_saved_model_keeps_its_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = ws.models.MLP(SPEC, 3, hidden=np.int64(8), layers=2).to(dtype).eval()  # pyright: ignore
+    again = ws.models.load_model(ws.models.save_model(model, tmp_path)).eval()
+    w = networks(dtype=torch.float64).to(dtype)
+    assert torch.equal(again(w), model(w))
+    assert again.options["hidden"] == 8
+
+
+def test_damaged_models_are_refused(tmp_path: Path) -> None:
+    folder = ws.models.save_model(ws.models.MLP(SPEC, 3, hidden=8), tmp_path / "model")
+    other = ws.models.save_model(ws.models.MLP(SPEC, 4, hidden=8), tmp_path / "other")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"model.safetensors: expected the weights of model.json's model"):
+        ws.models.load_model(folder)
+    (folder / "model.safetensors").write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match=r"model.safetensors: expected the weights of model.json's model"):
+        ws.models.load_model(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ValueError, match=r"model.json: expected JSON as ws.models.save_model writes it"):
+        ws.models.load_model(folder)
 
 
 @every_model

@@ -423,7 +423,7 @@ def test_tensorboard_logs_every_epoch_once(zoo: Zoo, tmp_path: Path) -> None:
         ({"lr": 0.5}, r"expected config \{'lr': 0.5\}, got \{'lr': 0.01\}"),
         ({"epochs": 9}, r"expected config \{'epochs': 9\}, got \{'epochs': 4\}"),
         ({"transform": GaussianNoise(0.2)}, "expected transform GaussianNoise"),
-        ({"model": "wide"}, "expected parameters"),
+        ({"model": "wide"}, "expected options"),
         ({"zoo": "other"}, "expected zoo"),
     ],
 )
@@ -436,6 +436,27 @@ def test_folder_of_another_run_is_refused(zoo: Zoo, tmp_path: Path, change: dict
     with pytest.raises(ValueError, match=f"holds another run: {text}.*; use another folder or remove it"):
         ws.train(model, data, config=FAST, run_dir=tmp_path / "run", **options)
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_options_that_change_no_shape_are_another_run_too(zoo: Zoo, tmp_path: Path) -> None:
+    def attention(heads: int) -> ws.models.Model:
+        return ws.models.build("dwsnet", zoo.spec, 3, hidden=4, layers=1, attention=heads)
+
+    assert attention(2).num_parameters == attention(4).num_parameters
+    ws.train(attention(2), zoo, config=FAST, epochs=1, run_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"expected options \{'attention': '4'\}, got \{'attention': '2'\}"):
+        ws.train(attention(4), zoo, config=FAST, epochs=1, run_dir=tmp_path)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["key"]["options"]  # as runs before options were kept left it
+    torch.save(state, tmp_path / "last.pt")
+    assert ws.train(attention(2), zoo, config=FAST, epochs=1, run_dir=tmp_path).best_epoch == 1
+
+
+def test_every_member_of_an_ensemble_is_normalised(zoo: Zoo) -> None:
+    members = [ws.models.build("dwsnet", zoo.spec, 3, hidden=4, layers=1) for _ in range(2)]
+    ws.train(ws.models.Ensemble(members), zoo, config=FAST, epochs=1)
+    assert torch.equal(members[0].normalize.mean, members[1].normalize.mean)
+    assert members[1].normalize.fitted
 
 
 def test_broken_checkpoint_is_refused(zoo: Zoo, tmp_path: Path) -> None:

@@ -282,6 +282,12 @@ def test_bad_ensembles_are_refused() -> None:
             Ensemble(bad)  # pyright: ignore
     with pytest.raises(ValueError, match="models: expected models of one track"):
         Ensemble([model, ws.models.MLP(SPEC, 3)])
+    with pytest.raises(ValueError, match="models: expected models of one number of outputs"):
+        Ensemble([ws.models.MLP(SPEC, 3), ws.models.MLP(SPEC, 4)])
+    unit = ws.models.build("mlp", SPEC, 3, head="embedding")
+    with pytest.raises(ValueError, match="models: expected models of one kind of output"):
+        Ensemble([Ensemble([ws.models.MLP(SPEC, 3)]), Ensemble([unit])])
+    assert Ensemble([Averaged(Ensemble([unit, unit]), [GaussianNoise(0.1)])]).unit
     with pytest.raises(ValueError, match="models: expected models of one spec"):
         Ensemble([ws.models.MLP(SPEC, 3), ws.models.MLP(ws.siren(2, 4, 1), 3)])
     editors = [ws.models.build("ng-gnn", SPEC, 1, hidden=8, layers=1, head="equivariant") for _ in range(2)]

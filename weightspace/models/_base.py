@@ -120,8 +120,8 @@ class Model(nn.Module, ABC):
 
     - ``respects``: the group under which the output is invariant (or equivariant, for weights to weights), by the
       names of :func:`weightspace.testing.random_symmetry`, and no larger one;
-    - ``track``: ``"weights-only"`` never evaluates a network, ``"hybrid"`` reads activations at learned inputs besides
-      the weights, ``"function"`` reads outputs alone;
+    - ``track``: ``"weights-only"`` evaluates a network at no input, ``"hybrid"`` reads activations at learned inputs
+      besides the weights, ``"function"`` reads outputs alone;
     - ``heads``: what ``head=`` takes.
 
     ``normalize`` holds the training split's statistics, which :func:`weightspace.train` takes before the first step.
@@ -226,6 +226,10 @@ class Wrapper(Model):
     @property
     def normalize(self) -> Normalize:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.normalize
+
+    @property
+    def unit(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.unit
 
     def forward(self, weights: Weights) -> Tensor | Weights:
         return self._forward(weights)

@@ -46,7 +46,7 @@ class DWSNet(Model):
         Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, section 5.
         Published: 67.1 % on Fashion-MNIST INRs (55,000 training images, one view). Departures: averages instead of
         maxima, in the linear layers (so that they are the maps of the theorem) and in the head, and no batch norm.
-        Cost of a step forward, with ``P`` weights and ``d`` channels: about ``3 P d^2`` FLOP a layer and network.
+        Cost of a step forward, with ``P`` weights and ``d`` channels: about ``2 P d^2`` FLOP a layer and network.
     """
 
     respects = "permutation"

@@ -25,7 +25,7 @@ class Ensemble(Wrapper):
 
     Raises:
         TypeError: for other than a list of models, and at evaluation for one whose outputs are weights.
-        ValueError: for no models, and for models of different specs or tracks.
+        ValueError: for no models, and for models of different specs, tracks, or numbers or kinds of outputs.
 
     Example:
         >>> import weightspace as ws
@@ -40,7 +40,12 @@ class Ensemble(Wrapper):
             raise TypeError(f"models: expected a list of models of ws.models, got {type(models).__name__}")
         if not models:
             raise ValueError("models: expected at least one, got none")
-        for what, found in (("spec", {m.spec for m in models}), ("track", {m.track for m in models})):
+        for what, found in (
+            ("spec", {m.spec for m in models}),
+            ("track", {m.track for m in models}),
+            ("number of outputs", {m.options["out_features"] for m in models if "out_features" in m.options}),
+            ("kind of output", {m.unit for m in models}),
+        ):
             if len(found) > 1:
                 raise ValueError(f"models: expected models of one {what}, got {len(found)} different ones")
         nn.Module.__init__(self)
@@ -61,4 +66,4 @@ class Ensemble(Wrapper):
         if not all(isinstance(out, Tensor) for out in outputs):
             raise TypeError("expected models with an invariant head, which give tensors, got weights to weights")
         mean = torch.stack(outputs).mean(0)
-        return nn.functional.normalize(mean, dim=-1) if self.inner.unit else mean
+        return nn.functional.normalize(mean, dim=-1) if self.unit else mean

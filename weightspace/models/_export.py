@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from weightspace._spec import NetSpec
@@ -20,14 +24,15 @@ def save_model(model: Model, path: str | Path) -> Path:
     """Write a model of :data:`MODELS` to a folder: ``model.safetensors`` and ``model.json``.
 
     Args:
-        model: a trained model, its normalisation included.
+        model: a trained model; its normalisation and its dtype are kept too.
         path: the folder, made where it is missing.
 
     Returns:
         The folder.
 
     Raises:
-        TypeError: for a model that is not in :data:`MODELS`: its class could not be found again.
+        TypeError: for a model that is not in :data:`MODELS`, whose class could not be found again, such as an
+            :class:`Ensemble`: keep the models in it.
 
     Example:
         >>> import tempfile, torch
@@ -51,11 +56,13 @@ def save_model(model: Model, path: str | Path) -> Path:
         "format": MODEL_FORMAT,
         "model": names[0],
         "options": model.options,
+        "dtype": str(model.normalize.mean.dtype).removeprefix("torch."),
         "spec": json.loads(model.spec.to_json()),
     }
+    text = json.dumps(about, indent=1, default=_plain)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(path / _WEIGHTS, save(state))
-    write_atomic(path / _ABOUT, json.dumps(about, indent=1).encode())
+    write_atomic(path / _ABOUT, text.encode())
     return path
 
 
@@ -67,17 +74,31 @@ def load_model(path: str | Path) -> Model:
 
     Raises:
         FileNotFoundError: if there is no model in it.
-        ValueError: for a model of an unknown name or format.
+        ValueError: for a model of an unknown name or format, and files that are damaged or of two models.
     """
     path = Path(path)
     for name in (_ABOUT, _WEIGHTS):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path}: expected {name}, as ws.models.save_model writes it")
-    about = json.loads((path / _ABOUT).read_text())
+    try:
+        about = json.loads((path / _ABOUT).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path / _ABOUT}: expected JSON as ws.models.save_model writes it, got {error}") from error
     if (found := about.get("format")) != MODEL_FORMAT:
         raise ValueError(
             f"{path}: expected model format {MODEL_FORMAT}, got {found!r}; a newer weightspace may read it"
         )
     model = build(about["model"], NetSpec.from_json(json.dumps(about["spec"])), **about["options"])
-    model.load_state_dict(load_file(path / _WEIGHTS))
+    model.to(getattr(torch, about.get("dtype", "float32")))
+    try:
+        model.load_state_dict(load_file(path / _WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path / _WEIGHTS}: expected the weights of {_ABOUT}'s model, got {error}") from error
     return model
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of NumPy are options like Python's own."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"expected options of plain numbers and names, got {type(value).__name__}")

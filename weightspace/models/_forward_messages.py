@@ -238,9 +238,11 @@ class LearnedActivation(nn.Module):
         middle, up, down = torch.exp(-SHARP * z.square()), torch.exp(2 * SHARP * z), torch.exp(-2 * SHARP * z)
         even = odd = None
         if self.even is not None:
-            even = middle * (self.even[0] + _powers(self.even[1:], up) + _powers(self.even[1:], down))
+            factors = self.even.to(z.dtype)
+            even = middle * (factors[0] + _powers(factors[1:], up) + _powers(factors[1:], down))
         if self.odd is not None:
-            odd = middle * (_powers(self.odd, up) - _powers(self.odd, down))
+            factors = self.odd.to(z.dtype)
+            odd = middle * (_powers(factors, up) - _powers(factors, down))
         if small:
             even = None if even is None else even.to(value.dtype)
             odd = None if odd is None else odd.to(value.dtype)

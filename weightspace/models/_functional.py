@@ -50,7 +50,8 @@ class Functional(Model):
     weights. It respects every symmetry. With ``learned=True`` the points start as that grid and are learned: function
     queries, as :class:`ProbeGen` makes them, in an order that convolutions can read. Blocks of two convolutions with
     batch norms, each but the last halving the grid, and a linear map of all that remains; in training the norms make an
-    output depend on its batch. Cost: ``2 size^d num_params`` FLOP a network to render, and the CNN.
+    output depend on its batch. Cost: ``2 size^d num_params`` FLOP a network to render, and a CNN of about
+    ``2 3^d hidden^2 size^d`` in the first block, in the plane half as much again in every further one: most of it.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of one, two or three inputs.

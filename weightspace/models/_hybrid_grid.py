@@ -24,7 +24,8 @@ class HybridGrid(Widened):
     layers; the grid's points are learned like all others. Blocks of two convolutions with batch norms, each but the
     last halving the grid, then a mean over positions. In training the norms make an output depend on its batch. Who
     keeps what is as for :class:`Hybrid`. Cost: ``2 P E`` FLOP a direction and network, with ``E`` weights and
-    ``P = size^d`` inputs, ``4 n P rank`` for the mixing of ``n`` hidden neurons, and the CNN, which is most of it.
+    ``P = size^d`` inputs, ``4 n P rank`` for the mixing of ``n`` hidden neurons, and the CNN, as in
+    :class:`Functional`: most of it.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width with one, two or three inputs, and any

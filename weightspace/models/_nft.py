@@ -49,8 +49,8 @@ class NFT(Model):
         torch.Size([4, 10])
 
     Reference:
-        Zhou et al., *Neural Functional Transformers*, 2023, sections on attention and INR2ARRAY. Published: classifiers
-        of INR2ARRAY's arrays gain up to 17 points on INRs over weight-space methods before it. Departures: no attention
+        Zhou et al., *Neural Functional Transformers*, 2023, sections on attention and INR2ARRAY. Published: 79.3 %
+        on Fashion-MNIST INRs, for a classifier of INR2ARRAY's arrays. Departures: no attention
         over all weights at once, whose cost is quadratic in their number; the queries are trained on the task itself,
         unless :class:`Autoencoder` puts a decoder behind them.
     """
@@ -132,7 +132,7 @@ class IncidentAttention(nn.Module):
             tokens = read.index_select(1, index.flatten()).unflatten(1, index.shape).unflatten(-1, (3, self.heads, -1))
             q, k, v = tokens.permute(3, 0, 1, 4, 2, 5).flatten(1, 2)  # each [batch * neuron, head, entry, channel]
             out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-            mixed = mixed.index_add(1, index.flatten(), out.reshape(len(value), -1, value.shape[-1]))
+            mixed = mixed.index_add(1, index.flatten(), out.reshape(len(value), -1, value.shape[-1]).to(mixed.dtype))
         value = value + self.write(mixed)
         return value + self.feed(self.norms[1](value))
 

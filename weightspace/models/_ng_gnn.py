@@ -53,7 +53,7 @@ class NGGNN(Model):
         section 3. Published: 68.0 % on Fashion-MNIST INRs without probes (55,000 training images). Departures: the
         readout averages every hidden layer's neurons instead of reading the last layer's alone, so that shallow stacks
         read all of a deep network; one degree scaler, ``log(1 + degree)``, beside the identity, without the training
-        set's average degree.
+        set's average degree; no features of reverse edges, which the release joins to those of each weight.
     """
 
     respects = "permutation"

@@ -22,7 +22,8 @@ class ProbeGen(Model):
     .. math:: x_p = G_k \cdots G_1 z_p, \qquad y = MLP\big( f_w(x_1), \ldots, f_w(x_P) \big)
 
     It sees the function alone, so that it respects every symmetry, and belongs to the track of function queries. Cost:
-    ``2 P num_params`` FLOP a network for the queries, and the MLP.
+    ``2 P num_params`` FLOP a network for the queries, ``2 h (P out + (layers - 1) h + out_features)`` for an MLP of
+    width ``h``, and the generator once a batch.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width.

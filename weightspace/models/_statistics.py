@@ -19,7 +19,8 @@ class Statistics(Model):
 
     .. math:: y = MLP\Big( \big\Vert_p \; mean(w_p), \, var(w_p), \, q_0(w_p), \ldots, q_1(w_p) \Big)
 
-    Cost: a sort of every parameter and an MLP on ``7`` numbers a parameter tensor.
+    Cost: a sort of every parameter, and ``2 h (7 t + (layers - 1) h + out_features)`` FLOP a network for an MLP of
+    width ``h`` on ``7`` numbers of each of ``t`` parameter tensors.
 
     Args:
         spec: the networks to read; any spec, convolutions included.

@@ -11,7 +11,7 @@ from weightspace.report._tables import DASH, ModelTable, Row, accuracy, cell, ch
 ENOUGH = 3  # models from which on the page ranks them
 CEILING = "functional"
 TRACKS = {
-    "weights-only": "reads the weights, and never evaluates a network",
+    "weights-only": "reads the weights, and evaluates a network at no input",
     "hybrid": "reads activations of the networks at learned inputs, beside their weights",
     "function": "reads outputs of the networks alone",
 }
@@ -127,7 +127,7 @@ def leaderboard_markdown(result: Mapping[str, Any]) -> str:
     Example:
         >>> row = {"model": "mlp", "augmentation": "none", "test_mean": 0.5, "val_mean": 0.48, "track": "weights-only"}
         >>> print(leaderboard_markdown({"schema": 1, "kind": "bench", "rows": [row]}).splitlines()[0])
-        **weights-only.** A model of this track reads the weights, and never evaluates a network.
+        **weights-only.** A model of this track reads the weights, and evaluates a network at no input.
     """
     check_result(result)
     boards = leaderboards(result)

@@ -43,6 +43,7 @@ class Keeper:
             "transform": repr(transform),
             "objective": repr(objective),
             "model": type(model).__name__ + (" to embeddings" if model.unit else ""),
+            "options": _options(model),
             "parameters": model.num_parameters,
             "layers": hashlib.sha256(repr(model).encode()).hexdigest(),  # widths, dropout: all that torch prints
             "spec": zoo.spec.to_json(),
@@ -65,8 +66,9 @@ class Keeper:
                 f"{self.last}: expected a checkpoint of this library, got another file or a part of one; remove it"
             ) from error
         before = state.get("key", {}) if isinstance(state, dict) else {}
-        if "config" in before:
+        if "config" in before:  # runs of before these were kept go on
             before = {**before, "config": TrainConfig.filled(before["config"])}
+            before.setdefault("options", self.key["options"])
         if different := [name for name, value in self.key.items() if before.get(name) != value]:
             was, now = _differing(before.get(different[0]), self.key[different[0]])
             raise ValueError(
@@ -94,6 +96,19 @@ class Keeper:
         state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         write_atomic(self.path / "best.safetensors", save(state))
         write_atomic(self.path / "result.json", json.dumps({**self.key, **result}, indent=1).encode())
+
+
+def _options(model: Model) -> dict[str, Any]:
+    """What a model was made with, by text; of a model in it the same."""
+    return {name: _option(value) for name, value in model.options.items()}
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, Model):
+        return _options(value)
+    if isinstance(value, list | tuple):
+        return [_option(item) for item in value]
+    return str(value)
 
 
 def _differing(was: Any, now: Any) -> tuple[str, str]:

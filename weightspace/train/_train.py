@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from weightspace.models import Model
+from weightspace.models import Model, Normalize
 from weightspace.signals import split_by_source
 from weightspace.train._config import TrainConfig
 from weightspace.train._keep import Keeper
@@ -97,7 +97,9 @@ def train(
     for split in splits.values():
         objective.targets(split.labels)  # a label without a target is found before the training, not after it
     model.to(device)
-    model.normalize.fit(splits["train"].weights)
+    for module in model.modules():  # of an ensemble every member has its own
+        if isinstance(module, Normalize):
+            module.fit(splits["train"].weights)
     run = Run(model, splits, objective, transform, config, device)
     keep = None if run_dir is None else Keeper(Path(run_dir), config, zoo, transform, model, objective)
     if keep is not None:
