@@ -11,6 +11,7 @@ import torch
 import weightspace as ws
 from benchmarks import (
     _common,
+    activations,
     align,
     aligners,
     anchors,
@@ -35,6 +36,23 @@ from benchmarks.ensemble import copies
 TINY = {
     fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
     fit_zoo: ["--data", "embedded", "--counts", "4", "2", "2", "--out", "zoo"],
+    activations: [
+        *(
+            "--data",
+            "embedded",
+            "--counts",
+            "24",
+            "8",
+            "8",
+            "--epochs",
+            "1",
+            "--workers",
+            "1",
+            "--folder",
+            "activations",
+        ),
+        *("--only", "relu", "--models", "typed-messages"),
+    ],
     recipes: ["--only", "meta", "siren", "--train", "12", "--epochs", "1"],
     train_step: ["--repeats", "1"],
     models: ["--repeats", "1", "--batch", "2", "--threads", "1", "--only", "ng-t", "functional"],
@@ -76,7 +94,7 @@ TINY = {
 
 @pytest.mark.parametrize("module", TINY, ids=lambda module: module.__name__)
 def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if module in (recipes, fit_zoo):  # they keep their zoos below the working folder
+    if module in (activations, recipes, fit_zoo):  # they keep their zoos below the working folder
         monkeypatch.chdir(tmp_path)
     if module in (memory, recipes) and not Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("the whole of Fashion-MNIST is not on this machine")
