@@ -1,4 +1,4 @@
-"""The library's own models, and one published: accuracy at the best validation epoch, the test split read at the end.
+"""The library's own models, and two published: accuracy at the best validation epoch, the test split read at the end.
 
     python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--keep runs/kept]
 
@@ -28,6 +28,7 @@ from weightspace.zoo import write_zoo
 
 # The model, its options, the training's, and the augmentation: the networks' inputs are moved a little, or mirrored.
 RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
+    "dwsnet": ("dwsnet", {"hidden": 32, "layers": 4}, {"epochs": 15, "lr": 2e-3}, None),
     "forward-messages-long": (
         "forward-messages",
         {"bumps": 0},
