@@ -338,6 +338,16 @@ def test_half_precision_works(row: Row, dtype: torch.dtype) -> None:
     assert (out.float() - exact).abs().max() < limit * (1 + exact.abs().max())
 
 
+@pytest.mark.parametrize("name", ["scale-gmn", "typed-messages"])
+def test_features_of_positive_scales_do_not_overflow(name: str) -> None:
+    spec = ws.mlp(2, 8, 8, 1)
+    model, w = fitted(ws.models.build(name, spec, 3, hidden=32, layers=2), spec), networks(spec)
+    out = numbers(model(w.replace(30 * w.flat)))
+    assert torch.isfinite(out).all()
+    out.square().sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 @every_model
 def test_autocast_works(row: Row) -> None:
     model, w = fitted(row.build(SPEC), SPEC).eval(), networks()

@@ -68,6 +68,16 @@ def steady(value: Tensor, types: Types) -> Tensor:
     return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + 1e-6)
 
 
+def paired(value: Tensor, inverse: Tensor, types: Types) -> Tensor:
+    """The product of a feature and one of the inverse type: an invariant.
+
+    Nothing bounds features of positive scales, and products of products overflow on some networks: they enter as
+    ``asinh``, close to the product where it is small and to its logarithm where it is large.
+    """
+    product = value * inverse
+    return product.asinh() if "positive" in types else product
+
+
 class NodeFactors(nn.Module):
     """Invariants of what a neuron holds: features of its type, and one of the inverse type (``dual``).
 
@@ -77,7 +87,7 @@ class NodeFactors(nn.Module):
 
     def __init__(self, types: Types, width: int, out: int, *, same: int, dual: bool) -> None:
         super().__init__()
-        apart = dual and "positive" in types
+        self.types, apart = types, dual and "positive" in types
         self.joint = Factor(types, width * (same + (dual and not apart)), out)
         self.dual = Factor(types, width, out) if apart else None
         self.product = Factor(NONE, width, out) if apart else None
@@ -86,7 +96,7 @@ class NodeFactors(nn.Module):
         if self.dual is None or self.product is None:
             return self.joint(torch.cat([*same, *([] if dual is None else [dual])], -1))
         assert dual is not None
-        return self.joint(torch.cat(list(same), -1)) + self.dual(dual) + self.product(same[0] * dual)
+        return self.joint(torch.cat(list(same), -1)) + self.dual(dual) + self.product(paired(same[0], dual, self.types))
 
 
 class Send(nn.Module):

@@ -13,7 +13,7 @@ from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Normalize, check_sizes
 from weightspace.models._chain import NeuronReadout, affine, axes_of, chain
-from weightspace.models._scale import Factor, Gate, Send, Types, types_of
+from weightspace.models._scale import Factor, Gate, Send, Types, paired, types_of
 
 
 class TypedMessages(Model):
@@ -137,7 +137,7 @@ class Update(nn.Module):
 
     def __init__(self, types: Types, width: int, *, other: bool, dropout: float) -> None:
         super().__init__()
-        self.bounded = "positive" not in types
+        self.types, self.bounded = types, "positive" not in types
         self.mix = nn.Linear(width, width, bias=not types)
         self.own = Factor(types, width, width)
         self.product = nn.Linear(width, width, bias=False) if other else None
@@ -146,7 +146,7 @@ class Update(nn.Module):
     def forward(self, value: Tensor, other: Tensor | None) -> Tensor:
         invariants = [self.own(value)]
         if self.product is not None and other is not None:
-            invariants.append(self.product(value * other))
+            invariants.append(self.product(paired(value, other, self.types)))
         value = self.gate(self.mix(value), invariants)
         return value * torch.rsqrt(1 + value.square()) if self.bounded else value
 
@@ -156,8 +156,9 @@ class Invariants(nn.Module):
 
     def __init__(self, types: Types, width: int) -> None:
         super().__init__()
+        self.types = types
         self.node, self.dual = Factor(types, width, width), Factor(types, width, width)
         self.product, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, node: Tensor, dual: Tensor) -> Tensor:
-        return self.out(F.silu(self.node(node) + self.dual(dual) + self.product(node * dual)))
+        return self.out(F.silu(self.node(node) + self.dual(dual) + self.product(paired(node, dual, self.types))))
