@@ -4,8 +4,9 @@
 
 Fits the same images by networks 2-32-32-1 of each activation, and trains the same models on each zoo, with the sizes
 and the budget of the table of models but for the epochs. The epoch is chosen on the validation split, the test split is
-read once. ReLU and tanh are fitted with forty times the sines' step size (of two tried on 32 images, by PSNR), and
-otherwise alike. Zoos and runs are kept in ``--folder``, and go on where they stopped.
+read once. ReLU and tanh are fitted with forty times the sines' step size, otherwise alike: the best of two step sizes
+with two initialisations each on 32 images, by PSNR. Zoos and runs are kept in ``--folder``, and go on where
+they stopped.
 """
 
 from __future__ import annotations

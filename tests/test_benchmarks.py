@@ -37,21 +37,8 @@ TINY = {
     fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
     fit_zoo: ["--data", "embedded", "--counts", "4", "2", "2", "--out", "zoo"],
     activations: [
-        *(
-            "--data",
-            "embedded",
-            "--counts",
-            "24",
-            "8",
-            "8",
-            "--epochs",
-            "1",
-            "--workers",
-            "1",
-            "--folder",
-            "activations",
-        ),
-        *("--only", "relu", "--models", "typed-messages"),
+        *("--data", "embedded", "--counts", "24", "8", "8", "--epochs", "1", "--workers", "1"),
+        *("--only", "relu", "--models", "typed-messages", "--folder", "activations"),
     ],
     recipes: ["--only", "meta", "siren", "--train", "12", "--epochs", "1"],
     train_step: ["--repeats", "1"],
@@ -112,21 +99,8 @@ def test_kept_models_are_read_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         options = ["--zoo", "nowhere", "--epochs", "1", "--threads", "1", "--only", name, "--seed", seed]
         monkeypatch.setattr("sys.argv", ["ours", *options, "--keep", kept, "--record", f"ours-{seed}"])
         ours.main()
-    options = [
-        "--zoo",
-        "nowhere",
-        "--kept",
-        kept,
-        "--model",
-        name,
-        "--seeds",
-        "0",
-        "1",
-        "--threads",
-        "1",
-        "--shift",
-        "0.07",
-    ]
+    options = ["--zoo", "nowhere", "--kept", kept, "--model", name, "--seeds", "0", "1"]
+    options += ["--shift", "0.07", "--threads", "1"]
     monkeypatch.setattr("sys.argv", ["ensemble", *options])
     ensemble.main()
     record = json.loads((tmp_path / "ensemble.json").read_text())

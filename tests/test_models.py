@@ -382,6 +382,10 @@ def test_damaged_models_are_refused(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(whole[:-8])
     with pytest.raises(ValueError, match=r"model.safetensors: expected the weights of model.json's model"):
         ws.models.load_model(folder)
+    about = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(about.replace('"float32"', '"number"'))
+    with pytest.raises(ValueError, match=r"model.json: expected a dtype such as 'float32', got 'number'"):
+        ws.models.load_model(folder)
     (folder / "model.json").write_text("{")
     with pytest.raises(ValueError, match=r"model.json: expected JSON as ws.models.save_model writes it"):
         ws.models.load_model(folder)

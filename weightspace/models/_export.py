@@ -89,7 +89,10 @@ def load_model(path: str | Path) -> Model:
             f"{path}: expected model format {MODEL_FORMAT}, got {found!r}; a newer weightspace may read it"
         )
     model = build(about["model"], NetSpec.from_json(json.dumps(about["spec"])), **about["options"])
-    model.to(getattr(torch, about.get("dtype", "float32")))
+    dtype = getattr(torch, str(about.get("dtype", "float32")), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{path / _ABOUT}: expected a dtype such as 'float32', got {about['dtype']!r}")
+    model.to(dtype)
     try:
         model.load_state_dict(load_file(path / _WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
