@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 import weightspace as ws
-from weightspace.fit._fit import _one_thread_each
+from weightspace.fitting._fit import _one_thread_each
 
 LR = 5e-4
 WORKERS = os.cpu_count() or 1
@@ -63,7 +63,7 @@ def by_vmap(chunk: int) -> Method:
 
 
 def by_kernel(kernel: str, device: str = "cpu") -> Method:
-    """``weightspace.fit``; it makes the very starts it is given here."""
+    """``weightspace.fitting``; it makes the very starts it is given here."""
 
     def method(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int) -> Tensor:
         result = ws.fit(coords, targets, spec, steps=steps, lr=LR, kernel=kernel, device=device)  # pyright: ignore

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from weightspace.fit._lanes import LANES, activate, product_bias
+from weightspace.fitting.kernels._cpu_vectors import LANES, activate, product_bias
 
 TILE = 64  # a block of points by 32 neurons, all of it in the first cache
 

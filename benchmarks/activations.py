@@ -20,7 +20,7 @@ from typing import Any
 import weightspace as ws
 from benchmarks._common import save
 from weightspace.bench import SUITES, Cell, Suite, run_suite
-from weightspace.fit import recipe
+from weightspace.fitting import recipe
 
 SPECS: dict[str, tuple[ws.NetSpec, float]] = {  # and the step size
     "sine": (ws.siren(2, 32, 32, 1), 5e-4),
@@ -39,7 +39,7 @@ def measure(
 ) -> dict[str, Any]:
     """How well networks of one activation fit, and what each model learns from them."""
     spec, lr = SPECS[name]
-    zoo = ws.fit_zoo(folder / name, ws.signals.load(data), spec, config=replace(recipe("dws"), lr=lr), counts=counts)
+    zoo = ws.fit_zoo(folder / name, ws.datasets.load(data), spec, config=replace(recipe("dws"), lr=lr), counts=counts)
     whole = SUITES["models"]
     entries = {model: replace(whole.entries[model], augmentations=()) for model in models}
     suite = Suite("activations", entries, ("none",), replace(whole.train, epochs=epochs))

@@ -29,8 +29,9 @@ from torch.nn.functional import cross_entropy
 import weightspace as ws
 from benchmarks._common import save, spread, timed
 from benchmarks.transforms import fitted
-from weightspace.align import _descent, distance, match
-from weightspace.align._plan import plan_of
+from weightspace.align import distance, match
+from weightspace.align.solver import _descent
+from weightspace.align.solver._problem import plan_of
 
 GROUPS = ("permutation", "signed", "full")
 BATCH = 64

@@ -26,7 +26,7 @@ from torch import Tensor
 import weightspace as ws
 from benchmarks._common import save, spread
 from weightspace.align import LearnedAligner, distance, match, match_activations, sinkhorn
-from weightspace.align._plan import Group
+from weightspace.align.solver._problem import Group
 
 SPEC = ws.siren(2, 32, 32, 1)
 SIDE = 28
@@ -40,7 +40,7 @@ def networks(zoo: str, pairs: int, train: int, steps: int) -> tuple[ws.Weights, 
         test, rest = opened.weights("test")[: 2 * pairs], opened.weights("train")[:train]
         where = f"test split of a zoo of {len(opened.weights('train'))} training networks"
     else:
-        coords, targets = ws.signals.images(ws.signals.embedded().subset(range(2 * pairs + train)))
+        coords, targets = ws.signals.images(ws.datasets.embedded().subset(range(2 * pairs + train)))
         fit = ws.fit(coords, targets, SPEC, steps=steps, lr=2e-3, seed=0)
         test, rest, where = fit.weights[: 2 * pairs], fit.weights[2 * pairs :], f"embedded images, {steps} steps"
     return test[: len(test) // 2], test[len(test) // 2 :], rest, where

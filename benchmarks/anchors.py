@@ -25,7 +25,7 @@ import weightspace as ws
 from benchmarks._common import save, spread
 from benchmarks.transforms import fitted
 from weightspace.align import anchor, canonicalize, distance, match
-from weightspace.align._plan import Group
+from weightspace.align.solver._problem import Group
 
 Maker = Callable[[ws.Weights, Group, int], ws.Weights]
 """From the networks, a group and the number of the repeat."""

@@ -19,7 +19,7 @@ from torch import Tensor
 import weightspace as ws
 from benchmarks._common import save
 from benchmarks._training import begun, options
-from weightspace.train import Reconstruction, num_classes, seeded
+from weightspace.training import Reconstruction, num_classes, seeded
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "forward-messages": {"bumps": 0},

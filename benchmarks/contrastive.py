@@ -19,8 +19,8 @@ import weightspace as ws
 from benchmarks._common import save
 from benchmarks._training import begun, options
 from benchmarks.autoencoder import arrays, read, settle
-from weightspace.train import Contrastive, seeded
-from weightspace.train._run import EVAL_BATCH
+from weightspace.training import Contrastive, seeded
+from weightspace.training._run import EVAL_BATCH
 from weightspace.transforms import augmentation
 
 MODELS: dict[str, dict[str, Any]] = {

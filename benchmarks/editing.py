@@ -20,7 +20,7 @@ from torch.nn import functional as F
 import weightspace as ws
 from benchmarks._common import save
 from benchmarks._training import begun, options
-from weightspace.train import Editing, seeded
+from weightspace.training import Editing, seeded
 
 SIDE = 28
 MODELS: dict[str, dict[str, Any]] = {

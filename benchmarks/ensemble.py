@@ -18,7 +18,7 @@ import torch
 import weightspace as ws
 from benchmarks._common import save
 from benchmarks.ours import RECIPES, opened
-from weightspace.train import Classification, Split, num_classes, score
+from weightspace.training import Classification, Split, num_classes, score
 from weightspace.transforms import Affine, Transform
 
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1))

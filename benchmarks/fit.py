@@ -26,7 +26,7 @@ import weightspace as ws
 from benchmarks import _roofline
 from benchmarks._common import save, spread, timed
 from benchmarks._fit_methods import Method, by_jax, by_kernel, by_vmap, one_at_a_time
-from weightspace.fit import initial_weights
+from weightspace.fitting import initial_weights
 
 SPEC = ws.siren(2, 32, 32, 1)
 OURS = "weightspace, compiled kernel"
@@ -53,7 +53,7 @@ def starts(count: int) -> Tensor:
 
 def speed(table: dict[str, Method], count: int, steps: int, repeats: int) -> dict[str, Any]:
     """Rates and ratios of all methods on the same work."""
-    coords, targets = ws.signals.images(ws.signals.embedded().images[:count])
+    coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
     start = starts(count)
     fitted = {name: method(start, coords, targets, SPEC, steps) for name, method in table.items()}  # and warm
     same = {name: (flat - fitted[OURS]).abs().max().item() for name, flat in fitted.items()}
@@ -88,7 +88,7 @@ def speed(table: dict[str, Method], count: int, steps: int, repeats: int) -> dic
 
 def on_gpu(table: dict[str, Method], count: int, steps: int, repeats: int) -> dict[str, Any]:
     """Rates of the methods on the same work, and the PSNR that each comes to."""
-    coords, images = ws.signals.images(ws.signals.embedded().images)
+    coords, images = ws.signals.images(ws.datasets.embedded().images)
     targets = images[torch.arange(count) % len(images)]
     start, few = starts(1), slice(min(count, 64))
     psnr = {}
@@ -112,7 +112,7 @@ def linear(counts: tuple[int, ...], steps: int, repeats: int) -> dict[str, Any]:
     """Seconds against the number of networks."""
 
     def seconds(count: int) -> list[float]:
-        coords, targets = ws.signals.images(ws.signals.embedded().images[:count])
+        coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
         return [timed(lambda: by_kernel("compiled")(starts(1), coords, targets, SPEC, steps)) for _ in range(repeats)]
 
     out = {str(count): spread(seconds(count)) for count in counts}
@@ -121,7 +121,7 @@ def linear(counts: tuple[int, ...], steps: int, repeats: int) -> dict[str, Any]:
 
 def curves(table: dict[str, Method], steps: int, count: int = 4) -> dict[str, Any]:
     """Mean PSNR, dB, of a few networks along the fit, by every method."""
-    coords, targets = ws.signals.images(ws.signals.embedded().images[:count])
+    coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
     at = [s for s in (1, 10, 30, 100, 300, 600, 1000) if s <= steps]
     out: dict[str, list[float]] = {}
     for name, method in table.items():

@@ -20,7 +20,7 @@ import torch
 
 import weightspace as ws
 from benchmarks._common import save, spread
-from weightspace.fit import RECIPES
+from weightspace.fitting import RECIPES
 
 LARGE = 10 * 60_000  # ten views of sixty thousand signals
 
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--counts", nargs=3, type=int, default=(55000, 5000, 10000), metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--minutes", type=int, default=10, help="at the beginning, that the projection is made from")
     args = parser.parse_args()
-    data, config = ws.signals.load(args.data), RECIPES[args.recipe]
+    data, config = ws.datasets.load(args.data), RECIPES[args.recipe]
     counts: dict[str, int] = dict(zip(("train", "val", "test"), args.counts, strict=True))
     ends: list[tuple[float, int]] = []
     psnr: list[torch.Tensor] = []

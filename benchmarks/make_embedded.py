@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 import weightspace.signals as signals
-from weightspace.signals._named import EMBEDDED
+from weightspace import datasets
+from weightspace.datasets._named import EMBEDDED
 
 DEFAULT_OUT = Path(signals.__file__).parent / "data" / EMBEDDED
 
@@ -26,7 +27,7 @@ def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def packed(folder: Path | None) -> bytes:
-    full = signals.fashion_mnist(folder)
+    full = datasets.fashion_mnist(folder)
     assert full.labels is not None
     train = full.splits["train"][first_of_each_class(full.labels[full.splits["train"]], 300)]
     test = full.splits["test"][first_of_each_class(full.labels[full.splits["test"]], 100)]

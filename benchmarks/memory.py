@@ -28,7 +28,7 @@ def fit(path: Path, images: int, steps: int) -> None:
 
     counts = {"train": images * 9 // 10, "val": images // 10, "test": images // 6}
     zoo = ws.fit_zoo(
-        path, ws.signals.fashion_mnist(), ws.siren(2, 32, 32, 1), config=ws.FitConfig(steps=steps), counts=counts
+        path, ws.datasets.fashion_mnist(), ws.siren(2, 32, 32, 1), config=ws.FitConfig(steps=steps), counts=counts
     )
     print(json.dumps({"peak_mb": peak(), "networks": sum(zoo.count(s) for s in zoo.splits)}))
 

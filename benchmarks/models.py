@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import weightspace as ws
 from benchmarks._common import save, spread, timed
 from weightspace.bench import flop
-from weightspace.train import seeded
+from weightspace.training import seeded
 
 # What is measured: the model, the sizes of its release for INR classification, its batch.
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {

@@ -22,7 +22,7 @@ import weightspace as ws
 from benchmarks import _common
 from benchmarks._common import save
 from weightspace.bench import environment
-from weightspace.train import Classification, Split, num_classes, score, seeded
+from weightspace.training import Classification, Split, num_classes, score, seeded
 from weightspace.transforms import Flip, augmentation
 from weightspace.zoo import write_zoo
 
@@ -59,7 +59,7 @@ FITTED = 40  # networks of the three splits together, where there is no zoo
 def opened(path: str, networks: int | None) -> tuple[ws.Zoo, str]:
     """The zoo, with the first ``networks`` of its training split, and where it came from."""
     if not Path(path, "manifest.json").is_file():
-        images = ws.signals.embedded().subset(range(FITTED))
+        images = ws.datasets.embedded().subset(range(FITTED))
         coords, targets = ws.signals.images(images)
         w = ws.fit(coords, targets, ws.siren(2, 8, 8, 1), steps=5, seed=0).weights
         labels = torch.as_tensor(images.labels)

@@ -27,9 +27,9 @@ import torch
 import weightspace as ws
 from benchmarks import _common
 from benchmarks._common import save, spread
-from weightspace.fit import RECIPES, meta_start, recipe
-from weightspace.train import seeded
-from weightspace.zoo import align
+from weightspace.align import align_zoo
+from weightspace.fitting import RECIPES, meta_start, recipe
+from weightspace.training import seeded
 
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "dwsnet": ("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
@@ -40,7 +40,7 @@ ROWS = (("dwsnet", None), ("mlp", None), ("mlp", "permutation"), ("mlp", "full")
 
 def fitted(name: str, folder: Path, counts: dict[str, int]) -> tuple[ws.Zoo, dict[str, Any]]:
     """The zoo of a recipe, made or opened, and what it cost."""
-    config, data = recipe(name), ws.signals.load("fashion-mnist")
+    config, data = recipe(name), ws.datasets.load("fashion-mnist")
     spec, note = ws.siren(2, 32, 32, 1, init=config.init or "dws"), folder / f"{name}.json"
     begun, start = time.perf_counter(), None
     fresh = not (folder / name).exists()
@@ -78,14 +78,14 @@ def row(name: str, folder: Path, counts: dict[str, int], epochs: int, seed: int)
         used = zoo
         if group is not None:
             place = folder / f"{name}-{group}"
-            used = ws.Zoo.open(place) if place.exists() else align(zoo, place, zoo.weights("train")[:1], group=group)
+            used = ws.Zoo.open(place) if place.exists() else align_zoo(zoo, place, zoo.weights("train")[:1], group=group)
         out[model if group is None else f"{model} after matching, {group}"] = accuracy(used, model, epochs, seed)
     return out
 
 
 def costs(names: list[str], count: int, repeats: int) -> dict[str, Any]:
     """Rates of fitting by every recipe on the same images; what learns a start first is given its seconds apart."""
-    data = ws.signals.load("fashion-mnist")
+    data = ws.datasets.load("fashion-mnist")
     coords, targets = ws.signals.images(data.images[:count])
     starts: dict[str, ws.Weights] = {}
     learned: dict[str, list[float]] = {name: [] for name in names}

@@ -2,7 +2,7 @@
 
 Small ResNets and VGGs on Fashion-MNIST at 14x14 pixels. Along the straight line from the one network to the other, the
 barrier is the largest excess of the test loss (or error) over the straight line between its ends. Measured with the
-second network as trained, moved by ``ws.align.align_state_dicts`` (by weights, and by responses to 2,048 training
+second network as trained, moved by ``ws.checkpoints.align_state_dicts`` (by weights, and by responses to 2,048 training
 images), and with batch norms repaired on training images.
 
     python -m benchmarks.resnets [--width 32] [--epochs 3] [--train 30000] [--test 10000] [--points 5]
@@ -72,9 +72,9 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 def data(split: str, count: int) -> tuple[Tensor, Tensor, str]:
     """Images ``[n, 1, 14, 14]`` of zero mean and unit variance, labels, and the data set's name."""
     try:
-        images = ws.signals.load("fashion-mnist")
+        images = ws.datasets.load("fashion-mnist")
     except FileNotFoundError:
-        images = ws.signals.embedded()
+        images = ws.datasets.embedded()
     part = images.split(split)
     pixels = torch.as_tensor(part.images[:count]).float().div(255)[:, None]
     pixels = (F.avg_pool2d(pixels, 2) - 0.286) / 0.33
@@ -121,8 +121,8 @@ def path(
     ts = list(points)
     rows = []
     for t in ts:
-        merged = ws.align.merge(module, a, b, t=t).eval()
-        rows.append(measured(merged if repair is None else ws.align.repair_batch_norm(merged, repair), x, y))
+        merged = ws.checkpoints.merge(module, a, b, t=t).eval()
+        rows.append(measured(merged if repair is None else ws.checkpoints.repair_batch_norm(merged, repair), x, y))
     found: dict[str, Any] = {"t": ts}
     for name in ("loss", "error"):
         values = [row[name] for row in rows]
@@ -153,7 +153,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
     matched: dict[str, Any] = {}
     for group in groups:
         begin = time.perf_counter()
-        found = ws.align.align_state_dicts(modules[0], a, b, group=group, example_input=x[:1])  # type: ignore[arg-type]
+        found = ws.checkpoints.align_state_dicts(modules[0], a, b, group=group, example_input=x[:1])  # type: ignore[arg-type]
         seconds = time.perf_counter() - begin
         matched[group] = {"before": found.before, "after": found.after, "seconds": seconds}
         label = "matched" if group == "permutation" else f"matched, {group} group"
@@ -161,7 +161,7 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
         if repair:
             paths[f"{label}, repaired"] = path(modules[0], a, found.state_dict, points, *test, repair)
     begin = time.perf_counter()
-    found = ws.align.align_state_dicts(modules[0], a, b, example_input=x[:1], batches=x[:2048].split(512))
+    found = ws.checkpoints.align_state_dicts(modules[0], a, b, example_input=x[:1], batches=x[:2048].split(512))
     seconds = time.perf_counter() - begin
     matched["responses"] = {"before": found.before, "after": found.after, "seconds": seconds}
     paths["matched by responses"] = path(modules[0], a, found.state_dict, points, *test, None)

@@ -22,7 +22,7 @@ import torch
 
 import weightspace as ws
 from benchmarks._common import save, spread, timed
-from weightspace.fit._zoo import SHARD
+from weightspace.fitting._fit_zoo import SHARD
 from weightspace.zoo import ZooWriter
 
 SPEC = ws.siren(2, 32, 32, 1)

@@ -11,7 +11,7 @@ TRAINING = 100
 
 
 def main() -> None:
-    coords, targets = ws.signals.images(ws.signals.embedded().subset(range(2 * PAIRS + TRAIN)))
+    coords, targets = ws.signals.images(ws.datasets.embedded().subset(range(2 * PAIRS + TRAIN)))
     fit = ws.fit(coords, targets, ws.siren(2, 32, 32, 1), steps=STEPS, lr=2e-3)
     a, b, rest = fit.weights[:PAIRS], fit.weights[PAIRS : 2 * PAIRS], fit.weights[2 * PAIRS :]
 

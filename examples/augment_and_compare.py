@@ -10,7 +10,7 @@ NAMES = ("permute", "sign", "phase", "rotate", "translate", "noise", "dropout", 
 
 
 def main() -> None:
-    coords, targets = ws.signals.images(ws.signals.embedded().subset(range(IMAGES)))
+    coords, targets = ws.signals.images(ws.datasets.embedded().subset(range(IMAGES)))
     fit = ws.fit(coords, targets, ws.siren(2, 32, 32, 1), steps=STEPS, lr=2e-3)
     pixels = ws.evaluate(fit.weights, coords)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import weightspace as ws
-from weightspace.train import Editing, seeded
+from weightspace.training import Editing, seeded
 
 STEPS = 300
 COUNTS = {"train": 600, "val": 200, "test": 200}
@@ -25,7 +25,7 @@ def thicker(values: torch.Tensor) -> torch.Tensor:
 
 def main() -> None:
     config = ws.FitConfig(steps=STEPS, lr=2e-3)
-    zoo = ws.fit_zoo(OUT / "zoo", ws.signals.embedded(), ws.siren(2, 16, 16, 1), config=config, counts=COUNTS)
+    zoo = ws.fit_zoo(OUT / "zoo", ws.datasets.embedded(), ws.siren(2, 16, 16, 1), config=config, counts=COUNTS)
     coords = ws.signals.grid(SIDE, SIDE)
     objective = Editing(zoo.spec, coords, thicker)
     with seeded(0):  # torch initialises modules from its global generators

@@ -10,7 +10,7 @@ OUT = Path("runs/fit-a-zoo")
 
 
 def main() -> None:
-    data = ws.signals.embedded()
+    data = ws.datasets.embedded()
     spec = ws.siren(2, 32, 32, 1, omega=30.0)
     config = ws.FitConfig(steps=STEPS, lr=2e-3, views=1, seed=0)
 

@@ -9,7 +9,7 @@ IMAGES = 8
 
 
 def main() -> None:
-    coords, targets = ws.signals.images(ws.signals.embedded().subset(range(IMAGES)))
+    coords, targets = ws.signals.images(ws.datasets.embedded().subset(range(IMAGES)))
     fit = ws.fit(coords, targets, ws.siren(2, 32, 32, 1), steps=STEPS, lr=2e-3, views=2)
     a, b = fit.weights[fit.view == 0], fit.weights[fit.view == 1]
 

@@ -14,7 +14,7 @@ OUT = Path("runs/report")
 
 def main() -> None:
     config = ws.FitConfig(steps=STEPS, lr=5e-3)
-    zoo = ws.fit_zoo(OUT / "zoo", ws.signals.embedded(), ws.siren(2, 16, 16, 1), config=config, counts=COUNTS)
+    zoo = ws.fit_zoo(OUT / "zoo", ws.datasets.embedded(), ws.siren(2, 16, 16, 1), config=config, counts=COUNTS)
     suite = Suite(
         "example",
         {"mlp": Entry("mlp", {"hidden": 64, "layers": 1})},

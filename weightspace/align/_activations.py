@@ -12,10 +12,10 @@ from weightspace._checks import check_tensor
 from weightspace._spec import Axis
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
-from weightspace.align._assignment import assign
+from weightspace.align._elements import Sheets, nearest, pairs, row_of, sheets_of
 from weightspace.align._matching import joined
-from weightspace.align._pairs import Sheets, nearest, pairs, row_of, sheets_of
-from weightspace.align._plan import Group
+from weightspace.align.solver._assignment import assign
+from weightspace.align.solver._problem import Group
 
 Measure = Literal["inner", "correlation"]
 _ENTRIES = 2**22  # activations of one axis that are held at once

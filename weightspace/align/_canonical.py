@@ -12,9 +12,9 @@ from weightspace._checks import check_generator, whole_number
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights
-from weightspace.align._descent import working
 from weightspace.align._matching import CHUNK, check_range, match_to, narrowed, power_of_range
-from weightspace.align._plan import (
+from weightspace.align.solver._descent import working
+from weightspace.align.solver._problem import (
     EVEN,
     EVEN_PHASE,
     INWARD,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from weightspace._equivariant import EquivariantLinear, layouts, pooled
 from weightspace._spec import NetSpec, Param
 from weightspace._weights import Weights
-from weightspace.align._pairs import Sheets
+from weightspace.align._elements import Sheets
 
 Factor = Literal["sign", "sigma"]
 

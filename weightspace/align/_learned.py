@@ -13,11 +13,11 @@ from weightspace._random import rand, randn
 from weightspace._spec import NetSpec, check_spec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights, summary
+from weightspace.align._elements import pairs, project, sheets_of
 from weightspace.align._encoder import Encoder
 from weightspace.align._matching import joined, match
-from weightspace.align._pairs import pairs, project, sheets_of
-from weightspace.align._plan import Group, check_group
 from weightspace.align._relaxation import Relaxation, doubly_stochastic
+from weightspace.align.solver._problem import Group, check_group
 
 _ROWS = 256  # pairs that are read at once
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from weightspace._checks import check_generator, whole_number
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_same_spec, check_weights
-from weightspace.align._descent import descend, working
-from weightspace.align._plan import PLAIN, SCALED, Group, Plan, check_group, cost_roots, plan_of
+from weightspace.align.solver._descent import descend, working
+from weightspace.align.solver._problem import PLAIN, SCALED, Group, Plan, check_group, cost_roots, plan_of
 
 CHUNK = 2**24  # scalars of one call of match_to: 64 MB of float32 for the networks, a few times that while they move
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from weightspace._spec import Param
 from weightspace._weights import Weights
-from weightspace.align._pairs import bias_of, nearest, sheets_of
-from weightspace.align._plan import Group
+from weightspace.align._elements import bias_of, nearest, sheets_of
+from weightspace.align.solver._problem import Group
 
 _TINY = 1e-30
 _FLOOR = -50.0  # logarithm below which an entry counts as nothing: no subnormal numbers, which processors are slow at

@@ -11,10 +11,10 @@ from weightspace._checks import POSITIVE, check_generator, number, whole_number
 from weightspace._random import randn
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
+from weightspace.align._elements import check_init, chosen, neutral, pairs, project
 from weightspace.align._matching import distance, joined
-from weightspace.align._pairs import check_init, chosen, neutral, pairs, project
-from weightspace.align._plan import Group
 from weightspace.align._relaxation import Relaxation, doubly_stochastic, rescaled
+from weightspace.align.solver._problem import Group
 
 Loss = Callable[[Weights], Tensor]
 

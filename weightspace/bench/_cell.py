@@ -10,16 +10,16 @@ from typing import Any
 
 import torch
 
+from weightspace._files import write_atomic
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.bench._cost import flop
 from weightspace.bench._environment import environment
 from weightspace.bench._suite import Entry
 from weightspace.models import Model, build
-from weightspace.train import TrainConfig, num_classes, seeded, train
+from weightspace.training import TrainConfig, num_classes, seeded, train
 from weightspace.transforms import augmentation
 from weightspace.zoo import Zoo
-from weightspace.zoo._files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from weightspace._spec import NetSpec
 from weightspace.bench._cell import Cell, built, fits, kept, run_cell, write
 from weightspace.bench._record import collect
 from weightspace.bench._suite import Entry, Suite
-from weightspace.train import TrainConfig, num_classes
+from weightspace.training import TrainConfig, num_classes
 from weightspace.zoo import Zoo
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # numbers of <malloc.h>

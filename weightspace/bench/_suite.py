@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weightspace.models import MODELS
-from weightspace.train import TrainConfig
+from weightspace.training import TrainConfig
 from weightspace.transforms import AUGMENTATIONS, augmentation
 
 TAXONOMY: tuple[str, ...] = ("none", *AUGMENTATIONS)

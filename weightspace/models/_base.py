@@ -124,7 +124,7 @@ class Model(nn.Module, ABC):
       besides the weights, ``"function"`` reads outputs alone;
     - ``heads``: what ``head=`` takes.
 
-    ``normalize`` holds the training split's statistics, which :func:`weightspace.train` takes before the first step.
+    ``normalize`` holds the training split's statistics, which :func:`weightspace.training` takes before the first step.
     """
 
     respects: Respects

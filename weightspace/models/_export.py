@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from weightspace._files import write_atomic
 from weightspace._spec import NetSpec
 from weightspace.models._base import Model
 from weightspace.models._registry import MODELS, build
-from weightspace.zoo._files import write_atomic
 
 MODEL_FORMAT = 1
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"

@@ -99,18 +99,6 @@ def _machine(result: Mapping[str, Any], tables: list[ModelTable]) -> list[tuple[
     ]
 
 
-def fit_machine(record: Mapping[str, Any], command: str) -> list[tuple[str, str]]:
-    """What a record of fitting speed was measured on and with."""
-    hardware = _mapping(record.get("hardware"))
-    return [
-        ("command", command),
-        ("work", plain(record.get("what"))),
-        ("processor", plain(hardware.get("processor"))),
-        ("cores", plain(hardware.get("cores"))),
-        *_origin(record),
-    ]
-
-
 def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     hardware, versions = _mapping(result.get("hardware")), _mapping(result.get("versions"))
     return [

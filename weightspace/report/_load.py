@@ -7,21 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weightspace.report._fit import COMMAND, check_fit
 from weightspace.report._tables import check_result
 
 
 def load_result(path: str | Path) -> dict[str, Any]:
-    """Read a ``result.json`` of ``weightspace bench``, or the record of ``benchmarks.fit``.
+    """Read a ``result.json`` of ``weightspace bench``.
 
     Args:
         path: the file, or the folder that holds a ``result.json``.
 
     Returns:
-        What the file holds; ``kind`` is ``"bench"``, or ``benchmark`` is ``"fit"``.
+        What the file holds; ``kind`` is ``"bench"``.
 
     Raises:
-        ValueError: if there is no file, or if it is neither of the two.
+        ValueError: if there is no file, or if it is another kind of file.
     """
     path = Path(path)
     path = path / "result.json" if path.is_dir() else path
@@ -38,21 +37,10 @@ def load_result(path: str | Path) -> dict[str, Any]:
     return data
 
 
-def is_fit(data: Any) -> bool:
-    """Whether this is a record of fitting speed."""
-    return isinstance(data, Mapping) and data.get("benchmark") == "fit"
-
-
 def _check(data: Any) -> None:
-    if is_fit(data):
-        check_fit(data)
-    elif isinstance(data, Mapping) and data.get("kind") == "bench":
-        check_result(data)
-    else:
-        raise ValueError(
-            "expected a result of kind 'bench' (`weightspace bench` writes one) or a record of benchmark 'fit' "
-            f"(`{COMMAND}` writes one), got {_name(data)}"
-        )
+    if not isinstance(data, Mapping) or data.get("kind") != "bench":
+        raise ValueError(f"expected a result of kind 'bench' (`weightspace bench` writes one), got {_name(data)}")
+    check_result(data)
 
 
 def _name(data: Any) -> str:

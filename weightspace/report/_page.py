@@ -9,12 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from weightspace._files import write_atomic
 from weightspace._version import __version__
-from weightspace.report import _fit as fit
-from weightspace.report._facts import facts, fit_machine, plain
-from weightspace.report._fit_plots import psnr_curves, rate_bars, seconds_line
+from weightspace.report._facts import facts, plain
 from weightspace.report._leaderboard import ENOUGH, HEAD, amount, brief, leaderboards, rules
-from weightspace.report._load import is_fit, load_result
+from weightspace.report._load import load_result
 from weightspace.report._pictures import Gallery, gallery
 from weightspace.report._plots import difference_bars, validation_curves
 from weightspace.report._tables import (
@@ -27,7 +26,6 @@ from weightspace.report._tables import (
     seconds,
 )
 from weightspace.zoo import Zoo
-from weightspace.zoo._files import write_atomic
 
 ALIGNMENTS = {
     "none": "midpoint, not aligned",
@@ -41,8 +39,7 @@ def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | P
     """Turn result files into one self-contained HTML page: no script, no network, light and dark.
 
     Args:
-        results: ``result.json`` files of ``weightspace bench``, or the folders that hold them, and records of
-            ``benchmarks.fit``; a section each.
+        results: ``result.json`` files of ``weightspace bench``, or the folders that hold them; a section each.
         out: the page, or a folder to put ``report.html`` into.
         zoo: a zoo whose networks are drawn before and after each augmentation and between MixUp pairs.
 
@@ -89,8 +86,6 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
         "plain": plain,
         "names": _names,
         "small": _small,
-        "figure": fit.figure,
-        "amount": fit.amount,
         "big": amount,
         "brief": brief,
     }
@@ -105,8 +100,6 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
 
 
 def _section(result: Mapping[str, Any], ident: str) -> dict[str, Any]:
-    if is_fit(result):
-        return _fit_section(result, ident)
     tables = model_tables(result)
     about = facts(result, tables)
     boards = leaderboards(result) if len(tables) >= ENOUGH else []
@@ -118,25 +111,6 @@ def _section(result: Mapping[str, Any], ident: str) -> dict[str, Any]:
         "boards": boards,
         "rules": rules(boards),
         "models": [_model(table, f"{ident}m{number}") for number, table in enumerate(tables)],
-    }
-
-
-def _fit_section(record: Mapping[str, Any], ident: str) -> dict[str, Any]:
-    table = fit.fit_table(record)
-    curves, line = psnr_curves(table.curves, f"{ident}p"), seconds_line(table.seconds, f"{ident}l")
-    return {
-        "kind": "fit",
-        "title": "Fitting speed",
-        "table": table,
-        "machine": fit_machine(record, fit.COMMAND),
-        "speed": fit.speed_sentence(table),
-        "ratio": fit.ratio_sentence(table),
-        "roofline": fit.roofline_sentence(table),
-        "bars": Markup(rate_bars(table, f"{ident}b")),
-        "curves": None if curves is None else Markup(curves),
-        "coincide": fit.curves_sentence(table.curves),
-        "line": None if line is None else Markup(line),
-        "linear": fit.linear_sentence(table.seconds) if line else "",
     }
 
 

@@ -59,7 +59,7 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> import weightspace as ws
-        >>> coords, targets = ws.signals.images(ws.signals.embedded().images)
+        >>> coords, targets = ws.signals.images(ws.datasets.embedded().images)
         >>> coords.shape, targets.shape
         (torch.Size([784, 2]), torch.Size([4000, 784, 1]))
     """

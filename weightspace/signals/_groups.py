@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from weightspace.signals._split import hashed
+from weightspace._split import hashed
 
 
 def stable_number(text: str) -> int:

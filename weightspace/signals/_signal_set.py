@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from torch import Tensor
 
+from weightspace._split import split_by_source
 from weightspace.signals._arrays import checked_labels, indices, integers
-from weightspace.signals._split import split_by_source
 
 _HASHED_AT_ONCE = 4096
 
@@ -27,7 +27,7 @@ class SignalSet(ABC):
 
     Example:
         >>> import weightspace as ws
-        >>> data = ws.signals.embedded()
+        >>> data = ws.datasets.embedded()
         >>> coords, targets = data.signals([0, 1, 2])
         >>> data.in_features, data.out_features, targets.shape
         (2, 1, torch.Size([3, 784, 1]))
@@ -60,7 +60,7 @@ class SignalSet(ABC):
 
     @abstractmethod
     def signals(self, indices: Any = None) -> tuple[Tensor, Tensor]:
-        """What :func:`weightspace.fit` takes: ``coords`` and ``targets`` of the signals at ``indices``, float32.
+        """What :func:`weightspace.fitting` takes: ``coords`` and ``targets`` of the signals at ``indices``, float32.
 
         Args:
             indices: integers in ``[0, len)``, a boolean mask ``[signal]``, or None for all.
@@ -117,7 +117,7 @@ class SignalSet(ABC):
 
         Example:
             >>> import weightspace as ws
-            >>> data = ws.signals.embedded().subset(range(2990, 3010))
+            >>> data = ws.datasets.embedded().subset(range(2990, 3010))
             >>> len(data), len(data.split("test"))
             (20, 10)
         """
@@ -145,7 +145,7 @@ class SignalSet(ABC):
 
         Example:
             >>> import weightspace as ws
-            >>> len(ws.signals.embedded().split("train"))
+            >>> len(ws.datasets.embedded().split("train"))
             3000
         """
         if name not in self.splits:

@@ -41,7 +41,7 @@ def save(path: str | PathLike[str], data: SignalSet) -> None:
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "waves.npz"
         >>> coords, targets = ws.signals.series(torch.rand(10, 64))
         >>> ws.signals.save(path, ws.signals.PointSet(coords, targets, name="waves").with_split(0.5))
-        >>> ws.signals.load(path).name
+        >>> ws.datasets.load(path).name
         'waves'
     """
     path = Path(path)

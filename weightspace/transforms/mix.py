@@ -15,9 +15,9 @@ from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights
+from weightspace.align._elements import row_of
 from weightspace.align._matching import joined, match
-from weightspace.align._pairs import row_of
-from weightspace.align._plan import Group
+from weightspace.align.solver._problem import Group
 from weightspace.transforms._base import Transform
 from weightspace.transforms._check import check_input, check_pool, need_scale
 
@@ -74,7 +74,7 @@ class MixUp(Transform):
         anchor: one network, for example of :func:`weightspace.align.anchor`. Both networks are aligned to it, and the
             partner is taken along: ``g`` is the partner's way to the anchor and the network's way back, so that each
             network stays where it is among the weights of its function. On networks that lie at an anchor already
-            (:func:`weightspace.align.canonicalize`, :func:`weightspace.zoo.align`) ``align=None`` does the same and
+            (:func:`weightspace.align.canonicalize`, :func:`weightspace.align.align_zoo`) ``align=None`` does the same and
             costs nothing; there, symmetry transforms behind it scatter the mixture over its function's weights again.
 
     Raises:

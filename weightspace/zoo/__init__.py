@@ -1,6 +1,5 @@
 """The zoo: weights on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
 
-from weightspace.zoo._align import align, alignment
 from weightspace.zoo._copy import copy
 from weightspace.zoo._in_memory import write_zoo
 from weightspace.zoo._ops import merge, sample, split, subset
@@ -14,8 +13,6 @@ __all__ = [
     "ShardOrder",
     "Zoo",
     "ZooWriter",
-    "align",
-    "alignment",
     "copy",
     "export_state_dicts",
     "import_state_dicts",

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from weightspace._files import write_atomic
 from weightspace._spec import NetSpec
-from weightspace.zoo._files import write_atomic
 from weightspace.zoo._format import check_settings
 from weightspace.zoo._zoo import Zoo
 

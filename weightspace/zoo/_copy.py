@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from weightspace.zoo._files import check_empty, staged
+from weightspace._files import check_empty, staged
 from weightspace.zoo._format import MANIFEST, Manifest, shard_problem
 from weightspace.zoo._zoo import Zoo
 

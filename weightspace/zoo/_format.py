@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from weightspace._files import sha256, write_atomic
 from weightspace._spec import NetSpec
-from weightspace.zoo._files import sha256, write_atomic
 
 FORMAT = "weightspace-zoo"
 VERSION = 1

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightspace._files import check_empty, staged
 from weightspace._weights import Weights
 from weightspace.zoo._checks import check_finite, column
-from weightspace.zoo._files import check_empty, staged
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from weightspace._checks import check_generator, number, whole_number
+from weightspace._files import check_empty, staged
+from weightspace._split import split_by_source
 from weightspace._weights import Weights, summary
-from weightspace.signals import split_by_source
-from weightspace.zoo._files import check_empty, staged
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._verify import doubled
 from weightspace.zoo._writer import ZooWriter

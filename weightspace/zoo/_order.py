@@ -12,10 +12,10 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
+from weightspace._files import write_atomic
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.zoo._checks import check_range, column, flat
-from weightspace.zoo._files import write_atomic
 from weightspace.zoo._format import MANIFEST, Manifest, Shard, shard_problem
 
 RECORD = ".done.json"

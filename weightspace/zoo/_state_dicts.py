@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightspace._files import check_empty, staged, write_atomic
 from weightspace._spec import NetSpec, siren
 from weightspace._weights import Weights, summary
 from weightspace.zoo._about import read_about, write_about
 from weightspace.zoo._checks import check_finite
-from weightspace.zoo._files import check_empty, staged, write_atomic
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._in_memory import write_zoo
 from weightspace.zoo._listing import LabelFrom, Listing, read_listings

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
+from weightspace._files import check_empty, remove_leftovers, sync_folder
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.zoo._checks import difference, new_manifest
-from weightspace.zoo._files import check_empty, remove_leftovers, sync_folder
 from weightspace.zoo._format import (
     MANIFEST,
     InitRegime,

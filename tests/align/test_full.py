@@ -1,0 +1,426 @@
+"""The full group: signs, phases and positive scales in closed form, and two implementations of the descent."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment, minimize_scalar
+
+import weightspace as ws
+from weightspace.align import _matching, distance, match, match_to
+from weightspace.align.solver import _assignment, _descent
+from weightspace.align.solver._problem import plan_of
+from weightspace.align.solver._scales import best_scale, scale_value
+
+SIREN = ws.siren(2, 7, 5, 6, 2, omega=2.0)
+SPECS = {
+    "siren": SIREN,
+    "relu": ws.mlp(2, 7, 5, 2, activation="relu"),
+    "mixed": ws.mlp(2, 6, 5, 7, 4, 1, activation=["sine", "leaky_relu", "gelu", "gaussian"]),
+    "cosine": ws.mlp(3, 6, 5, 2, activation=["cosine", "tanh"]),
+    "no bias": ws.mlp(2, 6, 5, 2, activation="sine", bias=False),
+    "one neuron": ws.siren(2, 1, 3, 1, omega=2.0),
+    "residual": ws.NetSpec(
+        (ws.Axis("in", 2), ws.Axis("a", 5, "relu"), ws.Axis("b", 4, "sine", 3.0), ws.Axis("out", 2)),
+        (
+            ws.Param("in_a", ("a", "in")),
+            ws.Param("a_bias", ("a",), "bias"),
+            ws.Param("a_b", ("b", "a")),
+            ws.Param("b_a", ("a", "b")),
+            ws.Param("b_bias", ("b",), "bias"),
+            ws.Param("a_out", ("out", "a")),
+        ),
+    ),
+}
+NAMES = [*SPECS, "convolution"]
+
+
+@pytest.fixture
+def spec(request: pytest.FixtureRequest, conv_spec: ws.NetSpec) -> ws.NetSpec:
+    return conv_spec if request.param == "convolution" else SPECS[request.param]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def networks(spec: ws.NetSpec, batch: int, seed: int, dtype: torch.dtype = torch.float64) -> ws.Weights:
+    return ws.Weights(torch.randn(batch, spec.num_params, generator=generator(seed), dtype=dtype), spec)
+
+
+def orders(spec: ws.NetSpec) -> torch.Tensor:
+    return torch.arange(len(spec.hidden)).repeat(100, 1)
+
+
+def both(a: ws.Weights, b: ws.Weights, group: str = "full") -> tuple[ws.Symmetry, ws.Symmetry]:
+    plan = plan_of(b.spec, group)
+    assert _descent.fits_kernel(plan)
+    return tuple(f(a, b, plan, orders(b.spec)) for f in (_descent.descend_compiled, _descent.descend_batched))
+
+
+# --- assignment
+
+
+def hard_costs(kind: str, size: int) -> torch.Tensor:
+    score = torch.randn(20, size, size, generator=generator(size), dtype=torch.float64)
+    if kind == "ties":
+        return (score * 2).round()
+    if kind == "zero":
+        return score * 0
+    if kind == "ill-scaled":
+        return score * 10.0 ** (12 * torch.rand(20, size, 1, generator=generator(), dtype=torch.float64) - 6)
+    if kind == "low rank":
+        return score[:, :, :1] @ score[:, :1] + 1e6 * score[:, :1]
+    return score
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "zero", "ill-scaled", "low rank"])
+@pytest.mark.parametrize("size", [1, 2, 3, 9, 33, 70])
+def test_assignments_are_as_good_as_scipys(kind: str, size: int, dtype: torch.dtype) -> None:
+    score = hard_costs(kind, size).to(dtype)
+    columns = _assignment.assign(score)
+    assert columns.sort(1).values.equal(torch.arange(size).expand(20, -1))
+    found = score.double().gather(2, columns[:, :, None])[:, :, 0].sum(1)
+    for i in range(20):
+        rows, best = linear_sum_assignment(score[i].double().numpy(), maximize=True)
+        expected = float(score[i].double()[rows, best].sum())
+        span = float(score[i].max() - score[i].min())
+        assert float(found[i]) >= expected - 1e-12 * max(span, 1e-300) * size**2
+    assert _assignment.assign(score).equal(columns)
+
+
+def test_no_matrices() -> None:
+    assert _assignment.assign(torch.zeros(0, 4, 4)).shape == (0, 4)
+    assert _assignment.assign(torch.zeros(2, 4, 4, dtype=torch.bfloat16)).dtype == torch.int64
+
+
+# --- positive scales
+
+
+def test_the_best_scale_is_exact() -> None:
+    """Against a fine search over log s; some of the curves have two maxima."""
+    from weightspace.align.solver import _compiled_scales as _scale_kernel
+
+    gen, two_peaks = generator(), 0
+    p, q = 6 * torch.randn(2, 400, generator=gen, dtype=torch.float64)
+    u, v = torch.rand(2, 400, generator=gen, dtype=torch.float64) * 10.0 ** torch.randint(
+        -2, 3, (2, 400), generator=gen
+    )
+    found = best_scale(p, q, u, v)
+    grid = torch.exp(torch.linspace(-12, 12, 4001, dtype=torch.float64))[:, None]
+    for i in range(400):
+        args = (p[i], q[i], u[i], v[i])
+        curve = scale_value(grid[:, 0], *args)
+        two_peaks += int(((curve[1:-1] > curve[:-2]) & (curve[1:-1] > curve[2:])).sum()) > 1
+        start = float(grid[curve.argmax(), 0])
+        sharp = minimize_scalar(
+            lambda s, a=args: -float(scale_value(torch.tensor(s), *a)),
+            bounds=(0.9 * start, 1.1 * start),
+            method="bounded",
+            options={"xatol": 1e-12},
+        )
+        value = float(scale_value(found[i], *args))
+        assert value >= -sharp.fun - 1e-9 * max(1.0, abs(sharp.fun))
+        assert _scale_kernel.best_scale(*map(float, args)) == pytest.approx(float(found[i]), rel=1e-7)
+    assert two_peaks > 3
+
+
+def test_scales_of_neurons_without_weights_stay_finite() -> None:
+    from weightspace.align.solver import _compiled_scales as _scale_kernel
+
+    for p, q, u, v, s in (
+        (0, 0, 0, 0, 1),
+        (0, 2, 0, 4, 2),
+        (0, -1, 0, 4, 2**16),
+        (3, 0, 1, 0, 3),
+        (-3, 0, 1, 0, 2**-16),
+    ):
+        args = [torch.tensor(float(x), dtype=torch.float64) for x in (p, q, u, v)]
+        assert float(best_scale(*args)) == s
+        assert _scale_kernel.best_scale(*map(float, (p, q, u, v))) == s
+
+
+# --- the descent
+
+
+@pytest.mark.parametrize("spec", NAMES, indirect=True)
+@pytest.mark.parametrize("group", ["permutation", "full"])
+def test_kernel_and_tensors_find_the_same(spec: ws.NetSpec, group: str, dtype: torch.dtype) -> None:
+    a, b = networks(spec, 12, 1, dtype), networks(spec, 12, 2, dtype)
+    one, two = both(a, b, group)
+    first, second = (distance(a, g.act(b)).double() for g in (one, two))
+    same = torch.isclose(first, second, rtol=1e-4 if dtype == torch.float32 else 1e-8)
+    assert int(same.sum()) >= (11 if dtype == torch.float32 else 12)  # rounding may send a near tie elsewhere
+    for kind in ("perm", "scale", "shift"):
+        assert set(getattr(one, kind)) == set(getattr(two, kind))
+        for name, value in getattr(one, kind).items():
+            assert value.dtype == getattr(two, kind)[name].dtype
+            if dtype == torch.float64:
+                torch.testing.assert_close(value, getattr(two, kind)[name], rtol=1e-6, atol=0)
+    ws.Symmetry(spec, 12, one.perm, one.scale, one.shift)  # the numbers of a group element
+
+
+@pytest.mark.parametrize("spec", NAMES, indirect=True)
+def test_distance_falls_with_every_sweep_and_beats_permutations(spec: ws.NetSpec) -> None:
+    a, b = networks(spec, 20, 3), networks(spec, 20, 4)
+    before = distance(a, b)
+    for sweeps in (1, 2, 3, 8):
+        after = distance(a, match(a, b, group="full", max_sweeps=sweeps).act(b))
+        assert bool((after <= before * (1 + 1e-12)).all())
+        before = after
+    assert float(before.mean()) < float(distance(a, match(a, b).act(b)).mean()) + 1e-12
+
+
+@pytest.mark.parametrize("name", ["siren", "relu", "mixed", "cosine", "no bias"])
+def test_keeps_the_function(name: str) -> None:
+    spec = SPECS[name]
+    w = ws.testing.random_weights(spec, 8, generator=generator(), dtype=torch.float64)
+    a, b = w[:4], w[4:]
+    for seed in (None, 0):
+        g = match(a, b, group="full", generator=None if seed is None else generator(seed))
+        ws.testing.assert_same_function(b, g.act(b))
+    broken = ws.Symmetry(spec, 4, {n: p.roll(1, 1) for n, p in g.perm.items()}, g.scale, g.shift).act(b)
+    wrong = broken.replace(broken.flat + 0.1 * (g.act(b).flat - b.flat))
+    with pytest.raises(AssertionError):
+        ws.testing.assert_same_function(b, wrong)
+
+
+def test_phases_are_there_only_where_a_bias_carries_them() -> None:
+    a, b = (networks(SPECS["no bias"], 4, seed) for seed in (1, 2))
+    assert match(a, b, group="full").shift == {}
+    g = match(*(networks(SPECS["mixed"], 4, seed) for seed in (1, 2)), group="full")
+    assert (set(g.shift), set(g.scale)) == ({"h1"}, {"h1", "h2", "h4"})
+
+
+@pytest.mark.parametrize("name", ["siren", "relu", "cosine", "mixed"])
+def test_finds_a_planted_element(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    spec = SPECS[name]
+    a = ws.testing.random_weights(spec, 6, generator=generator(5), dtype=dtype).to(device)
+    g = ws.Symmetry.sample(spec, batch=6, generator=generator(), dtype=dtype, max_shift=3)
+    planted = g.to(device).act(a)
+    found = match(a, planted, group="full", restarts=10, generator=generator(1))
+    left = distance(a, found.act(planted)) / a.flat.square().sum(1)
+    assert int((left < 1e-5).sum()) >= 3
+    assert bool((distance(a, found.act(planted)) <= distance(a, planted)).all())
+
+
+@pytest.mark.parametrize("activation", ["sine", "cosine"])
+def test_best_of_the_whole_group_on_one_axis(activation: str) -> None:
+    """With one hidden axis of three neurons all permutations, signs and a range of phases can be tried."""
+    spec = ws.mlp(2, 3, 2, activation=activation)
+    a, b = networks(spec, 5, 6), networks(spec, 5, 7)
+    b.view("0.bias").mul_(4)
+    best = torch.full((5,), torch.inf, dtype=torch.float64)
+    neuron = list(itertools.product((1.0, -1.0), (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)))
+    for perm in itertools.permutations(range(3)):
+        worst = []
+        for i in range(3):  # given the order, neurons are independent: the best of each is the best of all
+            values = []
+            for s, k in neuron:
+                scale, shift = torch.ones(5, 3).double(), torch.zeros(5, 3).double()
+                scale[:, i], shift[:, i] = s, k
+                g = ws.Symmetry(spec, 5, {"h1": torch.tensor(perm).expand(5, 3)}, {"h1": scale}, {"h1": shift})
+                values.append(distance(a, g.act(b)))
+            still = ws.Symmetry(spec, 5, {"h1": torch.tensor(perm).expand(5, 3)})
+            worst.append(torch.stack(values).amin(0) - distance(a, still.act(b)))
+        best = torch.minimum(best, distance(a, still.act(b)) + sum(worst))
+    torch.testing.assert_close(distance(a, match(a, b, group="full").act(b)), best)
+
+
+@pytest.mark.parametrize("name", ["siren", "relu"])
+def test_costs_are_those_of_the_distance(name: str) -> None:
+    spec = SPECS[name]
+    a, b = networks(spec, 10, 1), networks(spec, 10, 2)
+    costs = {"0.bias": 25.0, "h2": 0.04, "out": 3.0}
+    by_hand = sum(
+        {"0.bias": 25.0, "1.weight": 0.04, "1.bias": 0.04}.get(n, 3.0 if spec.param(n).produces == "out" else 1.0)
+        * (x - dict(b.views())[n]).square().flatten(1).sum(1)
+        for n, x in a.views()
+    )
+    torch.testing.assert_close(distance(a, b, costs=costs), by_hand)
+    weighted, plain = match(a, b, group="full", costs=costs), match(a, b, group="full")
+    ours, other = (distance(a, g.act(b), costs=costs).mean() for g in (weighted, plain))
+    assert float(ours) < float(other)
+    plan = plan_of(spec, "full", _matching.cost_roots(spec, costs))
+    tensors = _descent.descend_batched(a, b, plan, orders(spec))
+    torch.testing.assert_close(distance(a, tensors.act(b), costs=costs), distance(a, weighted.act(b), costs=costs))
+
+
+def test_period_costs_measure_biases_in_periods() -> None:
+    spec = ws.mlp(2, 4, 4, 1, activation=["sine", "relu"])
+    assert ws.align.period_costs(spec) == {"0.bias": pytest.approx(0.25 / np.pi**2)}
+    siren = ws.siren(2, 4, 1, omega=30.0)
+    zero, half = (ws.Weights(torch.zeros(1, siren.num_params), siren) for _ in range(2))
+    half.view("0.bias").fill_(np.pi / 30)
+    torch.testing.assert_close(distance(zero, half, costs=ws.align.period_costs(siren)), torch.tensor([4 * 0.25]))
+
+
+def test_restarts_keep_the_best() -> None:
+    for group in ("permutation", "signed", "full"):
+        a, b = networks(SIREN, 20, 1), networks(SIREN, 20, 2)
+        reached = [distance(a, match(a, b, group=group, restarts=r, generator=generator()).act(b)) for r in (0, 3, 3)]
+        assert bool((reached[1] <= reached[0]).all())
+        assert float(reached[1].mean()) < float(reached[0].mean())
+        assert reached[1].equal(reached[2])
+
+
+def test_restarts_draw_signs_wherever_the_group_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts: list[ws.Weights] = []
+
+    def note(a: ws.Weights, b: ws.Weights, plan, orders) -> ws.Symmetry:
+        starts.append(b)
+        return ws.Symmetry.identity(b.spec, batch=len(b))
+
+    monkeypatch.setattr(_matching, "descend", note)
+    for name, group, signed in (
+        ("siren", "full", {"h1", "h2", "h3"}),
+        ("siren", "signed", {"h1", "h2", "h3"}),
+        ("siren", "permutation", set()),
+        ("mixed", "full", {"h1", "h4"}),
+        ("relu", "full", set()),
+    ):
+        starts.clear()
+        w = networks(SPECS[name], 6, 1)
+        one = w.replace(torch.ones_like(w.flat))  # permutations move nothing
+        match(one, one, group=group, restarts=1, generator=generator())
+        assert starts[0].flat.equal(one.flat)
+        turned = {x.name for i, x in enumerate(one.spec.hidden) if bool((starts[1].view(f"{i}.bias") < 0).any())}
+        assert turned == signed
+        assert bool((starts[1].flat.abs() == 1).all())  # and no scales
+
+
+def test_many_networks_to_one_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = networks(SIREN, 40, 1)
+    whole = match(w[3], w, group="full")
+    monkeypatch.setattr(_matching, "CHUNK", 7 * SIREN.num_params)
+    parts = match_to(w, w[3], group="full")
+    assert len(parts) == 40
+    for kind in ("perm", "scale", "shift"):
+        assert all(v.equal(getattr(whole, kind)[n]) for n, v in getattr(parts, kind).items())
+    empty = match_to(w[:0], w[3], group="full")
+    assert len(empty) == 0
+
+
+@pytest.mark.parametrize("spec", NAMES, indirect=True)
+def test_ties_are_the_same_on_every_run_and_with_any_threads(spec: ws.NetSpec) -> None:
+    zero = ws.Weights(torch.zeros(40, spec.num_params), spec)
+    rough = ws.Weights(networks(spec, 40, 1, torch.float32).flat.round(), spec)
+    other = ws.Weights(networks(spec, 40, 2, torch.float32).flat.round(), spec)
+    for a, b in ((zero, zero), (rough, rough)):
+        assert match(a, b, group="full").act(b).flat.equal(b.flat)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = match(rough, other, group="full").act(other).flat
+        torch.set_num_threads(2)
+        two = match(rough, other, group="full").act(other).flat
+    finally:
+        torch.set_num_threads(threads)
+    assert one.equal(two)
+
+
+def test_wide_axes_go_by_tensors() -> None:
+    spec = ws.siren(8, 400, 400, 1, omega=2.0)
+    assert not _descent.fits_kernel(plan_of(spec, "full"))
+    a = networks(spec, 1, 1, torch.float32)
+    a.view("0.weight").mul_(30)
+    b = ws.Symmetry.sample(spec, batch=1, generator=generator(), phase=False).act(a)
+    assert float(distance(a, match(a, b, group="full").act(b))) < 1e-2 * float(distance(a, b))
+
+
+def test_ordinary_networks_of_half_precision_are_matched() -> None:
+    """Their squares would leave float16, in which nothing is computed."""
+    spec = ws.mlp(16, 64, 64, 4)
+    a, b = (networks(spec, 2, seed).to(torch.float16) for seed in (1, 2))
+    assert float(a.flat.abs().max()) > (65504 / (16 * spec.num_params)) ** 0.5
+    x = torch.randn(9, 16, generator=generator(), dtype=torch.float64)
+    for group in ("permutation", "full"):
+        g = match(a, b, group=group)
+        moved = g.act(b)
+        assert moved.dtype == torch.float16
+        assert bool((distance(a, moved) < distance(a, b)).all())
+        assert distance(a, b).dtype == torch.float32
+        wanted = ws.evaluate(b.to(torch.float64), x)
+        error = (ws.evaluate(moved.to(torch.float64), x) - wanted).abs().max() / wanted.abs().max()
+        assert float(error) < 0.01
+    wide = match(a.to(torch.float32), b.to(torch.float32))
+    assert all(perm.equal(match(a, b).perm[name]) for name, perm in wide.perm.items())
+
+
+@pytest.mark.parametrize("part", ["incoming", "outgoing"])
+def test_scales_of_half_precision_can_be_undone(part: str) -> None:
+    """A neuron without incoming (outgoing) weights goes as far as there are numbers: 65,536 is none in float16."""
+    spec = ws.mlp(2, 5, 3, 1)
+    a, b = networks(spec, 4, 1), networks(spec, 4, 2)
+    incoming, outgoing = ("0.weight", "0.bias"), ("1.weight",)
+    gone, left = (incoming, outgoing) if part == "incoming" else (outgoing, incoming)
+    for name in gone:
+        (b.view(name) if name != "1.weight" else b.view(name).movedim(2, 1))[:, 1] = 0
+    for name in left:  # what is left of it points away from every neuron of the targets
+        a.view(name).abs_()
+        (b.view(name) if name != "1.weight" else b.view(name).movedim(2, 1))[:, 1] = -1
+    x = torch.randn(9, 2, generator=generator(), dtype=torch.float64)
+    reached = 1.0
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        given = b.to(dtype)
+        g = match(a.to(dtype), given, group="full")
+        ws.Symmetry(spec, 4, g.perm, g.scale, g.shift)  # the numbers of a group element
+        wanted = ws.evaluate(given.to(torch.float64), x)
+        moved = g.act(given)
+        for w in (moved, g.inverse().act(moved)):
+            assert bool(w.flat.isfinite().all())
+            found = ws.evaluate(w.to(torch.float64), x)
+            torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05 * float(wanted.abs().max()))
+        reached = max(reached, *(float(max(s.max(), 1 / s.min())) for s in g.scale.values()))
+    assert reached >= 2.0**16  # in float32: the case is met
+
+
+def test_a_network_that_half_precision_cannot_scale_keeps_its_function() -> None:
+    spec = ws.mlp(2, 3, 2, 1)
+    a, b = networks(spec, 2, 1).to(torch.float16), networks(spec, 2, 2).to(torch.float16)
+    g = match(a, b, group="full")
+    scale = {name: torch.full_like(value, 2.0**13, dtype=torch.float32) for name, value in g.scale.items()}
+    b.view("0.weight")[1, 0] = 100.0
+    found = _matching.narrowed(ws.Symmetry(spec, 2, g.perm, scale), b)
+    for name, value in found.scale.items():
+        assert value[:, 0].tolist() == [2.0**13, 1.0], name
+    assert bool(found.act(b).flat.isfinite().all())
+
+
+def test_bad_input_is_refused() -> None:
+    w = networks(SIREN, 4, 1)
+    big = w.to(torch.float32).replace(w.flat.float() * 1e9)
+    for call, error, text in (
+        (lambda: match_to(w, w), ValueError, "reference: expected one network, got 4"),
+        (lambda: match_to(w.flat, w[0]), TypeError, "weights: expected Weights, got Tensor"),
+        (lambda: match_to(w, w[0].to(torch.float32)), ValueError, "one dtype and device"),
+        (lambda: match(w, w, restarts=2), ValueError, "restarts: expected a generator"),
+        (lambda: match(w, w, restarts=-1), ValueError, "restarts: expected at least 0, got -1"),
+        (lambda: match(w, w, costs={"h9": 1.0}), ValueError, r"costs: expected parameters .* got 'h9'"),
+        (lambda: match(w, w, costs={"h1": 0.0}), ValueError, r"costs\['h1'\]: expected a positive cost, got 0.0"),
+        (lambda: match(w, w, costs={"0.bias": 1e300}), ValueError, r"costs\['0.bias'\]: expected a cost from 1e-24 to"),
+        (lambda: match(w, w, costs={"0.bias": 1e-300}), ValueError, r"got 1e-300; only ratios matter"),
+        (lambda: match(big, big, costs={"h1": 1e20}), ValueError, "a: expected weights below .*scale or drop them"),
+        (lambda: match(w, w, costs=[1.0]), TypeError, "costs: expected a mapping"),
+        (lambda: ws.align.period_costs(w), TypeError, "spec: expected a NetSpec"),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+    with pytest.raises(ValueError, match="size of at least 1, got 0"):
+        ws.siren(2, 0, 1)
+    with pytest.raises(ValueError, match="names axis 'h1' twice"):
+        ws.NetSpec(
+            (ws.Axis("in", 2), ws.Axis("h1", 3, "relu"), ws.Axis("out", 1)),
+            (ws.Param("a", ("h1", "in")), ws.Param("b", ("h1", "h1")), ws.Param("c", ("out", "h1"))),
+        )
+
+
+def test_numba_loads_with_the_first_match() -> None:
+    code = "import sys, weightspace; print('numba' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

@@ -1,0 +1,352 @@
+"""Two checkpoints: aligned, averaged, batch norms measured anew, and the command that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import weightspace as ws
+from weightspace import checkpoints, cli
+
+NETWORK = """
+from torch import nn
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.inner, self.middle = nn.Conv2d(6, 5, 3, padding=1), nn.BatchNorm2d(5)
+        self.outer, self.head = nn.Conv2d(5, 6, 3, padding=1), nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x)).relu()
+        x = x + self.outer(self.middle(self.inner(x)).relu())
+        return self.head(x.mean((2, 3)))
+
+def recurrent():
+    return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.LSTM(3, 4))
+
+def number():
+    return 3
+
+plain = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+"""
+
+namespace: dict = {}
+exec(NETWORK, namespace)
+make: Callable[[], nn.Module] = namespace["Residual"]
+
+
+def network(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = make()
+        module(torch.randn(64, 1, 8, 8))  # running statistics that are their own
+    return module.eval()
+
+
+def images(count: int = 32) -> Tensor:
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+
+
+def sampled(module: nn.Module) -> ws.Symmetry:
+    return ws.Symmetry.sample(ws.spec_of(module), batch=1, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_moved_checkpoint_keeps_its_function_and_counters() -> None:
+    module = network(0)
+    state = module.state_dict()
+    moved = checkpoints.move_state_dict(state, sampled(module))
+    assert list(moved) == list(state)
+    assert moved["norm.num_batches_tracked"].item() == 1
+    assert all(moved[key].dtype == value.dtype for key, value in state.items())
+    assert not moved["norm.running_var"].equal(state["norm.running_var"])
+    assert moved["norm.running_var"].sort().values.equal(state["norm.running_var"].sort().values)
+    other = make().eval()
+    other.load_state_dict(moved)
+    torch.testing.assert_close(other(images()), module(images()), atol=1e-5, rtol=1e-5)
+    other.load_state_dict({**moved, "norm.running_var": state["norm.running_var"]})
+    assert float((other(images()) - module(images())).detach().abs().max()) > 1e-3
+
+
+def test_alignment_undoes_a_symmetry() -> None:
+    module = network(0)
+    state = module.state_dict()
+    found = checkpoints.align_state_dicts(module, state, checkpoints.move_state_dict(state, sampled(module)))
+    assert found.before > 1
+    assert found.after == 0.0
+    assert all(torch.equal(found.state_dict[key], value) for key, value in state.items())
+
+
+def test_alignment_of_two_networks_keeps_the_second() -> None:
+    a, b = network(0), network(1)
+    found = checkpoints.align_state_dicts(a, a.state_dict(), b.state_dict())
+    assert 0 < found.after < found.before
+    moved = make().eval()
+    moved.load_state_dict(found.state_dict)
+    torch.testing.assert_close(moved(images()), b(images()), atol=1e-5, rtol=1e-5)
+
+
+def test_running_statistics_do_not_count() -> None:
+    a, b = network(0), network(1)
+    plain = checkpoints.align_state_dicts(a, a.state_dict(), b.state_dict())
+    wide = {k: v * 1000 if k.endswith("running_var") else v for k, v in b.state_dict().items()}
+    found = checkpoints.align_state_dicts(a, a.state_dict(), wide)
+    assert (found.before, found.after) == (plain.before, plain.after)
+    for name, perm in plain.symmetry.perm.items():
+        assert found.symmetry.perm[name].equal(perm)
+
+
+def test_statistics_are_zero_in_a_copy_alone() -> None:
+    module = network(0)
+    w = ws.Weights.from_state_dicts([module.state_dict()], ws.spec_of(module))
+    before = w.flat.clone()
+    zeroed = checkpoints.without_statistics(w)
+    assert w.flat.equal(before)
+    assert not zeroed.view("middle.running_mean").any()
+    assert zeroed.view("middle.weight").equal(w.view("middle.weight"))
+
+
+def test_the_ends_of_a_line() -> None:
+    a, b = network(0), network(1)
+    states = a.state_dict(), b.state_dict()
+    for t, end in ((0.0, a), (1.0, b)):
+        torch.testing.assert_close(checkpoints.merge(make().eval(), *states, t=t)(images()), end(images()))
+    g = checkpoints.align_state_dicts(a, *states).symmetry
+    middle = checkpoints.merge(a, *states, g).state_dict()
+    moved = checkpoints.move_state_dict(states[1], g)
+    torch.testing.assert_close(middle["inner.weight"], (states[0]["inner.weight"] + moved["inner.weight"]) / 2)
+    assert a.state_dict()["inner.weight"] is not middle["inner.weight"]
+
+
+def test_repair_measures_what_the_network_computes() -> None:
+    """Against a transcription: layer by layer, the mean and variance of what enters each norm."""
+    module = checkpoints.merge(network(0), network(0).state_dict(), network(1).state_dict()).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    repaired = checkpoints.repair_batch_norm(module, [images(64)])
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+    assert repaired.training
+    assert repaired.get_submodule("norm").momentum == 0.1
+    z = module.get_submodule("stem")(images(64))
+    state = repaired.state_dict()
+    torch.testing.assert_close(state["norm.running_mean"], z.mean((0, 2, 3)))
+    torch.testing.assert_close(state["norm.running_var"], z.var((0, 2, 3)))
+    scaled = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    norm = module.get_submodule("norm")
+    h = torch.relu(scaled * norm.weight[:, None, None] + norm.bias[:, None, None])  # type: ignore[index]
+    z = module.get_submodule("inner")(h)
+    torch.testing.assert_close(state["middle.running_mean"], z.mean((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(state["middle.running_var"], z.var((0, 2, 3)), atol=1e-5, rtol=1e-4)
+    assert not state["middle.running_var"].equal(before["middle.running_var"])
+
+
+class Tracked(nn.Module):
+    """Instance norms that keep statistics, and a synchronised batch norm."""
+
+    def __init__(self, reach: bool = True) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 3)
+        self.first, self.second = nn.InstanceNorm2d(4, track_running_stats=True), nn.SyncBatchNorm(3)
+        self.reach = reach
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(torch.relu(self.first(self.a(x))))
+        return self.second(x) if self.reach else x
+
+
+def test_repair_measures_instance_norms_and_synchronised_norms() -> None:
+    module = Tracked()
+    batches = [images(64)[:40], images(64)[40:]]
+    repaired = checkpoints.repair_batch_norm(module, batches)
+    state = repaired.state_dict()
+    z = [module.a(batch) for batch in batches]
+    mean = sum(x.mean((2, 3)).mean(0) for x in z) / 2
+    var = sum(x.var((2, 3)).mean(0) for x in z) / 2
+    torch.testing.assert_close(state["first.running_mean"], mean)
+    torch.testing.assert_close(state["first.running_var"], var)
+    z = [module.b(torch.relu(nn.functional.instance_norm(x))) for x in z]
+    torch.testing.assert_close(state["second.running_mean"], sum(x.mean((0, 2, 3)) for x in z) / 2)
+    torch.testing.assert_close(state["second.running_var"], sum(x.var((0, 2, 3)) for x in z) / 2)
+    assert (repaired.get_submodule("first").momentum, repaired.get_submodule("second").momentum) == (0.1, 0.1)
+    repaired(images())  # nothing of the measuring is left behind
+    assert repaired.get_submodule("second").momentum == 0.1
+    assert not module.get_submodule("first").state_dict()["running_mean"].any()
+
+
+def test_repair_refuses_what_it_cannot_measure() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected inputs that reach every norm, got none for \['second'\]; pass batches"
+    ):
+        checkpoints.repair_batch_norm(Tracked(reach=False), [images()])
+    own = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 2, 1))
+    own[1].register_buffer("running_var", torch.ones(2))
+    with pytest.raises(ValueError, match=r"norms of torch\.nn, got running statistics of \[\"Conv2d \('1'\)\"\]"):
+        checkpoints.repair_batch_norm(own, [images()])
+    with pytest.raises(
+        ValueError, match=r"expected finite inputs, got NaN or infinity in the statistics of \['first', "
+    ):
+        checkpoints.repair_batch_norm(Tracked(), [images(), images() * torch.inf])
+    module = network(0)
+    with torch.no_grad():
+        module.get_parameter("inner.weight")[0] = torch.nan
+    with pytest.raises(ValueError, match=r"module: expected finite weights, got NaN or infinity in \['inner.weight'\]"):
+        checkpoints.repair_batch_norm(module, [images()])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_state_dicts_that_are_not_finite_are_refused(value: float) -> None:
+    a, b = network(0).state_dict(), network(1).state_dict()
+    bad = {**b, "norm.running_var": b["norm.running_var"] * value}
+    text = r"expected finite weights, got NaN or infinity in \['norm.running_var'\]; leave that network out"
+    g = ws.Symmetry(ws.spec_of(make()), 1)
+    for call in (
+        lambda: checkpoints.interpolate_state_dicts(a, bad),
+        lambda: checkpoints.merge(make(), a, bad),
+        lambda: checkpoints.merge(make(), a, bad, g),
+    ):
+        with pytest.raises(ValueError, match="b: " + text):
+            call()
+    with pytest.raises(ValueError, match="a: " + text):
+        checkpoints.interpolate_state_dicts(bad, a)
+    with pytest.raises(TypeError, match="b: expected a mapping of names to tensors, got Residual; pass"):
+        checkpoints.interpolate_state_dicts(a, network(1))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got dict"):
+        checkpoints.merge({}, a, b)  # type: ignore[arg-type]
+
+
+def test_repair_averages_over_batches() -> None:
+    module = nn.BatchNorm1d(1)
+    repaired = checkpoints.repair_batch_norm(module, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [4.0]])])
+    assert repaired.state_dict()["running_mean"].item() == 2.5
+    assert repaired.state_dict()["running_var"].item() == 1.0
+
+
+def test_bad_input() -> None:
+    a, b = network(0).state_dict(), network(1).state_dict()
+    two = ws.Symmetry.sample(ws.spec_of(make()), batch=2, generator=torch.Generator())
+    with pytest.raises(ValueError, match="expected one group element for one state dict, got 2"):
+        checkpoints.move_state_dict(a, two)
+    with pytest.raises(TypeError, match="g: expected a Symmetry, got dict"):
+        checkpoints.move_state_dict(a, {})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"state dict 0: .*missing \['stem.weight'\]"):
+        checkpoints.align_state_dicts(make(), {k: v for k, v in a.items() if k != "stem.weight"}, b)
+    with pytest.raises(ValueError, match=r"a: expected finite weights"):
+        checkpoints.align_state_dicts(make(), {**a, "stem.weight": a["stem.weight"] * torch.nan}, b)
+    with pytest.raises(ValueError, match=r"expected state dicts with the same keys, got \['x'\] in one alone"):
+        checkpoints.interpolate_state_dicts(a, {**b, "x": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"others for \['stem.weight'\]"):
+        checkpoints.interpolate_state_dicts(a, {**b, "stem.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="expected batch norms with running statistics, got none"):
+        checkpoints.repair_batch_norm(nn.Linear(2, 1), [torch.zeros(1, 2)])
+    with pytest.raises(ValueError, match="batches: expected at least one batch of inputs, got none"):
+        checkpoints.repair_batch_norm(make(), [])
+    with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got dict"):
+        checkpoints.repair_batch_norm({}, [])  # type: ignore[arg-type]
+
+
+# The command.
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run ``align`` beside a file with the network: exit code, stdout, stderr."""
+    (tmp_path / "merge_net.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["align", *arguments])
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_the_command(run: Run, suffix: str) -> None:
+    a = network(0)
+    checkpoints.write_checkpoint(a.state_dict(), f"a.{suffix}")
+    checkpoints.write_checkpoint(checkpoints.move_state_dict(a.state_dict(), sampled(a)), f"b.{suffix}")
+    files = (f"a.{suffix}", f"b.{suffix}", "--module", "merge_net:Residual")
+    code, out, err = run(*files, "--input", "1,8,8", "--out", f"out.{suffix}", "--merge", f"m.{suffix}")
+    assert (code, err) == (0, "")
+    assert ", 0 after" in out
+    assert "repair_batch_norm" in out
+    for name in (f"out.{suffix}", f"m.{suffix}"):
+        read = checkpoints.read_checkpoint(name)
+        assert all(torch.equal(read[key], value) for key, value in a.state_dict().items())
+    assert not list(Path().glob(".*part"))
+    code, out, _ = run(*files)
+    assert (code, out.count("\n")) == (0, 1)
+
+
+def test_the_command_pairs_by_responses(run: Run) -> None:
+    a, x = network(0), images()
+    checkpoints.write_checkpoint(a.state_dict(), "a.pth")
+    checkpoints.write_checkpoint(checkpoints.move_state_dict(a.state_dict(), sampled(a)), "b.pth")
+    np.save("x.npy", x.numpy())
+    files = ("a.pth", "b.pth", "--module", "merge_net:Residual", "--responses")
+    code, out, err = run(*files, "x.npy", "--out", "out.pth")
+    assert (code, err) == (0, "")
+    assert ", 0 after" in out
+    assert all(torch.equal(checkpoints.read_checkpoint("out.pth")[key], value) for key, value in a.state_dict().items())
+    np.savez("x.npz", x=x.numpy())
+    for name, text in (("none.npy", "got no such file"), ("x.npz", "in an .npy file"), ("a.pth", "in an .npy file")):
+        code, _, err = run(*files, name)
+        assert code == 1
+        assert text in err
+        assert err.count("\n") == 1
+
+
+ERRORS = {
+    "no file": (("a.pth", "none.pth", "--module", "merge_net:Residual"), "none.pth: expected a state dict, got no"),
+    "no form": (
+        ("a.pth", "a.bin", "--module", "merge_net:Residual"),
+        "a.bin: expected a file that ends in .safetensors",
+    ),
+    "damaged": (("a.pth", "bad.pth", "--module", "merge_net:Residual"), "bad.pth: expected a state dict of plain"),
+    "nested": (
+        ("a.pth", "nested.pth", "--module", "merge_net:Residual"),
+        "nested.pth: expected a state dict, names to",
+    ),
+    "no colon": (("a.pth", "a.pth", "--module", "merge_net"), "module: expected package.module:function"),
+    "no module": (
+        ("a.pth", "a.pth", "--module", "nowhere_at_all:f"),
+        "module: expected 'nowhere_at_all:f' to be import",
+    ),
+    "no attribute": (("a.pth", "a.pth", "--module", "merge_net:f"), "has no attribute 'f'"),
+    "no network": (("a.pth", "a.pth", "--module", "merge_net:number"), "to be or to make an nn.Module, got int"),
+    "refused": (("a.pth", "a.pth", "--module", "merge_net:recurrent"), "cannot prove symmetric: LSTM ('2')"),
+    "another network": (("a.pth", "a.pth", "--module", "merge_net:plain"), "state dict 0: expected the keys"),
+    "input": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--input", "2,8,8"), "fails on the example input"),
+    "group": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--group", "signed"), "group='signed'"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_one_line(run: Run, name: str) -> None:
+    arguments, text = ERRORS[name]
+    checkpoints.write_checkpoint(network(0).state_dict(), "a.pth")
+    Path("bad.pth").write_bytes(b"not a file of torch")
+    torch.save({"state_dict": {"w": torch.zeros(1)}}, "nested.pth")
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_usage_is_checked(run: Run) -> None:
+    for arguments in (("a.pth",), ("a.pth", "b.pth"), ("a.pth", "b.pth", "--module", "x:y", "--input", "1,a")):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.count("\n") == 1

@@ -1,0 +1,406 @@
+"""The report: synthetic results in, one self-contained page out."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+import weightspace as ws
+from weightspace.report import load_result, markdown_table, write_report
+from weightspace.report._page import page, sentence
+from weightspace.report._pictures import distinct, gallery, pair_indices, render, resolution
+from weightspace.report._plots import difference_bars, validation_curves
+from weightspace.report._tables import accuracy, leaders, model_tables, points
+from weightspace.transforms import AUGMENTATIONS
+from weightspace.zoo import write_zoo
+
+SPEC = ws.siren(2, 8, 8, 1)
+
+
+def make_row(augmentation, tests, *, model="dwsnet", val=None, epochs=12, **extra):
+    """A synthetic row, a fixture of the layout and no measurement."""
+    val = tests[0] if val is None else val
+    mean = sum(tests) / len(tests)
+    spread = (sum((t - mean) ** 2 for t in tests) / (len(tests) - 1)) ** 0.5 if len(tests) > 1 else None
+    history = [{"epoch": e + 1, "train": val, "val": val * (e + 1) / epochs} for e in range(epochs)]
+    return {
+        "model": model,
+        "augmentation": augmentation,
+        "transform": f"Transform({augmentation})",
+        "options": {"hidden": 16},
+        "train_options": {},
+        "parameters": 31402,
+        "seeds": list(range(len(tests))),
+        "test_mean": mean,
+        "test_std": spread,
+        "val_mean": val,
+        "train_last": 0.7,
+        "under_trained": False,
+        "seconds_mean": 123.4,
+        "runs": [
+            {"seed": s, "test": t, "val": val, "best_epoch": epochs, "history": history} for s, t in enumerate(tests)
+        ],
+        **extra,
+    }
+
+
+def make_result(*rows, **extra):
+    psnr = {"mean": 31.7, "min": 20.0, "q05": 28.1, "median": 31.9, "q95": 35.2, "max": 40.0}
+    split = {"count": 3000, "sources": 3000, "psnr": psnr}
+    return {
+        "schema": 1,
+        "kind": "bench",
+        "suite": "synthetic-fixture",
+        "created": "2000-01-01T00:00:00+00:00",
+        "commit": "abc123def456",
+        "hardware": {"processor": "Imaginary CPU", "cores": 2, "threads": 1, "gpu": None},
+        "versions": {"weightspace": "0", "torch": "2"},
+        "workers": 2,
+        "train": {"epochs": 12, "batch_size": 64, "lr": 0.002, "clip": None},
+        "zoo": {
+            "path": "/somewhere/zoo-of-tests",
+            "spec": "<2->1 h1:32sine(30)>",
+            "recipe": {"steps": 200, "lr": 0.002},
+            "init_regime": "independent",
+            "seed": 0,
+            "views": 1,
+            "classes": ["shirt", "boot"],
+            "provenance": {"dataset": "Fashion-MNIST"},
+            "splits": {"train": split, "test": {**split, "count": 1000}},
+        },
+        "rows": list(rows),
+        **extra,
+    }
+
+
+@pytest.fixture
+def result():
+    return make_result(
+        make_row("sign", [0.66, 0.67, 0.68]),
+        make_row("none", [0.62, 0.63, 0.64]),
+        make_row("dropout", [0.55], under_trained=True),
+        make_row("none", [0.2], model="mlp"),
+        make_row("noise", [0.19], model="mlp"),
+    )
+
+
+@pytest.fixture
+def result_path(tmp_path, result):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(result))
+    return path
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    gen = torch.Generator().manual_seed(0)
+    weights = ws.Weights(0.1 * torch.randn(40, SPEC.num_params, generator=gen), SPEC)
+    labels = torch.arange(40) % 3
+    about = {"classes": ["shirt", "boot", "bag"], "provenance": {"height": 6, "width": 9}, "init_regime": "independent"}
+    return write_zoo(tmp_path / "zoo", {"train": (weights, labels, None, None, None)}, **about)
+
+
+class Reader(HTMLParser):
+    """What a browser would fetch or run, and the names that the page gives."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.tags, self.ids, self.references = [], [], [], re.findall(r"url\(#([^)]*)\)", text)
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+                (self.references if value.startswith("#") else self.links).append(value.removeprefix("#"))
+            if name == "id":
+                self.ids.append(value)
+
+
+def test_page_is_self_contained(result_path, zoo, tmp_path):
+    out = write_report([result_path, result_path], tmp_path / "pages" / "report.html", zoo=zoo.path)
+    text = out.read_text(encoding="utf-8")
+    reader = Reader(text)
+    assert reader.links
+    assert all(link.startswith("data:image/png;base64,") for link in reader.links)
+    assert not {"script", "link", "iframe", "object"} & set(reader.tags)
+    assert "http" not in text
+    assert "@import" not in text
+    assert len(reader.ids) == len(set(reader.ids))
+    assert set(reader.references) <= set(reader.ids)
+    assert text.count("<svg") == 2 * 4
+    assert not re.search(r"#0[1-7]0[1-7]0[1-7]\b", text)  # every placeholder colour became a variable
+
+
+def test_page_shows_the_figures(result, tmp_path, result_path):
+    text = write_report([result_path.parent], tmp_path).read_text(encoding="utf-8")
+    assert (tmp_path / "report.html").exists()
+    for expected in (
+        "+4.0 points",
+        "63.0 ± 1.0",
+        "67.0 ± 1.0",
+        "(3 seeds)",
+        "−8.0",
+        "(1 seed)",
+        "Fashion-MNIST",
+        "independent inits",
+        "31.7",
+        "28.1",
+        "35.2",
+        "Imaginary CPU",
+        "abc123def456",
+        "weightspace bench synthetic-fixture",
+        "<dt>epochs</dt><dd>12</dd>",
+        "<dt>batch size</dt><dd>64</dd>",
+        "3,000",
+        "31,402",
+        "†",
+        "zoo-of-tests",
+    ):
+        assert expected in text, expected
+    assert "/somewhere" not in text
+    assert "55.0 ±" not in text
+
+
+@pytest.mark.parametrize("regime", ["shared", "unknown"])
+def test_other_init_regimes_are_marked(result, regime):
+    warned = 'class="chip warn"'
+    assert warned not in page([result], None)
+    result["zoo"]["init_regime"] = regime
+    text = page([result], None)
+    assert warned in text
+    assert f"{regime} inits" in text
+
+
+def test_names_are_escaped():
+    hostile = "<script>alert(1)</script>&$x_1$ --> `"
+    text = page([make_result(make_row("none", [0.5]), make_row(hostile, [0.6]), suite=hostile)], None)
+    reader = Reader(text)
+    assert "script" not in reader.tags
+    assert text.count("&lt;script&gt;") >= 4
+    assert "$x_1$" in text
+
+
+def verdict_of(*rows, networks=1000):
+    result = make_result(*rows)
+    result["zoo"]["splits"]["test"]["count"] = networks
+    return model_tables(result)[0]
+
+
+def test_verdict_helped_above_the_spread_of_seeds():
+    table = verdict_of(make_row("none", [0.60, 0.61]), make_row("sign", [0.64, 0.65]))
+    verdict = table.verdict
+    assert (verdict.kind, verdict.source) == ("helped", "seeds")
+    assert verdict.gain == pytest.approx(0.04)
+    assert verdict.spread == pytest.approx(0.01)  # sqrt(2) * 0.01 / sqrt(2)
+    assert "Augmentation helped" in sentence(table)
+
+
+def test_verdict_within_the_spread_claims_nothing():
+    table = verdict_of(make_row("none", [0.60, 0.64]), make_row("sign", [0.62, 0.66]))
+    assert table.verdict.kind == "unclear"
+    assert "No clear gain" in sentence(table)
+    assert "helped" not in sentence(table)
+
+
+@pytest.mark.parametrize(("networks", "kind"), [(1000, "unclear"), (10000, "helped")])
+def test_verdict_of_single_seeds_asks_the_size_of_the_test_split(networks, kind):
+    table = verdict_of(make_row("none", [0.60]), make_row("sign", [0.62]), networks=networks)
+    assert (table.verdict.kind, table.verdict.source) == (kind, "test split")
+    assert table.verdict.spread == pytest.approx(((0.24 + 0.2356) / networks) ** 0.5)
+    assert "One seed each" in sentence(table)
+
+
+def test_verdict_is_chosen_by_validation_not_by_test():
+    table = verdict_of(make_row("none", [0.60]), make_row("lucky", [0.70], val=0.5), make_row("sign", [0.58], val=0.9))
+    assert table.verdict.best is not None
+    assert table.verdict.best.augmentation == "sign"
+    assert table.verdict.kind == "not"
+    assert sentence(table).startswith("No gain")
+    assert [row.augmentation for row in leaders(table)] == ["sign", "lucky"]
+    worse = verdict_of(make_row("none", [0.60]), make_row("sign", [0.58]))
+    assert sentence(worse).startswith("No augmentation helped")
+
+
+@pytest.mark.parametrize("rows", [[make_row("none", [0.6])], [make_row("sign", [0.6])]])
+def test_nothing_to_compare(rows):
+    result = make_result(*rows)
+    (table,) = model_tables(result)
+    assert table.verdict.kind == "unknown"
+    assert "nothing to compare" in page([result], None)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), float("inf"), "many", True])
+def test_what_is_missing_is_a_dash(missing):
+    row = make_row("sign", [0.5], test_mean=missing, val_mean=missing, seconds_mean=missing, train_last=missing)
+    row["runs"][0]["history"][3]["val"] = missing
+    result = make_result(make_row("none", [0.6]), row)
+    result["zoo"]["splits"]["train"]["psnr"] = None
+    table = model_tables(result)[0]
+    last = table.rows[-1]
+    assert (last.augmentation, last.test, last.difference, last.val) == ("sign", None, None, None)
+    assert "| sign | – | – | – | – | – | 1 |" in markdown_table(result)
+    text = page([result], None)
+    assert "nan" not in text.lower().replace("nano", "")
+    assert ">inf<" not in text
+
+
+def test_bare_result_still_makes_a_page():
+    text = page([{"schema": 1, "kind": "bench", "rows": [{"model": "m", "augmentation": "none"}]}], None)
+    assert "unknown inits" in text
+    assert "<svg" not in text
+
+
+def test_markdown_table(result):
+    first, second = markdown_table(result).split("\n\n| ")
+    lines = first.splitlines()
+    assert lines[0].startswith("| dwsnet (31,402 parameters) | test accuracy, % |")
+    assert lines[2] == "| sign | 67.0 ± 1.0 | +4.0 | 66.0 | 70.0 | 123 | 3 |"
+    assert lines[3].startswith("| none | 63.0 ± 1.0 | – |")
+    assert lines[4].startswith("| dropout † | 55.0 | −8.0 |")
+    assert "† under-trained" in first
+    assert "†" not in second
+
+
+def test_formats():
+    assert accuracy(0.5, 0.0) == "50.0 ± 0.0"
+    assert points(-1e-6) == "0.0"
+
+
+def test_plots_draw_what_is_there(result):
+    table = model_tables(result)[0]
+    bars, curves = difference_bars(table, "a"), validation_curves(table, "b")
+    assert bars is not None
+    assert curves is not None
+    assert ">+4.0<" in bars
+    assert ">none<" not in bars
+    assert ">no augmentation<" in curves
+    assert "font-family" not in bars + curves
+    alone = model_tables(make_result(make_row("sign", [0.5])))[0]
+    absolute = difference_bars(alone, "a")
+    assert absolute is not None
+    assert ">50.0<" in absolute
+    short = model_tables(make_result(make_row("none", [0.5], epochs=1)))[0]
+    assert validation_curves(short, "a") is None
+
+
+def test_page_is_the_same_twice(result, zoo):
+    assert page([result], gallery(zoo)) == page([copy.deepcopy(result)], gallery(zoo))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, r"expected result schema 1, got 2; report it with"),
+        ({"schema": None}, r"expected result schema 1, got None"),
+        ({"rows": []}, r"at least one row, got \[\]"),
+        ({"rows": [{"model": "mlp"}]}, r"row 0: expected the keys .* missing \['augmentation'\]"),
+    ],
+)
+def test_other_results_are_refused(result, tmp_path, change, message):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({**result, **change}))
+    with pytest.raises(ValueError, match=message):
+        write_report([path], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+    with pytest.raises(ValueError, match=message):
+        markdown_table({**result, **change})
+
+
+def test_files_of_another_kind_are_refused(result, tmp_path):
+    path = tmp_path / "other.json"
+    taken = r"kind 'bench' \(`weightspace bench` writes one\), got "
+    for other, name in (
+        ({**result, "kind": "speed"}, "kind 'speed'"),
+        ({"benchmark": "memory"}, "benchmark 'memory'"),
+        ({}, "kind None"),
+        ([1], "a list"),
+    ):
+        path.write_text(json.dumps(other))
+        with pytest.raises(ValueError, match=taken + name):
+            write_report([path], tmp_path / "report.html")
+    with pytest.raises(ValueError, match=r"expected a result of kind 'bench', got None"):
+        markdown_table({"benchmark": "fit"})
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_bad_paths_are_refused(tmp_path, result_path):
+    with pytest.raises(ValueError, match=r"at least one result\.json, got none"):
+        write_report([], tmp_path / "a.html")
+    with pytest.raises(TypeError, match="put it in a list"):
+        write_report(str(result_path), tmp_path / "a.html")
+    with pytest.raises(ValueError, match="got no file; `weightspace bench` writes one"):
+        load_result(tmp_path / "absent.json")
+    (tmp_path / "text.json").write_text("no JSON")
+    with pytest.raises(ValueError, match="in JSON, got something else"):
+        load_result(tmp_path / "text.json")
+    with pytest.raises(ValueError, match="expected a zoo"):
+        write_report([result_path], tmp_path / "a.html", zoo=tmp_path / "nowhere")
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_gallery_draws_every_fitting_augmentation(zoo):
+    drawn = gallery(zoo)
+    assert drawn is not None
+    assert [strip.name for strip in drawn.strips[1:]] + list(drawn.left_out) == sorted(
+        AUGMENTATIONS, key=lambda name: (name in drawn.left_out, list(AUGMENTATIONS).index(name))
+    )
+    assert drawn.left_out == ("positive-scale",)
+    assert drawn.size == (6, 9)
+    assert set(drawn.labels) == {"shirt", "boot", "bag"}
+    assert {len(strip.pictures) for strip in drawn.strips} == {6}
+    moved = {strip.name: strip.moved for strip in drawn.strips[1:]}
+    assert all(moved[name] <= 1 for name in ("permute", "sign", "phase", "label-smoothing"))
+    assert all(moved[name] > 1 for name in ("rotate", "noise", "mixup"))
+
+
+def test_gallery_aligns_pairs(zoo):
+    drawn = gallery(zoo)
+    assert drawn is not None
+    assert drawn.measured == 20
+    assert drawn.distances["signed"] < drawn.distances["permutation"] < drawn.distances["none"]
+    assert len(drawn.pairs) == 6
+    for pair in drawn.pairs:
+        assert pair.distances["permutation"] <= pair.distances["none"]
+    text = page([make_result(make_row("none", [0.5]))], drawn)
+    assert "permutations and signs aligned" in text
+    assert f"{drawn.distances['none']:.3g} (not aligned)" in text
+    assert "Left out, because these networks do not have what they need: positive-scale." in text
+
+
+def test_networks_of_other_inputs_are_not_drawn(tmp_path, result_path):
+    spec = ws.siren(3, 4, 1)
+    weights = ws.Weights(torch.zeros(3, spec.num_params), spec)
+    path = write_zoo(tmp_path / "zoo3", {"train": (weights, None, None, None, None)}).path
+    text = write_report([result_path], tmp_path / "a.html", zoo=path).read_text(encoding="utf-8")
+    assert "not functions of two coordinates" in text
+
+
+def test_render_clips_and_keeps_colours():
+    spec = ws.siren(2, 4, 3)
+    weights = ws.Weights(torch.zeros(2, spec.num_params), spec)
+    weights.view("1.bias").copy_(torch.tensor([[9.0, -9.0, 0.0], [0.0, 0.0, 0.0]]))
+    picture = render(weights, (2, 5))
+    assert picture.shape == (2, 2, 5, 3)
+    assert (picture[0] == [255, 0, 128]).all()
+    grey = render(ws.Weights(torch.zeros(1, SPEC.num_params), SPEC), (3, 2))
+    assert np.array_equal(grey, np.full((1, 3, 2), 128))
+
+
+def test_choice_of_networks_and_pairs():
+    labels = torch.tensor([2, 2, 0, 1, 2, 0])
+    assert distinct(labels, 4).tolist() == [2, 3, 0, 1]
+    assert pair_indices(labels) == [(2, 3), (4, 5), (0, 1)]
+    assert pair_indices(torch.zeros(20)) == [(2 * i, 2 * i + 1) for i in range(6)]
+    assert pair_indices(torch.zeros(1)) == []
+
+
+def test_resolution():
+    assert resolution({"height": 32, "width": 30}) == (32, 30)
+    assert resolution({"height": "32"}) == (28, 28)

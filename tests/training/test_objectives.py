@@ -1,0 +1,307 @@
+"""What models are trained for: numbers, edits, and views of the same network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import weightspace as ws
+from weightspace import testing
+from weightspace.training import Contrastive, Editing, Regression, seeded
+from weightspace.transforms import Flip, GaussianNoise, MixUp, Permute, Rotate
+from weightspace.zoo import write_zoo
+
+SPEC = ws.siren(2, 8, 8, 1)
+COORDS = ws.signals.grid(10, 10)
+SIZES = {"hidden": 8, "layers": 1}
+
+
+def networks(batch: int = 6, seed: int = 0) -> ws.Weights:
+    return testing.random_weights(SPEC, batch, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def fitted() -> ws.Weights:
+    """Networks that are fitted to pictures."""
+    coords, targets = ws.signals.images(ws.datasets.embedded().images[:160])
+    return ws.fit(coords, targets, SPEC, steps=100, lr=2e-3).weights
+
+
+def zoo_of(path: Path, w: ws.Weights, labels: Tensor | None = None) -> ws.Zoo:
+    """Two thirds to train, the rest to choose by."""
+    labels, part = torch.full((len(w),), -1) if labels is None else labels, 2 * len(w) // 3
+    rows = {"train": slice(0, part), "val": slice(part, None)}
+    return write_zoo(path, {name: (w[here], labels[here], None, None, None) for name, here in rows.items()})
+
+
+def brighter(values: Tensor) -> Tensor:
+    return values + 0.2
+
+
+# Regression
+
+
+def test_regression_is_in_units_of_the_spread_and_scores_in_the_numbers_own() -> None:
+    values = torch.tensor([[1.0, 10.0], [3.0, 30.0], [5.0, 20.0]])
+    objective, labels, w = Regression(values), torch.tensor([2, 0]), networks(2)
+    targets = objective.targets(labels)
+    assert torch.equal(targets, values[labels])
+    assert objective.loss(targets, targets, w) == 0
+    off = targets + torch.tensor([2.0, 5.0])
+    torch.testing.assert_close(objective.loss(off, targets, w), torch.tensor((1.0 + 0.25) / 2))  # std 2 and 10
+    torch.testing.assert_close(objective.score(off, labels, w), torch.tensor([-3.5, -3.5]))
+    mixed = 0.5 * targets + 0.5 * targets.flip(0)  # as MixUp mixes them
+    torch.testing.assert_close(objective.loss(mixed, mixed, w), torch.tensor(0.0))
+    one = Regression(torch.tensor([1, 2, 4]))
+    assert one.targets(labels).tolist() == [[4.0], [1.0]]
+
+
+def test_a_model_learns_how_bright_pictures_are(fitted: ws.Weights, tmp_path: Path) -> None:
+    values = ws.evaluate(fitted, COORDS).mean((1, 2))
+    zoo, objective = zoo_of(tmp_path, fitted, torch.arange(len(fitted))), Regression(values)
+    with seeded(0):
+        model = ws.models.build("probe-gen", SPEC, 1, hidden=32, probes=16)
+    result = ws.train(model, zoo, objective=objective, epochs=30, batch_size=16, lr=5e-3)
+    middle = values[zoo.labels("train")].mean()
+    plain = (values[zoo.labels("val")] - middle).abs().mean().item()
+    assert -result.val < 0.5 * plain
+    found = model(zoo.weights("val"))
+    assert (found[:, 0] - values[zoo.labels("val")]).abs().mean().item() == pytest.approx(-result.val, rel=1e-4)
+
+
+def test_a_regression_holds_values_of_its_own() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    objective = Regression(values)
+    before = repr(objective)
+    with torch.no_grad():
+        values.mul_(10)
+    assert repr(objective) == before
+    assert objective.targets(torch.tensor([2])).tolist() == [[4.0]]
+    assert not objective.targets(torch.tensor([2])).requires_grad
+    near = Regression(torch.tensor([1e9, 1e9 + 1, 1e9 + 2], dtype=torch.float64))
+    assert near.std.tolist() == [1.0]
+
+
+def test_labels_without_a_value_are_found_before_the_training(tmp_path: Path) -> None:
+    w, epochs = networks(9), []
+    rows = {"train": (w, torch.arange(9) % 3), "val": (w, torch.arange(9) % 3), "test": (w, torch.arange(9))}
+    zoo = write_zoo(tmp_path, {name: (*row, None, None, None) for name, row in rows.items()})
+    objective = Regression(torch.arange(3))
+    with pytest.raises(ValueError, match="expected labels from 0 to 2, one a row of values, got 0 to 8"):
+        ws.train(ws.models.MLP(SPEC, 1), zoo, objective=objective, epochs=1, on_epoch=epochs.append)
+    assert not epochs
+
+
+def test_bad_regressions_are_refused() -> None:
+    with pytest.raises(TypeError, match="values: expected a tensor, got list"):
+        Regression([0.0, 1.0])  # pyright: ignore
+    for bad in (torch.tensor([1.0]), torch.tensor([1.0, float("nan")]), torch.zeros(2, 2, 2)):
+        with pytest.raises(ValueError, match=r"values: expected finite numbers \[label\]"):
+            Regression(bad)
+    for same in (torch.tensor([[1.0, 2.0], [1.0, 3.0]]), torch.full((10,), 0.1)):
+        with pytest.raises(ValueError, match="values: expected numbers to learn, got one that is the same for all"):
+            Regression(same)
+    for bad in (torch.zeros(5, 0), torch.zeros(5, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match="values: expected finite numbers"):
+            Regression(bad)
+    objective = Regression(torch.tensor([1.0, 2.0]))
+    for label in (-1, 2):
+        with pytest.raises(ValueError, match=r"expected labels from 0 to 1, one a row of values, got .*" + str(label)):
+            objective.targets(torch.tensor([label, 0]))
+    with pytest.raises(ValueError, match=r"expected outputs \[2, 1\], one a number, got \[2, 3\].*out_features=1"):
+        objective.loss(torch.zeros(2, 3), objective.targets(torch.tensor([0, 1])), networks(2))
+
+
+# Editing
+
+
+def test_an_edit_is_compared_with_the_network_as_the_model_saw_it() -> None:
+    w, other, objective = networks(), networks(seed=1), Editing(SPEC, COORDS, brighter)
+    wanted = ws.evaluate(w, COORDS) + 0.2
+    errors = (ws.evaluate(other, COORDS) - wanted).square().mean((1, 2))
+    targets = objective.targets(torch.zeros(6, dtype=torch.int64))
+    torch.testing.assert_close(objective.loss(other, targets, w), errors.mean())
+    torch.testing.assert_close(objective.score(other, targets, w), -errors)
+    exact = w.clone()
+    exact.view("2.bias").add_(0.2)
+    assert objective.loss(exact, targets, w) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["dwsnet", "scale-gmn"])
+def test_a_model_learns_to_edit(name: str, fitted: ws.Weights, tmp_path: Path) -> None:
+    zoo, objective = zoo_of(tmp_path, fitted), Editing(SPEC, COORDS, brighter)
+    with seeded(0):
+        model = ws.models.build(name, SPEC, 1, head="editing", **SIZES)
+    model.normalize.fit(zoo.weights("train"))
+    untouched = objective.score(zoo.weights("val"), zoo.labels("val"), zoo.weights("val")).mean().item()
+    assert untouched == pytest.approx(-0.04, rel=1e-4)
+    result = ws.train(model, zoo, objective=objective, epochs=40, batch_size=16, lr=1e-2)
+    assert result.val > 0.1 * untouched
+    edited = model(zoo.weights("val"))
+    assert isinstance(edited, ws.Weights)
+    gained = ws.evaluate(edited, COORDS) - ws.evaluate(zoo.weights("val"), COORDS)
+    assert gained.mean().item() == pytest.approx(0.2, abs=0.05)
+
+
+def test_transforms_move_what_is_edited(tmp_path: Path) -> None:
+    class Noting(Editing):
+        def loss(self, output: Any, targets: Tensor, weights: ws.Weights) -> Tensor:
+            seen.append(weights)
+            return super().loss(output, targets, weights)
+
+    seen: list[ws.Weights] = []
+    w, model = networks(9), ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
+    objective = Noting(SPEC, COORDS, brighter)
+    ws.train(model, zoo_of(tmp_path, w), objective=objective, transform=Flip(1.0, axes=(1,)), epochs=1, batch_size=3)
+    mirrored = Flip(1.0, axes=(1,))(w, generator=torch.Generator()).flat
+    assert len(seen) == 2
+    assert all((mirrored == row).all(1).any() for weights in seen for row in weights.flat)
+
+
+def test_a_kept_run_is_known_by_its_edit(tmp_path: Path) -> None:
+    zoo, run = zoo_of(tmp_path / "zoo", networks(9)), tmp_path / "run"
+
+    def trained(edit: Any, coords: Tensor = COORDS) -> ws.TrainResult:
+        with seeded(0):
+            model = ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
+        return ws.train(model, zoo, objective=Editing(SPEC, coords, edit), epochs=2, batch_size=3, run_dir=run)
+
+    first = trained(lambda values: 1 - values)
+    assert trained(lambda values: 1 - values).history == first.history
+    others = [lambda v: 1.01 - v, lambda v: (1 - v).clamp(0, 1), lambda v: (1 - v).abs(), lambda v: (1 - v).relu()]
+    for other in (*((edit,) for edit in others), (lambda v: 1 - v, COORDS[1:])):
+        with pytest.raises(ValueError, match="expected objective"):
+            trained(*other)
+
+
+def test_bad_edits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="edit: expected a function of values, got 3"):
+        Editing(SPEC, COORDS, 3)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"edit: expected values of the shape given, \[3, 100, 1\], got .*\[3, 1\]"):
+        Editing(SPEC, COORDS, lambda values: values.mean(1))
+    with pytest.raises(ValueError, match=r"coords: expected \[point, 2\], got \[4, 3\]"):
+        Editing(SPEC, torch.zeros(4, 3), brighter)
+    with pytest.raises(ValueError, match="edit: expected finite values of finite ones"):
+        Editing(SPEC, COORDS, lambda values: values.sqrt())
+    for bad in (torch.zeros(4, 2, dtype=torch.int64), torch.full((4, 2), float("nan"))):
+        with pytest.raises(ValueError, match="coords: expected finite numbers of a floating type"):
+            Editing(SPEC, bad, brighter)
+    other = ws.siren(2, 4, 1)
+    with pytest.raises(ValueError, match=r"is built for .*, got networks of"):
+        Editing(other, COORDS, brighter).score(networks(), torch.zeros(6), networks())
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36, 2))
+    with pytest.raises(ValueError, match="Editing reads sequential networks of linear layers alone"):
+        Editing(ws.spec_of(net, torch.zeros(2, 1, 5, 5)), COORDS, brighter)
+    with pytest.raises(TypeError, match="NetSpec"):
+        Editing("siren", COORDS, brighter)  # pyright: ignore
+    with pytest.raises(
+        TypeError, match=r"expected a model with an equivariant head, which returns Weights, got Tensor"
+    ):
+        ws.train(ws.models.MLP(SPEC, 1), zoo_of(tmp_path, networks(9)), objective=Editing(SPEC, COORDS, brighter))
+
+
+# Contrastive
+
+
+def embedding(**options: Any) -> ws.models.Model:
+    with seeded(0):
+        return ws.models.build("dwsnet", SPEC, 16, head="embedding", **(SIZES | options))
+
+
+def test_the_contrast_is_of_every_view_with_every_network() -> None:
+    w, model = networks(), embedding().eval()
+    move = Rotate(30.0)
+    objective = Contrastive(model, move, temperature=0.5)
+    z, none = model(w), torch.zeros(6)
+    with seeded(3):
+        loss = objective.loss(z, none, w)
+    with seeded(3):
+        seed = int(torch.randint(2**62, ()))
+    view = model(move(w, generator=torch.Generator().manual_seed(seed)))
+    s, total = (z @ view.T / 0.5).double(), torch.tensor(0.0, dtype=torch.float64)
+    for i in range(6):
+        total -= (s[i, i] - s[i].logsumexp(0) + s[i, i] - s[:, i].logsumexp(0)) / 12
+    torch.testing.assert_close(loss, total.float())
+    view = model(move(w, generator=torch.Generator().manual_seed(0)))
+    found = (z @ view.T).argmax(1) == torch.arange(6)
+    assert torch.equal(objective.score(z, none, w), found.float())
+    assert torch.equal(objective.score(z, none, w), objective.score(z, none, w))
+    order = torch.tensor([1, 0, 2, 3, 4, 5])
+    assert Contrastive(model, Permute()).score(z, none, w).tolist() == [1.0] * 6  # a view that the model cannot tell
+    assert Contrastive(model, Permute()).score(z[order], none, w).tolist() == [0.0] * 2 + [1.0] * 4
+
+
+def test_training_looks_at_each_view_once() -> None:
+    w, model, calls = networks(), embedding(), []
+    objective, forward = Contrastive(model, GaussianNoise(0.5)), model.forward
+    model.forward = lambda weights: calls.append(len(weights)) or forward(weights)  # pyright: ignore
+    z, none = model(w), torch.zeros(6)
+    with seeded(0):
+        loss = objective.loss(z, none, w)
+        score = objective.score(z, none, w)
+        other = w.clone()
+        assert torch.equal(objective.score(z.roll(1, 0), none, other), objective.score(z.roll(1, 0), none, w))
+    assert calls == [6, 6, 6, 6]  # the last two were of no loss asked for just before
+    assert loss.requires_grad
+    assert not score.requires_grad
+    objective.loss(z, none, w).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_views_of_a_network_become_alike_without_labels(fitted: ws.Weights, tmp_path: Path) -> None:
+    zoo, move = zoo_of(tmp_path, fitted), Rotate(15.0)
+    with seeded(0):
+        model = ws.models.build("probe-gen", SPEC, 16, hidden=32, probes=32, head="embedding")
+    objective = Contrastive(model, move, temperature=0.2)
+    model.normalize.fit(zoo.weights("train"))
+    val = zoo.weights("val")
+    before = objective.score(model.eval()(val), zoo.labels("val"), val).mean().item()
+    result = ws.train(model, zoo, objective=objective, epochs=40, batch_size=32, lr=5e-3)
+    assert result.val > before + 0.1
+    assert result.test is None
+
+
+def test_bad_contrasts_are_refused(tmp_path: Path) -> None:
+    model = embedding()
+    with pytest.raises(TypeError, match=r"model: expected a model of ws\.models, got Linear"):
+        Contrastive(torch.nn.Linear(3, 3), Permute())  # pyright: ignore
+    with pytest.raises(ValueError, match="model: expected outputs of length one; build it with head='embedding'"):
+        Contrastive(ws.models.MLP(SPEC, 4), Permute())
+    with pytest.raises(TypeError, match="transform: expected a transform, got 'rotate'"):
+        Contrastive(model, "rotate")  # pyright: ignore
+    with pytest.raises(ValueError, match="transform: expected one that makes a view of a network, got one that mixes"):
+        Contrastive(model, MixUp())
+    with pytest.raises(ValueError, match="temperature"):
+        Contrastive(model, Permute(), temperature=0.0)
+    with pytest.raises(ValueError, match="expected one about the model that is trained"):
+        ws.train(embedding(), zoo_of(tmp_path, networks(9)), objective=Contrastive(model, Permute()))
+
+
+def test_networks_and_numbers_are_mixed_together(fitted: ws.Weights, tmp_path: Path) -> None:
+    class Noting(Regression):
+        def loss(self, output: Tensor, targets: Tensor, weights: ws.Weights) -> Tensor:
+            seen.append((weights, targets))
+            return super().loss(output, targets, weights)
+
+    seen: list[tuple[ws.Weights, Tensor]] = []
+    w = fitted[:30]
+    values = w.view("2.bias")[:, 0]  # a number that mixes as its network does
+    zoo = zoo_of(tmp_path, w, torch.arange(30))
+    ws.train(ws.models.MLP(SPEC, 1), zoo, objective=Noting(values), transform=MixUp(), epochs=1, batch_size=10)
+    assert len(seen) == 2
+    for weights, targets in seen:
+        torch.testing.assert_close(targets[:, 0], weights.view("2.bias")[:, 0])
+        assert not (targets == values[:20]).any(1).all()
+
+
+def test_what_needs_no_labels_takes_transforms_that_mix_them(fitted: ws.Weights, tmp_path: Path) -> None:
+    zoo, model = zoo_of(tmp_path, fitted[:30]), embedding()
+    editor = ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
+    for trained, objective in ((editor, Editing(SPEC, COORDS, brighter)), (model, Contrastive(model, Rotate(5.0)))):
+        before = [p.detach().clone() for p in trained.parameters()]
+        ws.train(trained, zoo, objective=objective, transform=MixUp(), epochs=2, batch_size=10)
+        assert not any(torch.equal(p, was) for p, was in zip(trained.parameters(), before, strict=True))

@@ -1,0 +1,614 @@
+"""The training loop: it learns, repeats, resumes, and keeps its splits apart."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import weightspace as ws
+from weightspace.models import MLP
+from weightspace.training import Classification, TrainConfig, num_classes, schedule, score, seeded
+from weightspace.training._train import _load
+from weightspace.transforms import GaussianNoise, MixUp, PositiveScale, Transform
+from weightspace.zoo import Zoo, write_zoo
+
+SPEC = ws.siren(2, 4, 1)
+FAST = TrainConfig(epochs=4, batch_size=16, lr=1e-2)
+
+
+def synthetic(path: Path, *, views: int = 2, sources: int = 60, seed: int = 0, val: bool = False) -> Zoo:
+    """Networks whose mean tells their class; the first scalar is their source, the second their view."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def split(first: int, count: int) -> tuple:
+        source = torch.arange(first, first + count).repeat_interleave(views)
+        view, label = torch.arange(views).repeat(count), source % 3
+        flat = 0.8 * (label[:, None] - 1.0) + torch.randn(len(source), SPEC.num_params, generator=generator)
+        flat[:, 0], flat[:, 1] = source.float(), view.float()
+        return ws.Weights(flat, SPEC), label, source, view, None
+
+    splits = {"train": split(0, sources), "test": split(sources, 20)}
+    if val:
+        splits["val"] = split(sources + 20, 15)
+    return write_zoo(path, splits, classes=("a", "b", "c"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small are slower on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return synthetic(tmp_path_factory.mktemp("train") / "zoo")
+
+
+@pytest.fixture(scope="module")
+def image_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """SIRENs of trousers, sandals and bags at 7 x 7 pixels."""
+    embedded, kept = ws.datasets.embedded(), [1, 5, 8]
+    index = np.concatenate(
+        [
+            embedded.splits[name][np.flatnonzero(embedded.labels[embedded.splits[name]] == label)[:count]]
+            for name, count in (("train", 100), ("test", 40))
+            for label in kept
+        ]
+    )
+    small = embedded.images[index].astype(np.float32).reshape(-1, 7, 4, 7, 4).mean((2, 4)) / 255
+    splits = {"train": np.arange(300), "test": np.arange(300, 420)}
+    data = ws.signals.ImageSet(small, np.searchsorted(kept, embedded.labels[index]), splits=splits)
+    spec, config = ws.siren(2, 8, 8, 1, omega=10.0), ws.FitConfig(steps=80, lr=1e-2)
+    return ws.fit_zoo(tmp_path_factory.mktemp("images") / "zoo", data, spec, config=config)
+
+
+def mlp(dropout: float = 0.0, seed: int = 0) -> MLP:
+    with seeded(seed):
+        return MLP(SPEC, out_features=3, hidden=16, layers=1, dropout=dropout)
+
+
+class Watched(MLP):
+    """Notes which networks it sees, in training and in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__(SPEC, 3, hidden=8, layers=1)
+        self.seen: dict[bool, list[Tensor]] = {True: [], False: []}
+
+    def forward(self, weights: ws.Weights) -> Tensor:
+        self.seen[self.training].append(weights.flat[:, :2].clone())
+        out = super().forward(weights)
+        assert isinstance(out, Tensor)
+        return out
+
+    def sources(self, training: bool) -> list[int]:
+        return torch.cat(self.seen[training])[:, 0].long().tolist()
+
+
+def without_time(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in history]
+
+
+# --- learning
+
+
+def test_learns_real_images(image_zoo: Zoo) -> None:
+    with seeded(0):
+        model = ws.models.DWSNet(image_zoo.spec, out_features=3, hidden=8, layers=2)
+    result = ws.train(model, image_zoo, epochs=15, batch_size=32, lr=5e-3)
+    assert result.test is not None
+    assert result.test > 0.5, "chance is 0.33 with a standard error of 0.04"
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_learns_nothing_from_shuffled_labels(zoo: Zoo, tmp_path: Path) -> None:
+    shuffled = {}
+    for split in zoo.splits:
+        order = torch.randperm(zoo.count(split), generator=torch.Generator().manual_seed(1))
+        shuffled[split] = (zoo.weights(split), zoo.labels(split)[order], zoo.sources(split), zoo.views(split), None)
+    other = write_zoo(tmp_path / "zoo", shuffled)
+    true, false = (ws.train(mlp(), data, config=FAST, epochs=10).test for data in (zoo, other))
+    assert true is not None
+    assert false is not None
+    assert true > 0.8
+    assert false < 0.6
+
+
+def test_mixed_labels_train(zoo: Zoo) -> None:
+    targets: list[Tensor] = []
+
+    class Noting(Classification):
+        def loss(self, output: Tensor, targets_: Tensor, weights: ws.Weights) -> Tensor:
+            targets.append(targets_)
+            return super().loss(output, targets_, weights)
+
+    result = ws.train(mlp(), zoo, transform=MixUp("permutation"), objective=Noting(3), config=FAST, epochs=10)
+    mixed = torch.cat(targets)
+    assert torch.allclose(mixed.sum(1), torch.ones(len(mixed)), atol=1e-5)
+    assert ((mixed > 0).sum(1) == 2).float().mean() > 0.3
+    assert result.test is not None
+    assert result.test > 0.6
+
+
+# --- randomness
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_same_seed_same_result(zoo: Zoo, dropout: float) -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        model = mlp(dropout)
+        result = ws.train(model, zoo, transform=GaussianNoise(0.1), config=FAST, seed=seed)
+        runs.append((without_time(result.history), result.test, model.state_dict()))
+    assert runs[0][:2] == runs[1][:2]
+    assert all(torch.equal(value, runs[1][2][name]) for name, value in runs[0][2].items())
+    assert runs[0][0] != runs[2][0]
+
+
+def test_dropout_masks_differ_between_epochs_and_seeds(zoo: Zoo) -> None:
+    masks: dict[int, list[Tensor]] = {0: [], 1: []}
+    for seed, noted in masks.items():
+        model = mlp(0.5)
+        dropout = next(module for module in model.modules() if isinstance(module, torch.nn.Dropout))
+        dropout.register_forward_hook(
+            lambda module, given, out, noted=noted: noted.append(out[0] == 0) if module.training else None
+        )
+        ws.train(model, zoo, config=FAST, epochs=2, lr=1e-9, batch_size=200, seed=seed)
+    assert len(masks[0]) == 2
+    assert not torch.equal(masks[0][0], masks[0][1])
+    assert not torch.equal(masks[0][0], masks[1][0])
+
+
+def test_global_generators_are_left_alone(zoo: Zoo) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    ws.train(mlp(0.3), zoo, transform=MixUp("random"), config=FAST, epochs=1)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+    assert before[2] == random.getstate()
+
+
+# --- splits
+
+
+def test_validation_is_held_out_by_source(zoo: Zoo) -> None:
+    model = Watched()
+    ws.train(model, zoo, epochs=6, batch_size=8, val_fraction=0.3)
+    trained, evaluated = set(model.sources(True)), model.sources(False)
+    test = set(zoo.sources("test").tolist())
+    held = [source for source in evaluated if source not in test]
+    assert set(held).isdisjoint(trained), "a view of a source in both splits"
+    assert set(held) | trained == set(zoo.sources("train").tolist())
+    assert all(held.count(source) == 2 * 6 for source in set(held)), "both views, every epoch"
+    assert 8 <= len(set(held)) <= 28
+
+
+def test_given_validation_split_is_used(tmp_path: Path) -> None:
+    data, model = synthetic(tmp_path / "zoo", val=True), Watched()
+    ws.train(model, data, epochs=1, batch_size=8)
+    assert set(model.sources(True)) <= set(data.sources("train").tolist())
+    assert set(model.sources(False)) == {*data.sources("val").tolist(), *data.sources("test").tolist()}
+
+
+def test_test_split_is_read_once_and_last(zoo: Zoo) -> None:
+    model = Watched()
+    ws.train(model, zoo, epochs=5, batch_size=16)
+    test = zoo.sources("test").tolist()
+    evaluated = model.sources(False)
+    assert sorted(evaluated[-len(test) :]) == sorted(test)
+    assert set(evaluated[: -len(test)]).isdisjoint(test)
+
+
+def test_validation_of_a_data_set_split_by_the_library() -> None:
+    """The hash that drew the test split must not draw the validation split again: nothing would be left of it."""
+    sources = np.arange(400)
+    images = ws.signals.ImageSet(np.zeros((400, 2, 2), np.uint8), sources % 2).with_split(0.2)
+    train = torch.as_tensor(images.split("train").sources)
+
+    class InMemory:
+        splits = ("train",)
+        spec = SPEC
+
+        def weights(self, split: str) -> ws.Weights:
+            return ws.Weights(torch.zeros(len(train), SPEC.num_params), SPEC)
+
+        def labels(self, split: str) -> Tensor:
+            return train % 2
+
+        def sources(self, split: str) -> Tensor:
+            return train
+
+        def count(self, split: str) -> int:
+            return len(train)
+
+    splits = _load(InMemory(), TrainConfig(), torch.device("cpu"))  # pyright: ignore[reportArgumentType]
+    assert 0.05 < len(splits["val"]) / len(train) < 0.16
+
+
+def test_best_epoch_is_restored(zoo: Zoo) -> None:
+    class Peaked(Classification):
+        """Best in the second validation, whatever the model does."""
+
+        validations = 0
+
+        def score(self, output: Tensor, labels: Tensor, weights: ws.Weights) -> Tensor:
+            if model.training:
+                return super().score(output, labels, weights)
+            self.validations += 1
+            return torch.full((len(labels),), 0.9 if self.validations == 2 else 0.1 / self.validations)
+
+    model, states = mlp(), []
+    result = ws.train(
+        model,
+        zoo,
+        objective=Peaked(3),
+        config=FAST,
+        on_epoch=lambda line: states.append({n: v.clone() for n, v in model.state_dict().items()}),
+    )
+    assert (result.best_epoch, len(states)) == (2, 4)
+    assert result.val == pytest.approx(0.9)
+    assert all(torch.equal(value, states[1][name]) for name, value in model.state_dict().items())
+    assert not all(torch.equal(value, states[3][name]) for name, value in model.state_dict().items())
+    assert not model.training
+
+
+def test_scores_are_those_of_the_restored_model(zoo: Zoo) -> None:
+    model, config = mlp(), FAST
+    result = ws.train(model, zoo, config=config)
+    splits = _load(zoo, config, torch.device("cpu"))
+    assert score(model, splits["val"], Classification(3)) == result.val == max(line["val"] for line in result.history)
+    assert score(model, splits["test"], Classification(3)) == result.test
+
+
+def test_normalisation_is_of_the_training_part_alone(zoo: Zoo) -> None:
+    model = mlp()
+    ws.train(model, zoo, config=FAST, epochs=1)
+    flat = _load(zoo, FAST, torch.device("cpu"))["train"].weights.flat
+    assert torch.allclose(model.normalize.mean, flat.mean(0), atol=1e-5)
+    assert not torch.allclose(model.normalize.mean, zoo.weights("train").flat.mean(0), atol=1e-5)
+
+
+def test_a_running_mean_is_validated_and_kept(zoo: Zoo) -> None:
+    steps: list[dict[str, Tensor]] = []
+
+    class Noting(Classification):
+        """Keeps the state that every batch's loss was of, and the one that was validated."""
+
+        def loss(self, output: Tensor, targets: Tensor, weights: ws.Weights) -> Tensor:
+            steps.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+            return super().loss(output, targets, weights)
+
+        def score(self, output: Tensor, labels: Tensor, weights: ws.Weights) -> Tensor:
+            if not model.training:
+                validated.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+            return super().score(output, labels, weights)
+
+    sizes = {"hidden": 8, "channels": 6, "functions": 5, "bumps": 0}
+    model, validated = ws.models.build("forward-messages", zoo.spec, 3, **sizes), []
+    plain = copy.deepcopy(model)
+    result = ws.train(model, zoo, objective=Noting(3), config=FAST, ema=0.8)
+    before = {**steps[0], **{n: v.clone() for n, v in plain.state_dict().items() if "running" in n}}
+    again = ws.train(plain, zoo, config=FAST)
+    assert [line["loss"] for line in result.history] == [line["loss"] for line in again.history]  # the same steps
+    per_epoch, statistics = len(steps) // 4, {name for name in before if "running" in name}
+    assert statistics
+    mean = {name: value for name, value in before.items() if value.is_floating_point()}
+    for i in range(len(steps) - 1):
+        # Statistics have moved when a loss is asked for, parameters move after it.
+        after = {name: steps[i if name in statistics else i + 1][name] for name in mean}
+        decay = min(0.8, (1 + i) / (10 + i))
+        mean = {name: decay * mean[name] + (1 - decay) * after[name] for name in mean}
+        if (i + 1) % per_epoch == 0:
+            found = validated[(i + 1) // per_epoch - 1]
+            assert not [name for name in mean if not torch.allclose(mean[name], found[name], atol=1e-5)]
+            assert not any(torch.equal(found[name], after[name]) for name in statistics)
+    best = validated[result.best_epoch - 1]
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+    assert not all(torch.equal(value, steps[-1][name]) for name, value in model.state_dict().items())
+
+
+# --- on disk
+
+
+def interrupted(zoo: Zoo, folder: Path, after: int, **options: object) -> None:
+    def stop(line: dict[str, float]) -> None:
+        if line["epoch"] == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=folder, on_epoch=stop, **options)
+
+
+@pytest.mark.parametrize(("after", "ema"), [(1, 0.0), (3, 0.0), (2, 0.9)])
+def test_resumed_run_equals_an_uninterrupted_one(zoo: Zoo, tmp_path: Path, after: int, ema: float) -> None:
+    interrupted(zoo, tmp_path / "run", after, ema=ema)
+    epochs, resumed, whole = [], mlp(0.2, seed=9), mlp(0.2)  # a resumed model starts from anything
+    second = ws.train(
+        resumed,
+        zoo,
+        transform=MixUp("random"),
+        config=FAST,
+        ema=ema,
+        run_dir=tmp_path / "run",
+        on_epoch=lambda line: epochs.append(line["epoch"]),
+    )
+    first = ws.train(whole, zoo, transform=MixUp("random"), config=FAST, ema=ema)
+    assert epochs == list(range(after + 1, 5))
+    assert without_time(second.history) == without_time(first.history)
+    assert (second.best_epoch, second.val, second.test) == (first.best_epoch, first.val, first.test)
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_run_of_before_a_field_was_there_goes_on(zoo: Zoo, tmp_path: Path) -> None:
+    interrupted(zoo, tmp_path, 2)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["key"]["config"]["ema"], state["mean"]
+    torch.save(state, tmp_path / "last.pt")
+    epochs: list[float] = []
+    ws.train(
+        mlp(0.2),
+        zoo,
+        transform=MixUp("random"),
+        config=FAST,
+        run_dir=tmp_path,
+        on_epoch=lambda line: epochs.append(line["epoch"]),
+    )
+    assert epochs == [3, 4]
+    interrupted(zoo, tmp_path / "mean", 2, ema=0.5)
+    with pytest.raises(ValueError, match="expected config"):
+        ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path / "mean")
+
+
+def test_finished_run_is_read_back(zoo: Zoo, tmp_path: Path) -> None:
+    first = ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
+    again = ws.train(mlp(seed=5), zoo, config=FAST, run_dir=tmp_path, on_epoch=lambda line: pytest.fail("trained"))
+    assert asdict(again) == asdict(first)
+
+
+def test_result_file_is_complete(zoo: Zoo, tmp_path: Path) -> None:
+    model = mlp()
+    result = ws.train(model, zoo, transform=GaussianNoise(0.1), config=FAST, run_dir=tmp_path / "a" / "run")
+    written = json.loads((tmp_path / "a" / "run" / "result.json").read_text())
+    assert {name: written[name] for name in asdict(result)} == asdict(result)
+    assert written["config"] == asdict(FAST)
+    assert written["model"] == "MLP"
+    assert written["transform"] == "GaussianNoise(std=0.1)"
+    assert written["parameters"] == model.num_parameters
+    assert ws.NetSpec.from_json(written["spec"]) == zoo.spec
+    assert [set(line) for line in written["history"]] == [{"epoch", "loss", "lr", "train", "val", "seconds"}] * 4
+    assert str(tmp_path) not in json.dumps(written)
+    names = {path.name for path in (tmp_path / "a" / "run").iterdir()}
+    assert names == {"best.safetensors", "last.pt", "logs", "result.json"}
+
+
+def test_best_model_can_be_loaded(zoo: Zoo, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    model, other = mlp(), mlp(seed=4)
+    ws.train(model, zoo, config=FAST, run_dir=tmp_path)
+    other.load_state_dict(load_file(tmp_path / "best.safetensors"))
+    weights = zoo.weights("test")
+    assert torch.equal(model(weights), other.eval()(weights))
+
+
+def test_tensorboard_logs_every_epoch_once(zoo: Zoo, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    interrupted(zoo, tmp_path, 2)
+    time.sleep(1.1)  # TensorBoard orders its files by the second they were begun in
+    result = ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path)
+    events = EventAccumulator(str(tmp_path / "logs")).Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "lr", "train", "val"}
+    assert [event.step for event in events.Scalars("val")] == [1, 2, 3, 4]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx([line["loss"] for line in result.history])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"lr": 0.5}, r"expected config \{'lr': 0.5\}, got \{'lr': 0.01\}"),
+        ({"epochs": 9}, r"expected config \{'epochs': 9\}, got \{'epochs': 4\}"),
+        ({"transform": GaussianNoise(0.2)}, "expected transform GaussianNoise"),
+        ({"model": "wide"}, "expected options"),
+        ({"zoo": "other"}, "expected zoo"),
+    ],
+)
+def test_folder_of_another_run_is_refused(zoo: Zoo, tmp_path: Path, change: dict, text: str) -> None:
+    interrupted(zoo, tmp_path / "run", 1)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    options = {"transform": MixUp("random"), **change}
+    model = MLP(SPEC, 3, hidden=17, layers=1) if options.pop("model", None) else mlp(0.2)
+    data = synthetic(tmp_path / "zoo", seed=1) if options.pop("zoo", None) else zoo
+    with pytest.raises(ValueError, match=f"holds another run: {text}.*; use another folder or remove it"):
+        ws.train(model, data, config=FAST, run_dir=tmp_path / "run", **options)
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_options_that_change_no_shape_are_another_run_too(zoo: Zoo, tmp_path: Path) -> None:
+    def attention(heads: int) -> ws.models.Model:
+        return ws.models.build("dwsnet", zoo.spec, 3, hidden=4, layers=1, attention=heads)
+
+    assert attention(2).num_parameters == attention(4).num_parameters
+    ws.train(attention(2), zoo, config=FAST, epochs=1, run_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"expected options \{'attention': '4'\}, got \{'attention': '2'\}"):
+        ws.train(attention(4), zoo, config=FAST, epochs=1, run_dir=tmp_path)
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["key"]["options"]  # as runs before options were kept left it
+    torch.save(state, tmp_path / "last.pt")
+    assert ws.train(attention(2), zoo, config=FAST, epochs=1, run_dir=tmp_path).best_epoch == 1
+
+
+def test_every_member_of_an_ensemble_is_normalised(zoo: Zoo) -> None:
+    members = [ws.models.build("dwsnet", zoo.spec, 3, hidden=4, layers=1) for _ in range(2)]
+    ws.train(ws.models.Ensemble(members), zoo, config=FAST, epochs=1)
+    assert torch.equal(members[0].normalize.mean, members[1].normalize.mean)
+    assert members[1].normalize.fitted
+
+
+def test_broken_checkpoint_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(
+        ValueError,
+        match=r"last.pt: expected a checkpoint of this library, got another file or a part of one; remove it$",
+    ):
+        ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
+
+
+def test_full_disk_leaves_the_last_checkpoint(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weightspace import _files
+
+    interrupted(zoo, tmp_path, 2)
+    before = (tmp_path / "last.pt").read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.os, "fsync", full)
+        with pytest.raises(OSError, match=r"could not write .*last.pt .*: No space left on device"):
+            ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "logs"}
+    assert ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path).best_epoch
+
+
+# --- bad input
+
+
+class Untouchable(Zoo):
+    """A zoo whose networks nobody reads."""
+
+    def weights(self, split: str) -> ws.Weights:
+        raise AssertionError("read the weights")
+
+
+def test_transform_that_does_not_fit_is_refused_before_any_work(zoo: Zoo, tmp_path: Path) -> None:
+    guarded = Untouchable(zoo.path, zoo._manifest)
+    with pytest.raises(ValueError, match=r"PositiveScale.*expected activations that commute with positive factors"):
+        ws.train(mlp(), guarded, transform=PositiveScale(), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(AssertionError, match="read the weights"):  # the guard is no dead letter
+        ws.train(mlp(), guarded)
+
+
+def test_composition_that_does_not_fit_is_refused(zoo: Zoo) -> None:
+    stages: list[Transform] = [GaussianNoise(0.1), PositiveScale()]
+    with pytest.raises(ValueError, match="positive factors"):
+        ws.train(mlp(), zoo, transform=ws.transforms.Compose(stages))
+
+
+@pytest.mark.parametrize("missing", [1, 12])
+def test_unlabelled_networks_are_refused(tmp_path: Path, missing: int) -> None:
+    labels = torch.zeros(12, dtype=torch.int64)
+    labels[:missing] = -1
+    weights = ws.Weights(torch.randn(12, SPEC.num_params), SPEC)
+    data = write_zoo(tmp_path / "zoo", {"train": (weights, labels, None, None, None)})
+    with pytest.raises(ValueError, match=f"expected a zoo with labels, got {missing} of 12 networks without"):
+        ws.train(mlp(), data, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_model_of_another_spec_is_refused(zoo: Zoo) -> None:
+    with pytest.raises(ValueError, match="the model is built for"):
+        ws.train(MLP(ws.siren(2, 5, 1), 3), zoo)
+
+
+def test_model_with_other_outputs_is_refused(zoo: Zoo) -> None:
+    with pytest.raises(ValueError, match=r"expected outputs \[16, 3\].*got \[16, 7\].*out_features=3"):
+        ws.train(MLP(SPEC, 7), zoo, config=FAST)
+
+
+def test_equivariant_head_is_refused(zoo: Zoo) -> None:
+    model = ws.models.DWSNet(SPEC, out_features=1, hidden=4, layers=1, head="equivariant")
+    with pytest.raises(TypeError, match=r"expected a model with an invariant head, .* got Weights"):
+        ws.train(model, zoo, config=FAST)
+
+
+def test_zoo_without_training_split_is_refused(tmp_path: Path) -> None:
+    weights = ws.Weights(torch.randn(12, SPEC.num_params), SPEC)
+    data = write_zoo(tmp_path / "zoo", {"test": (weights, torch.arange(12) % 3, None, None, None)})
+    with pytest.raises(ValueError, match=r"expected a zoo with a 'train' split, got \['test'\]"):
+        ws.train(mlp(), data)
+
+
+def test_empty_validation_is_refused(tmp_path: Path) -> None:
+    weights = ws.Weights(torch.randn(12, SPEC.num_params), SPEC)
+    data = write_zoo(tmp_path / "zoo", {"train": (weights, torch.arange(12) % 3, None, None, None)})
+    with pytest.raises(ValueError, match="expected networks in the 'val' split, got none of 12; change val_fraction"):
+        ws.train(mlp(), data, val_fraction=1e-9)
+
+
+def test_loss_that_is_not_finite_ends_the_run(zoo: Zoo, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"expected a finite loss, got nan in epoch 1; lower lr"):
+        ws.train(mlp(), zoo, config=FAST, lr=1e30, clip=None, warmup=0.0, run_dir=tmp_path)
+    assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"epochs": 0}, "epochs: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size: expected at least 1"),
+        ({"lr": math.nan}, "lr: expected a positive number"),
+        ({"lr": -1.0}, "lr: expected a positive number"),
+        ({"warmup": 1.0}, r"warmup in \[0, 1\)"),
+        ({"val_fraction": 0.0}, r"val_fraction in \(0, 1\)"),
+        ({"clip": 0.0}, "clip > 0"),
+        ({"weight_decay": -1.0}, "weight_decay >= 0"),
+        ({"seed": -1}, "seed >= 0"),
+    ],
+)
+def test_configuration_out_of_range(options: dict, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        TrainConfig(**options)
+
+
+def test_unknown_option_is_refused(zoo: Zoo) -> None:
+    with pytest.raises(TypeError, match="epoch"):
+        ws.train(mlp(), zoo, epoch=3)
+
+
+# --- pieces
+
+
+def test_schedule_rises_then_falls_to_zero() -> None:
+    factors = [schedule(step, 100, 0.1) for step in range(101)]
+    assert factors[9] == factors[10] == max(factors) == 1.0
+    assert all(a < b for a, b in pairwise(factors[:10]))
+    assert all(a > b for a, b in pairwise(factors[10:]))
+    assert factors[-1] == pytest.approx(0.0, abs=1e-12)
+    assert schedule(0, 1, 0.0) == 1.0
+
+
+def test_the_first_step_has_the_size_of_the_warm_up(zoo: Zoo) -> None:
+    result = ws.train(mlp(), zoo, config=FAST, epochs=8, warmup=0.5)
+    rates = [line["lr"] for line in result.history]
+    assert rates[0] < rates[3] <= 1e-2
+    assert rates[-1] < rates[5]
+
+
+def test_num_classes_counts_names_and_labels(zoo: Zoo, tmp_path: Path) -> None:
+    assert num_classes(zoo) == 3
+    weights = ws.Weights(torch.randn(2, SPEC.num_params), SPEC)
+    named = write_zoo(tmp_path / "a", {"train": (weights, [0, 1], None, None, None)}, classes=tuple("abcde"))
+    assert num_classes(named) == 5
+    assert num_classes(write_zoo(tmp_path / "b", {"train": (weights, [0, 6], None, None, None)})) == 7
+
+
+def test_classification_needs_two_classes() -> None:
+    with pytest.raises(ValueError, match="at least 2 classes, got 1"):
+        Classification(1)

@@ -1,0 +1,140 @@
+"""A zoo of aligned networks: moved onto one reference, with the elements that moved them and where they came from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from weightspace._symmetry import Symmetry
+from weightspace._weights import Weights
+from weightspace.align._canonical import canonicalize
+from weightspace.align.solver._problem import Group
+from weightspace.zoo._in_memory import write_zoo
+from weightspace.zoo._zoo import Zoo
+
+FILE = "alignment.safetensors"
+_KINDS = ("perm", "scale", "shift")
+
+
+def align_zoo(
+    zoo: Zoo,
+    path: str | Path,
+    reference: Weights | None = None,
+    *,
+    group: Group = "full",
+    costs: Mapping[str, float] | None = None,
+    shard_size: int = 4096,
+) -> Zoo:
+    """Write a zoo whose networks are those of another, moved onto a reference: the same functions, closer together.
+
+    Labels, sources, views, PSNR and recipe stay. The elements and the reference lie beside the shards in
+    ``alignment.safetensors``; the manifest's provenance says which zoo, group and reference it was, and the digest of
+    that file.
+
+    Args:
+        zoo: the networks.
+        path: the new folder.
+        reference: one network, for example :func:`weightspace.align.anchor` of the training split; ``None`` for the
+            rules of :func:`weightspace.align.canonicalize`.
+        group: see :func:`weightspace.align.match`.
+        costs: see :func:`weightspace.align.match`.
+        shard_size: networks in a file.
+
+    Returns:
+        The new zoo.
+
+    Raises:
+        TypeError: for something other than a zoo; see :func:`weightspace.align.canonicalize`.
+        ValueError: see :func:`weightspace.align.canonicalize` and :func:`write_zoo`.
+        OSError: if the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> import weightspace as ws
+        >>> w = ws.testing.random_weights(ws.siren(2, 4, 1), 6, generator=torch.Generator().manual_seed(0))
+        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), {"train": (w, None, None, None, None)})
+        >>> aligned = ws.align.align_zoo(zoo, tempfile.mkdtemp(), w[0])
+        >>> back = ws.align.alignment(aligned, "train").inverse().act(aligned.weights("train"))
+        >>> torch.allclose(back.flat, w.flat, atol=1e-5)
+        True
+    """
+    if not isinstance(zoo, Zoo):
+        raise TypeError(f"zoo: expected a Zoo, got {type(zoo).__name__}; open it with ws.Zoo.open(path)")
+    reference = None if reference is None else reference.to("cpu")
+    splits, tensors = {}, {} if reference is None else {"reference": reference.flat.contiguous()}
+    for split in zoo.splits:
+        aligned, element = canonicalize(zoo.weights(split), reference, group=group, costs=costs)
+        splits[split] = (aligned, zoo.labels(split), zoo.sources(split), zoo.views(split), zoo.psnr(split))
+        tensors.update(_packed(split, element))
+    content = save(tensors)
+    about = {
+        "from": zoo.path.name,
+        "group": group,
+        "reference": None if reference is None else hashlib.sha256(reference.flat.numpy().tobytes()).hexdigest(),
+        "costs": None if costs is None else dict(costs),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    made = write_zoo(
+        path,
+        splits,
+        shard_size=shard_size,
+        views=zoo.num_views,
+        recipe=zoo.recipe,
+        init_regime=zoo.init_regime,
+        seed=zoo.seed,
+        classes=zoo.classes,
+        data_digest=zoo.data_digest,
+        provenance={**zoo.provenance, "alignment": about},
+    )
+    unfinished = Path(path) / f".{FILE}.part"
+    unfinished.write_bytes(content)
+    os.replace(unfinished, Path(path) / FILE)
+    return made
+
+
+def alignment(zoo: Zoo, split: str) -> Symmetry:
+    """The elements that moved the networks of an aligned zoo: ``alignment(zoo, split).inverse()`` takes them back.
+
+    Args:
+        zoo: made by :func:`align`.
+        split: one of its splits.
+
+    Returns:
+        One element for each network of the split.
+
+    Raises:
+        TypeError: for something other than a zoo.
+        ValueError: for a zoo that is not aligned, or an altered file of elements.
+        KeyError: for an unknown split.
+    """
+    if not isinstance(zoo, Zoo):
+        raise TypeError(f"zoo: expected a Zoo, got {type(zoo).__name__}; open it with ws.Zoo.open(path)")
+    about, file = zoo.provenance.get("alignment"), zoo.path / FILE
+    if not isinstance(about, Mapping) or not file.exists():
+        raise ValueError(
+            f"{zoo.path}: expected an aligned zoo, got one without {FILE}; make one with ws.align.align_zoo"
+        )
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != about.get("sha256"):
+        raise ValueError(f"{file}: expected the digest that the manifest names, got another; align the zoo again")
+    count, parts = zoo.count(split), ({}, {}, {})
+    for key, value in load(content).items():
+        kind, _, rest = key.partition("/")
+        if kind in _KINDS and rest.partition("/")[0] == split:
+            parts[_KINDS.index(kind)][rest.partition("/")[2]] = value.long() if kind == "perm" else value
+    return Symmetry(zoo.spec, count, *parts)
+
+
+def _packed(split: str, element: Symmetry) -> dict[str, Tensor]:
+    """The parts of an element by ``kind/split/axis``; permutations as int32."""
+    return {
+        f"{kind}/{split}/{axis}": (value.to(torch.int32) if kind == "perm" else value).contiguous()
+        for kind in _KINDS
+        for axis, value in getattr(element, kind).items()
+    }

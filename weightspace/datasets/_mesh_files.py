@@ -1,0 +1,86 @@
+"""One mesh from a file: OFF and VRML by readers of our own, OBJ, PLY and STL by trimesh."""
+
+from __future__ import annotations
+
+import io
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from weightspace._extras import optional
+from weightspace.datasets._mesh import Mesh
+from weightspace.datasets._vrml import read_vrml
+
+SUFFIXES = (".off", ".obj", ".ply", ".stl", ".wrl")
+
+
+def read_mesh(path: str | PathLike[str]) -> Mesh:
+    """A triangle mesh from an ``.off``, ``.obj``, ``.ply``, ``.stl`` or ``.wrl`` file.
+
+    Polygons are cut into triangles. Materials, colours and normals are passed over.
+
+    Args:
+        path: the file; its suffix tells the format.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: for OBJ, PLY and STL without trimesh (extra ``mesh``).
+        ValueError: for another suffix, a malformed file, or one without faces.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import weightspace as ws
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "triangle.off"
+        >>> _ = path.write_text("OFF\\n3 1 0\\n0 0 0\\n1 0 0\\n0 1 0\\n3 0 1 2\\n")
+        >>> ws.datasets.read_mesh(path)
+        Mesh('triangle.off', 3 vertices, 1 faces)
+    """
+    path = Path(path)
+    return parse_mesh(path.read_bytes(), path.suffix.lower(), path.name, str(path))
+
+
+def parse_mesh(data: bytes, suffix: str, name: str, where: str | None = None) -> Mesh:
+    """A mesh from the bytes of a file; ``where`` is what messages call it."""
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{where or name}: expected a mesh ({', '.join(SUFFIXES)}), got {suffix or 'no suffix'}")
+    try:
+        if suffix == ".off":
+            vertices, faces = _read_off(data.decode("ascii", errors="replace"))
+        elif suffix == ".wrl":
+            vertices, faces = read_vrml(data.decode("utf-8", errors="replace"))
+        else:
+            vertices, faces = _by_trimesh(data, suffix)
+        return Mesh(vertices, faces, name)
+    except ImportError:
+        raise
+    except Exception as error:  # a malformed file makes a parser raise nearly anything
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{where or name}: expected a good {suffix} mesh, got: {detail}") from error
+
+
+def _by_trimesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
+    trimesh = optional("trimesh", "trimesh", "mesh", f"reading {suffix} files")
+    options = {"skip_materials": True} if suffix == ".obj" else {}
+    read = trimesh.load(io.BytesIO(data), file_type=suffix[1:], force="mesh", process=False, **options)
+    if not hasattr(read, "faces") or not len(read.faces):
+        raise ValueError("no faces")
+    return np.asarray(read.vertices), np.asarray(read.faces)
+
+
+def _read_off(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and triangles of an OFF file; the header may run into the counts, as it does in ModelNet40."""
+    lines = [line for raw in text.splitlines() if (line := raw.split("#")[0].strip())]
+    if not lines or not lines[0].startswith("OFF"):
+        raise ValueError(f"a first line other than OFF: {lines[0][:20] if lines else 'an empty file'!r}")
+    lines = ([glued] if (glued := lines[0][3:].strip()) else []) + lines[1:]
+    count, number = (int(word) for word in lines[0].split()[:2])
+    if len(lines) < 1 + count + number:
+        raise ValueError(f"{len(lines) - 1} lines for {count} vertices and {number} faces: the file is truncated")
+    vertices = np.array([line.split()[:3] for line in lines[1 : 1 + count]], dtype=np.float64).reshape(-1, 3)
+    rows = [line.split() for line in lines[1 + count : 1 + count + number]]
+    if all(row[0] == "3" for row in rows):
+        return vertices, np.array([row[1:4] for row in rows], dtype=np.int64).reshape(-1, 3)
+    corners = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows]
+    fans = [[c[0], c[i], c[i + 1]] for c in corners for i in range(1, len(c) - 1)]
+    return vertices, np.array(fans, dtype=np.int64).reshape(-1, 3)

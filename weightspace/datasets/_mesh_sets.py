@@ -1,0 +1,223 @@
+"""Sets of meshes as sets of points: class folders, ModelNet40, and what the named data sets are built with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from weightspace._checks import whole_number
+from weightspace.datasets._mesh import SHARES, STD, Mesh
+from weightspace.datasets._mesh_files import SUFFIXES, read_mesh
+from weightspace.signals._groups import group_numbers, shuffled, split_groups, stable_numbers
+from weightspace.signals._point_set import PointSet
+
+_SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How meshes become points and distances.
+
+    Args:
+        points: of each mesh.
+        signed: whether the inside is negative.
+        shares: of the points on the surface, near it, and uniform in [-1, 1]³.
+        std: standard deviation of the near points.
+        to: what is brought to 0.9, see :meth:`Mesh.normalized`.
+        seed: a mesh's points derive from (seed, source) alone.
+    """
+
+    points: int = 4096
+    signed: bool = True
+    shares: tuple[float, float, float] = SHARES
+    std: float = STD
+    to: Literal["box", "sphere"] = "box"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """A mesh of a data set, its class, and the family whose members must not straddle a split."""
+
+    mesh: Mesh
+    path: str
+    label: str
+    family: str
+    split: str = ""
+
+
+def sampled(mesh: Mesh, source: int, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """``coords [point, 3]`` on the float16 lattice, held so, and the exact distances there ``[point, 1]``, float32.
+
+    The points are rounded first and measured then, so that half the memory costs no accuracy.
+    """
+    state = np.random.SeedSequence([how.seed, source]).generate_state(2, np.uint32)
+    generator = torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
+    scaled = mesh.normalized(how.to)
+    coords = scaled.sample(how.points, shares=how.shares, std=how.std, generator=generator).half()
+    return coords.numpy(), scaled.distance(coords.double(), signed=how.signed)[:, None].numpy()
+
+
+def shape_key(mesh: Mesh) -> str:
+    """A digest of the shape, whatever its place, size and order of vertices; to a thousandth of its longest side."""
+    x, y, z = np.rint(500 * mesh.normalized(size=1.0).used).astype(np.int64).T  # -500 to 500
+    return hashlib.blake2b(np.unique((1001 * x + y) * 1001 + z).tobytes(), digest_size=16).hexdigest()
+
+
+def build(
+    models: Iterable[Model],
+    how: Sampling,
+    *,
+    least_families: int = 1,
+    on_progress: Callable[[int], None] | None = None,
+    **about: Any,
+) -> PointSet:
+    """Sample every model as it comes; groups are families joined where shapes are equal.
+
+    Args:
+        models: one by one, so that a large data set needs no memory for its meshes.
+        how: the sampling.
+        least_families: classes with fewer groups are left out.
+        on_progress: called after each model with the number of those done.
+        about: name, licence and citation.
+
+    Raises:
+        ValueError: if there are no models.
+    """
+    whole_number("points", how.points)
+    rows, coords, targets = [], [], []
+    for model in models:
+        source = int(stable_numbers([model.path])[0])
+        try:
+            x, y = sampled(model.mesh, source, how)
+        except ValueError as error:
+            raise ValueError(f"{model.path}: {error}") from error
+        coords.append(x)
+        targets.append(y)
+        rows.append((model.path, model.label, model.family, model.split, shape_key(model.mesh)))
+        if on_progress is not None:
+            on_progress(len(rows))
+    if not rows:
+        raise ValueError(f"{about.get('name', 'meshes')}: expected at least one mesh, got none")
+    paths, kinds, families, parts, shapes = (list(column) for column in zip(*rows, strict=True))
+    groups = group_numbers(families, shapes)
+    kept = _kept(kinds, groups, least_families)
+    classes = sorted({kinds[i] for i in kept})
+    labels = np.array([classes.index(kinds[i]) for i in kept])
+    splits = {part: [n for n, i in enumerate(kept) if parts[i] == part] for part in _SPLITS if part in parts}
+    sources = stable_numbers([paths[i] for i in kept])
+    return PointSet(
+        coords=np.stack([coords[i] for i in kept]),
+        targets=np.stack([targets[i] for i in kept]),
+        labels=labels,
+        sources=sources,
+        groups=None if splits else groups[kept],
+        splits=shuffled(splits or split_groups(groups[kept], labels), sources),
+        classes=tuple(classes),
+        **about,
+    )
+
+
+def _kept(kinds: Sequence[str], groups: np.ndarray, least: int) -> list[int]:
+    """The rows whose class has enough groups."""
+    members: dict[str, set[int]] = {}
+    for kind, group in zip(kinds, groups.tolist(), strict=True):
+        members.setdefault(kind, set()).add(group)
+    kept = [i for i, kind in enumerate(kinds) if len(members[kind]) >= least]
+    if not kept:
+        raise ValueError(f"expected a class with at least {least} families, got none of {len(members)} classes")
+    return kept
+
+
+def mesh_files(folder: Path) -> list[tuple[str, str, Path]]:
+    """Split, class and path of every mesh below a folder, sorted; of ``CLASS/SPLIT``, ``SPLIT/CLASS`` and ``CLASS``."""
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
+        above = path.relative_to(folder).parts[:-1]
+        part = next((name for name in above if name in _SPLITS), "")
+        kind = next((name for name in above if name not in _SPLITS), "")
+        if kind and not any(name.startswith(".") for name in above):
+            found.append((part, kind, path))
+    return found
+
+
+def from_meshes(
+    folder: str | PathLike[str],
+    *,
+    points: int = 4096,
+    signed: bool = True,
+    shares: Sequence[float] = SHARES,
+    std: float = STD,
+    to: Literal["box", "sphere"] = "box",
+    seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+    **about: Any,
+) -> PointSet:
+    """Class folders of meshes, as points and distances: ModelNet40's tree, or your own.
+
+    Known are ``CLASS/train/*.off`` (ModelNet40), ``train/CLASS/*`` and ``CLASS/*``, with ``.off``, ``.obj``, ``.ply``,
+    ``.stl`` and ``.wrl`` files. Where the tree names splits they are taken as they are. Otherwise files whose names
+    differ in digits alone (``chair_1``, ``chair_2``) and files of one shape are a group, and "train", "val" and "test"
+    are made of whole groups. A source is a hash of the file's path below the folder.
+
+    Args:
+        folder: the tree.
+        points: of each mesh.
+        signed: whether the inside is negative; False for surfaces that enclose nothing, such as ModelNet40's.
+        shares: of the points on the surface, near it, and uniform in [-1, 1]³; see :meth:`Mesh.sample`.
+        std: standard deviation of the near points.
+        to: every mesh is normalised to a ``"box"`` of half side 0.9, or a ``"sphere"`` of radius 0.9.
+        seed: a mesh's points derive from (seed, source) alone.
+        on_progress: called after each mesh with the number of those done.
+        about: ``name``, ``licence`` and ``citation`` of the set.
+
+    Returns:
+        ``coords [mesh, point, 3]`` in float16 and the exact distances at these points ``[mesh, point, 1]`` in float32.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ImportError: without libigl, or trimesh where it is needed (extra ``mesh``).
+        ValueError: for a folder without meshes in class folders, or a malformed mesh.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import weightspace as ws
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("chair/train", "chair/test"):
+        ...     (folder / name).mkdir(parents=True)
+        ...     _ = (folder / name / "1.off").write_text("OFF\\n3 1 0\\n0 0 0\\n1 0 0\\n0 1 0\\n3 0 1 2\\n")
+        >>> ws.datasets.from_meshes(folder, points=100, signed=False, name="chairs")
+        PointSet('chairs', 2 signals of 100 points, 3 -> 1, train 1, test 1)
+
+    Reference:
+        ModelNet40: Wu et al., *3D ShapeNets*, CVPR 2015.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: expected a folder of class folders of meshes, got none")
+    files = mesh_files(folder)
+    if not files:
+        raise ValueError(
+            f"{folder}: expected class folders of meshes ({', '.join(SUFFIXES)}), got none; "
+            "put the meshes of each class into a folder of its name"
+        )
+    on, near, free = shares
+    how = Sampling(points, signed, (on, near, free), std, to, seed)
+    named = {"name": folder.resolve().name, **about}
+    models = (
+        Model(read_mesh(path), path.relative_to(folder).as_posix(), kind, f"{kind}/{without_digits(path.stem)}", part)
+        for part, kind, path in files
+    )
+    return build(models, how, on_progress=on_progress, **named)
+
+
+def without_digits(name: str) -> str:
+    """A family's name: that of a file, without its digits."""
+    return "".join(c for c in name if not c.isdigit())
