@@ -40,7 +40,7 @@ def _deviation(name: str, omega: float, s: float, k: float, generator: torch.Gen
     scale, shift = torch.full_like(z, s), torch.full_like(z, k)
     sigma = row.sigma(scale, shift)
     expected = row.forward(z, omega) if sigma is None else sigma * row.forward(z, omega)
-    return float((row.forward(s * z + k * row.unit(omega), omega) - expected).abs().max())
+    return float((row.forward(s * z + k * row.phase_step(omega), omega) - expected).abs().max())
 
 
 @pytest.mark.parametrize("omega", OMEGAS)

@@ -122,9 +122,9 @@ def _traced() -> NetSpec:
 def test_parts_and_norms_in_json_and_state_dicts() -> None:
     spec = _traced()
     assert NetSpec.from_json(spec.to_json()) == spec
-    assert [p.name for p in spec.sources["fc.weight"]] == ["fc.weight[0]", "fc.weight[1]"]
+    assert [p.name for p in spec.by_state_key["fc.weight"]] == ["fc.weight[0]", "fc.weight[1]"]
     assert spec.shape("fc.weight[0]") == (1, 4, 6)
-    assert spec.folded_shape("fc.weight[0]") == (1, 24)
+    assert spec.state_shape("fc.weight[0]") == (1, 24)
     assert [p.name for p in spec.params if p.statistic] == ["n.running_var"]
     w = testing.random_weights(spec, 2, generator=torch.Generator().manual_seed(0))
     assert bool((w.view("n.running_var") > 0.5).all())

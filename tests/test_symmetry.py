@@ -55,10 +55,10 @@ def test_acting_keeps_the_function_of_mixed_networks(seed: int, dtype: torch.dty
 
 @pytest.mark.parametrize("parts", list(itertools.product([False, True], repeat=3)))
 def test_each_part_of_the_group_alone_keeps_the_function(parts: tuple[bool, bool, bool], generator) -> None:
-    permute, scale, phase = parts
+    names = [name for name, there in zip(("perm", "scale", "shift"), parts, strict=True) if there]
     spec = ws.mlp(2, 7, 5, 6, 1, activation=["sine", "relu", "cosine"])
     w = testing.random_weights(spec, 3, generator=generator, dtype=torch.float64)
-    g = ws.Symmetry.sample(spec, batch=3, generator=generator, permute=permute, scale=scale, phase=phase)
+    g = ws.Symmetry.sample(spec, batch=3, generator=generator, parts=names)
     assert (bool(g.perm), bool(g.scale), bool(g.shift)) == parts
     testing.assert_same_function(w, g.act(w))
 
@@ -221,7 +221,7 @@ def test_a_broken_action_changes_the_function(how: str, seed: int, dtype: torch.
 def test_a_sign_where_none_is_allowed_changes_the_function(name: str, generator: torch.Generator) -> None:
     spec = ws.mlp(2, 6, 1, activation="tanh")
     w = testing.random_weights(spec, 5, generator=generator)
-    moved = ws.Symmetry.sample(spec, batch=5, generator=generator, permute=False).act(w)
+    moved = ws.Symmetry.sample(spec, batch=5, generator=generator, parts=("scale", "shift")).act(w)
     other = ws.mlp(2, 6, 1, activation=name)
     with pytest.raises(AssertionError, match="functions: largest difference"):
         testing.assert_same_function(ws.Weights(w.flat, other), ws.Weights(moved.flat, other))
@@ -262,11 +262,10 @@ def _act_by_loops(g: ws.Symmetry, w: ws.Weights) -> ws.Weights:
                 axis = spec.axis(name)
                 if not axis.hidden:
                     continue
-                row = activation(axis.activation or "")
                 if place == 0:
                     value = g.scale[name][b, i] * value if name in g.scale else value
                     if param.kind == "bias" and name in g.shift:
-                        value = value + g.shift[name][b, i] * row.unit(axis.omega)
+                        value = value + g.shift[name][b, i] * axis.phase_step
                 elif (sigma := g.sigma(name)) is not None:
                     value = value / sigma[b, i]
             moved.view(param.name)[(b, *index)] = value
@@ -327,9 +326,9 @@ SPEC = ws.siren(2, 8, 8, 1)
         (lambda g, w: g.act(w[:2]), "expected 3 networks, one for each group element, got 2"),
         (
             lambda g, w: g.act(ws.Weights(w.flat, ws.mlp(2, 8, 8, 1, activation="tanh"))),
-            "expected networks of .*sine.*got .*tanh",
+            "expected networks of siren.*got mlp.*tanh",
         ),
-        (lambda g, w: g.act(ws.Weights(w.flat[:, :, None], SPEC)), "carry no phase; sample with phase=False"),
+        (lambda g, w: g.act(ws.Weights(w.flat[:, :, None], SPEC)), "carry no phase; sample with group='scaled'"),
         (lambda g, w: g @ g[:2], "expected elements for one spec and batch"),
         (lambda g, w: g @ ws.Symmetry.identity(ws.mlp(2, 8, 8, 1), batch=3), "expected elements for one spec"),
         (

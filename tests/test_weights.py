@@ -36,8 +36,8 @@ def test_views_share_memory_with_flat_and_state_dicts_do_not(weights: ws.Weights
     assert torch.equal(weights.flat, before)
     weights.view("1.weight")[2, 1, 3] = 7.0
     assert weights.flat[2, SPEC.slices["1.weight"].start + 1 * 5 + 3] == 7.0
-    assert dict(weights.views()).keys() == {p.name for p in SPEC.params}
-    assert sum(v[0].numel() for _, v in weights.views()) == SPEC.num_params
+    assert dict(weights.items()).keys() == {p.name for p in SPEC.params}
+    assert sum(v[0].numel() for _, v in weights.items()) == SPEC.num_params
 
 
 def test_channels_trail(generator: torch.Generator) -> None:
@@ -140,7 +140,7 @@ def test_bad_state_dicts_are_refused(states: list[dict[str, torch.Tensor]], text
                 [ws.Weights(torch.zeros(1, 37), SPEC), ws.Weights(torch.zeros(1, 37), ws.mlp(2, 5, 3, 1))]
             ),
             ValueError,
-            "expected networks of one spec, got .*sine.* and .*relu",
+            "expected networks of one spec, got siren.* and mlp.*relu",
         ),
     ],
 )

@@ -6,8 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from weightspace import align, checkpoints, datasets, fitting, models, signals, testing, training, transforms, zoo
+from weightspace._architectures import mlp, siren
 from weightspace._evaluate import evaluate
-from weightspace._spec import Axis, NetSpec, Param, mlp, siren
+from weightspace._networks import Networks
+from weightspace._spec import Axis, NetSpec, Param
 from weightspace._symmetry import Symmetry
 from weightspace._trace import spec_of
 from weightspace._version import __version__ as __version__
@@ -24,6 +26,7 @@ __all__ = [
     "FitConfig",
     "FitResult",
     "NetSpec",
+    "Networks",
     "Param",
     "Symmetry",
     "TrainConfig",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 Scale = Literal["none", "sign", "positive"]
 Parity = Literal["odd", "even", "none"]
@@ -20,7 +21,7 @@ Parity = Literal["odd", "even", "none"]
 
 @dataclass(frozen=True)
 class Activation:
-    """One row of the table.
+    """One row of the table: everything that the library knows of an activation.
 
     Args:
         name: the name used in specs.
@@ -29,6 +30,10 @@ class Activation:
         scale: the factors ``s`` that commute: ``"none"`` (1 only), ``"sign"`` (+1, -1) or ``"positive"`` (> 0).
         parity: ``"odd"`` functions pass a sign on, ``"even"`` ones swallow it.
         periodic: whether a shift of ``k * pi / omega`` is allowed, giving a factor ``(-1) ** k``.
+        kernel: the number by which compiled kernels know the function, or ``None`` where they do not have it. The
+            number 0 stands for no activation.
+        spellings: the functions, modules and names of tensor methods by which PyTorch code writes it; the settings
+            that they take (a slope, an approximation) must be those of the formula.
     """
 
     name: str
@@ -37,13 +42,15 @@ class Activation:
     scale: Scale = "none"
     parity: Parity = "none"
     periodic: bool = False
+    kernel: int | None = None
+    spellings: tuple[Any, ...] = ()
 
-    def unit(self, omega: float) -> float:
-        """The shift that one step of phase adds to the pre-activation: ``pi / omega``, or 0 where there is none."""
+    def phase_step(self, omega: float) -> float:
+        """Return the shift that one step of phase adds to the pre-activation: ``pi / omega``, or 0 without phases."""
         return math.pi / omega if self.periodic else 0.0
 
     def sigma(self, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
-        """The factor ``sigma(s, k)`` on the activation's output; ``None`` stands for one everywhere."""
+        """Return the factor ``sigma(s, k)`` on the activation's output; ``None`` stands for one everywhere."""
         factor = None if self.parity == "even" or self.scale == "none" else scale
         if shift is None or not self.periodic:
             return factor
@@ -65,7 +72,9 @@ def _gelu_derivative(z: Tensor, omega: float) -> Tensor:
     return cdf + z * torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
 
 
-_LEAK = 0.01
+LEAKY_SLOPE = 0.01
+"""Slope of ``leaky_relu`` below zero, PyTorch's default."""
+
 _ROWS = (
     Activation(
         "sine",
@@ -74,6 +83,8 @@ _ROWS = (
         scale="sign",
         parity="odd",
         periodic=True,
+        kernel=1,
+        spellings=(torch.sin, "sin"),
     ),
     Activation(
         "cosine",
@@ -82,36 +93,65 @@ _ROWS = (
         scale="sign",
         parity="even",
         periodic=True,
+        kernel=2,
+        spellings=(torch.cos, "cos"),
     ),
     Activation(
         "relu",
         lambda z, omega: torch.relu(z),
         lambda z, omega: (z > 0).to(z.dtype),
         scale="positive",
+        kernel=3,
+        spellings=(torch.relu, F.relu, nn.ReLU, "relu"),
     ),
     Activation(
         "leaky_relu",
-        lambda z, omega: torch.nn.functional.leaky_relu(z, _LEAK),
-        lambda z, omega: torch.where(z > 0, torch.ones_like(z), _LEAK),
+        lambda z, omega: F.leaky_relu(z, LEAKY_SLOPE),
+        lambda z, omega: torch.where(z > 0, torch.ones_like(z), LEAKY_SLOPE),
         scale="positive",
+        kernel=4,
+        spellings=(F.leaky_relu, nn.LeakyReLU),
     ),
-    Activation("tanh", lambda z, omega: torch.tanh(z), _sech2, scale="sign", parity="odd"),
+    Activation(
+        "tanh",
+        lambda z, omega: torch.tanh(z),
+        _sech2,
+        scale="sign",
+        parity="odd",
+        kernel=5,
+        spellings=(torch.tanh, F.tanh, nn.Tanh, "tanh"),
+    ),
     Activation(
         "gaussian",
         lambda z, omega: torch.exp(-z.square()),
         lambda z, omega: -2 * z * torch.exp(-z.square()),
         scale="sign",
         parity="even",
+        kernel=6,
     ),
-    Activation("gelu", lambda z, omega: torch.nn.functional.gelu(z), _gelu_derivative),
-    Activation("silu", lambda z, omega: torch.nn.functional.silu(z), _silu_derivative),
+    Activation("gelu", lambda z, omega: F.gelu(z), _gelu_derivative, spellings=(F.gelu, nn.GELU)),
+    Activation("silu", lambda z, omega: F.silu(z), _silu_derivative, kernel=8, spellings=(F.silu, nn.SiLU)),
     Activation(
         "sigmoid",
         lambda z, omega: torch.sigmoid(z),
         lambda z, omega: torch.sigmoid(z) * (1 - torch.sigmoid(z)),
+        kernel=7,
+        spellings=(torch.sigmoid, F.sigmoid, torch.special.expit, nn.Sigmoid, "sigmoid"),
     ),
 )
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}
+KERNELS: tuple[str, ...] = ("none", *(row.name for row in sorted(_ROWS, key=lambda r: r.kernel or 0) if row.kernel))
+"""Names of the activations that compiled kernels have, in the order of their numbers; number 0 is none at all."""
+
+
+def names_where(**fields: Any) -> str:
+    """Return the names of the activations whose fields have these values, as words for a message.
+
+    Example:
+        >>> names_where(scale="positive")
+        'relu, leaky_relu'
+    """
+    return ", ".join(row.name for row in _ROWS if all(getattr(row, key) == value for key, value in fields.items()))
 
 
 def _unknown(z: Tensor, omega: float) -> Tensor:
@@ -119,7 +159,7 @@ def _unknown(z: Tensor, omega: float) -> Tensor:
 
 
 OTHER = Activation("other", _unknown, _unknown)
-"""What a spec says of an axis of which permutations alone are proved: residual sums, norms, other activations."""
+"""The row of an axis of which only permutations are proved: residual sums, norms, other activations."""
 
 
 def activation(name: str) -> Activation:

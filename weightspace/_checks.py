@@ -8,14 +8,18 @@ from typing import Any
 
 import torch
 
-POSITIVE = math.ulp(0.0)  # the smallest number above zero: the closed bound that stands for an open one
-BELOW_ONE = math.nextafter(1.0, 0.0)
-
 
 def number(
-    name: str, value: Any, expected: str = "a finite number", *, low: float = -math.inf, high: float = math.inf
+    name: str,
+    value: Any,
+    expected: str = "a finite number",
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float | None = None,
+    below: float | None = None,
 ) -> float:
-    """``value`` as a float, if it is a finite real number in [low, high].
+    """Return ``value`` as a float, if it is a finite real number within bounds.
 
     Args:
         name: what the number is, for the message.
@@ -23,6 +27,8 @@ def number(
         expected: what is allowed, in words, for the message.
         low: the least number allowed.
         high: the largest number allowed.
+        above: a bound that the number must exceed.
+        below: a bound that the number must not reach.
 
     Raises:
         TypeError: for something other than a real number; a bool and a string are none.
@@ -38,18 +44,19 @@ def number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected {expected}, got {value!r}; pass a plain int or float")
     found = float(value)
-    if not (math.isfinite(found) and low <= found <= high):
+    inside = (above is None or found > above) and (below is None or found < below)
+    if not (math.isfinite(found) and low <= found <= high and inside):
         raise ValueError(f"{name}: expected {expected}, got {found}")
     return found
 
 
 def probability(name: str, value: Any, expected: str = "a probability") -> float:
-    """``value`` as a float, if it is a number in [0, 1]."""
+    """Return ``value`` as a float, if it is a number in [0, 1]."""
     return number(name, value, f"{expected} in [0, 1]", low=0, high=1)
 
 
 def whole_number(name: str, value: Any, least: int | None = 1) -> int:
-    """``value`` as an int, if it is a whole number of at least ``least``.
+    """Return ``value`` as an int, if it is a whole number of at least ``least``.
 
     Raises:
         TypeError: for something other than an integer; a bool is none.
@@ -67,7 +74,7 @@ def whole_number(name: str, value: Any, least: int | None = 1) -> int:
 
 
 def check_generator(generator: Any) -> None:
-    """Raise ``TypeError`` for what is no ``torch.Generator``."""
+    """Raise ``TypeError`` for anything but a ``torch.Generator``."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator: expected a torch.Generator, got {type(generator).__name__}; "
@@ -76,7 +83,7 @@ def check_generator(generator: Any) -> None:
 
 
 def check_tensor(name: str, value: Any) -> None:
-    """Raise ``TypeError`` for what is no tensor."""
+    """Raise ``TypeError`` for anything but a tensor."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(
             f"{name}: expected a tensor, got {type(value).__name__}; make it with torch.as_tensor({name.split()[-1]})"

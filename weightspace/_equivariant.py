@@ -78,7 +78,7 @@ def pooled(spec: NetSpec, features: Weights) -> dict[Axes, Tensor]:
 
 def _pooled(members: Sequence[_Layout], features: Weights) -> dict[Axes, Tensor]:
     parts: dict[Axes, list[Tensor]] = {}
-    for layout, (_, value) in zip(members, features.views(), strict=True):
+    for layout, (_, value) in zip(members, features.items(), strict=True):
         whole = layout.features(value)
         means = {layout.hidden: whole}
         for kept in sorted(_subsets(layout.hidden), key=len, reverse=True):
@@ -226,7 +226,7 @@ class NeuronAttention(nn.Module):
         check_features(self.spec, features, self.in_channels)
         means = _pooled(self.layouts, features)
         parts = {
-            lay.param.name: lay.features(value) for lay, (_, value) in zip(self.layouts, features.views(), strict=True)
+            lay.param.name: lay.features(value) for lay, (_, value) in zip(self.layouts, features.items(), strict=True)
         }
         for axis, read, write in zip(self.spec.hidden, self.read, self.write, strict=True):
             kept = (axis.name,)
@@ -250,7 +250,7 @@ class InvariantPool(nn.Module):
 
     def forward(self, features: Weights) -> Tensor:
         parts = []
-        for layout, (_, value) in zip(self.layouts, features.views(), strict=True):
+        for layout, (_, value) in zip(self.layouts, features.items(), strict=True):
             value = layout.features(value)
             parts.append(value.flatten(1, -2).mean(1) if value.ndim > 2 else value)
         return torch.cat(parts, -1)

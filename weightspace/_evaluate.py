@@ -1,17 +1,19 @@
-"""The batched forward pass."""
+"""The batched forward pass, the grid of points to evaluate at, and the error in decibels."""
 
 from __future__ import annotations
+
+import math
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from weightspace._activation import activation
 from weightspace._checks import check_tensor
 from weightspace._weights import Weights, check_weights
 
 
 def evaluate(weights: Weights, x: Tensor) -> Tensor:
-    r"""Every network's outputs at the given points.
+    r"""Compute every network's outputs at the given points.
 
     .. math:: h_0 = x, \quad h_{l} = a_l(W_l h_{l-1} + b_l), \quad y = W_L h_{L-1} + b_L + shift
 
@@ -26,7 +28,7 @@ def evaluate(weights: Weights, x: Tensor) -> Tensor:
         ``[batch, point, out]``.
 
     Raises:
-        TypeError: if ``weights`` is no ``Weights`` or ``x`` no tensor.
+        TypeError: if ``weights`` are not ``Weights`` or ``x`` is not a tensor.
         ValueError: if ``x`` has other than ``in`` columns or another batch, or if the spec is not a chain.
 
     Example:
@@ -51,6 +53,63 @@ def evaluate(weights: Weights, x: Tensor) -> Tensor:
         w = weights.view(layer.weight).transpose(1, 2)
         h = torch.bmm(h, w) if layer.bias is None else torch.baddbmm(weights.view(layer.bias)[:, None], h, w)
         axis = spec.axis(layer.produces)
-        if axis.activation is not None:
-            h = activation(axis.activation).forward(h, axis.omega)
+        if axis.hidden:
+            h = axis.symmetry.forward(h, axis.omega)
     return h + spec.output_shift if spec.output_shift else h
+
+
+def grid(*sides: int) -> Tensor:
+    r"""Make the points of a regular grid on [-1, 1]^d, the outermost points on its faces.
+
+    .. math:: x_{i_1 \dots i_d} = \left(\frac{2 i_1}{n_1 - 1} - 1,\ \dots,\ \frac{2 i_d}{n_d - 1} - 1\right)
+
+    A side of one point sits in the middle, at 0. For an image the sides are its height and width: the first
+    coordinate runs down the rows, the second along the columns, fastest.
+
+    Args:
+        sides: points along each axis.
+
+    Returns:
+        ``[point, d]``, float32.
+
+    Raises:
+        ValueError: for no side, or a side of less than one point.
+
+    Example:
+        >>> grid(2, 3)[:4].tolist()
+        [[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0], [1.0, -1.0]]
+    """
+    if not sides or min(sides) < 1:
+        raise ValueError(f"expected at least one side, each of at least one point, got {list(sides)}")
+    lines = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in sides]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1).reshape(-1, len(sides))
+
+
+@overload
+def psnr(mse: Tensor, *, limit: float = math.inf) -> Tensor: ...
+@overload
+def psnr(mse: float, *, limit: float = math.inf) -> float: ...
+def psnr(mse: Tensor | float, *, limit: float = math.inf) -> Tensor | float:
+    r"""Compute the peak signal-to-noise ratio of signals of range one, in decibels.
+
+    .. math:: PSNR = -10 \log_{10} MSE
+
+    Args:
+        mse: mean squared error, a tensor of any shape or a number; 0 gives infinity.
+        limit: the largest value to return.
+
+    Returns:
+        Decibels, in the same shape.
+
+    Raises:
+        ValueError: if a number is negative.
+
+    Example:
+        >>> psnr(0.001), psnr(0.0, limit=120.0)
+        (30.0, 120.0)
+    """
+    if isinstance(mse, Tensor):
+        return (-10 * torch.log10(mse)).clamp_max(limit)
+    if mse < 0:
+        raise ValueError(f"mse: expected zero or more, got {mse}")
+    return min(limit, math.inf if mse == 0 else -10 * math.log10(mse))

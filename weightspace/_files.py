@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from weightspace.zoo._lock import LOCK
-
 TEMPORARY = ".weightspace-tmp"
+LOCK = ".weightspace-lock"
+"""Name of the file in a zoo's folder that one writer at a time holds locked."""
 _PROCESS = uuid.uuid4().hex[:8]  # machines that share a folder may well have processes of one number
 
 

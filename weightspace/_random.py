@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from weightspace._checks import check_generator
@@ -40,3 +42,45 @@ def network_uniform(seed: int, source: int, view: int, count: int) -> np.ndarray
     point whatever the batch, the shard or the machine.
     """
     return np.random.default_rng([seed, source, view]).random(count, dtype=np.float32)
+
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Apply one step of SplitMix64, a bijection of 64-bit words that spreads every input bit over all output bits.
+
+    Reference:
+        Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators*, 2014, figure 17.
+    """
+    words = words + np.uint64(_GOLDEN)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+@contextmanager
+def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Seed torch's global generators for a while, and put them back.
+
+    Modules of torch take their initial weights and dropout masks from the global generators, and nowhere else.
+
+    Example:
+        >>> with seeded(0):
+        ...     first = torch.rand(2)
+        >>> with seeded(0):
+        ...     torch.equal(first, torch.rand(2))
+        True
+    """
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def seeded_by(seed: int | None) -> AbstractContextManager[None]:
+    """Seed torch's global generators by :func:`seeded`, or leave them alone where the seed is ``None``."""
+    return nullcontext() if seed is None else seeded(seed)

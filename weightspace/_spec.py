@@ -1,16 +1,15 @@
-"""``NetSpec``: what a network is (named axes, parameters, activations), without a single tensor."""
+"""``NetSpec``: a network's named axes, parameters and activations, without any tensor."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from weightspace._activation import ACTIVATIONS, activation
-from weightspace._checks import POSITIVE, number
+from weightspace._activation import OTHER, Activation, activation
+from weightspace._checks import number
 
 SPEC_FORMAT = 1
 Init = Literal["dws", "siren", "torch"]
@@ -42,12 +41,29 @@ class Axis:
             raise ValueError(f"axis {self.name!r}: expected a size of at least 1, got {self.size!r}")
         if self.activation is not None:
             activation(self.activation)
-        omega = number(f"axis {self.name!r}", self.omega, "a positive omega", low=POSITIVE)
+        omega = number(f"axis {self.name!r}", self.omega, "a positive omega", above=0)
         object.__setattr__(self, "omega", omega)
 
     @property
     def hidden(self) -> bool:
         return self.activation is not None
+
+    @property
+    def symmetry(self) -> Activation:
+        """The row of the activation table: which scales, signs and phases commute with the activation.
+
+        An axis without activation has the row of ``"other"``, which allows none.
+
+        Example:
+            >>> Axis("h1", 8, "relu").symmetry.scale, Axis("in", 2).symmetry.scale
+            ('positive', 'none')
+        """
+        return OTHER if self.activation is None else activation(self.activation)
+
+    @property
+    def phase_step(self) -> float:
+        """The shift of the pre-activation that one step of phase makes, ``pi / omega``; 0 where there is no phase."""
+        return self.symmetry.phase_step(self.omega)
 
 
 @dataclass(frozen=True)
@@ -56,17 +72,18 @@ class Param:
 
     A ``"weight"`` produces its first axis and consumes its second; further axes (kernel, position) are carried
     along. A ``"bias"`` is added to the axis it names. A ``"norm"`` (scale, shift or running statistics of a
-    normalisation) is permuted with the axis it names, and names none that has scales, signs or phases. Two parameters
-    that share an axis name share its symmetry.
+    normalisation) is permuted with the axis it names, which must allow permutations only (activation ``"other"``).
+    Two parameters that share an axis name share its symmetry.
 
     Args:
         name: the parameter's name, distinct in the spec.
         axes: names of its axes.
         kind: ``"weight"``, ``"bias"`` or ``"norm"``.
-        key: the key of the state dict that holds it, by default its name. Parameters with one key lie in one tensor,
-            one after another along what is consumed (weights) or along the first axis: what reads a concatenation.
-        folded: the tensor of the state dict has the axes after the produced one (a norm: all) folded into one, as a
-            linear layer after a flatten.
+        key: the key of the state dict that holds it, by default its name. Parameters that share a key are slices of one
+            state-dict tensor: a layer that reads a concatenation is stored as one parameter per input, side by side
+            along the consumed axis (weights) or along the first axis (all others).
+        folded: whether the state-dict tensor is flattened: all axes after the first (for norms: all axes) are merged
+            into one, as in a linear layer after a flatten.
     """
 
     name: str
@@ -81,19 +98,19 @@ class Param:
             object.__setattr__(self, "key", None)
 
     @property
-    def source(self) -> str:
+    def state_key(self) -> str:
         """The key of the state dict that holds this parameter."""
         return self.name if self.key is None else self.key
 
     @property
     def statistic(self) -> bool:
         """Whether this is a running mean or variance: measured on data, not learned."""
-        return self.kind == "norm" and self.source.rpartition(".")[2] in ("running_mean", "running_var")
+        return self.kind == "norm" and self.state_key.rpartition(".")[2] in ("running_mean", "running_var")
 
     @property
     def variance(self) -> bool:
         """Whether this is a running variance, which cannot be negative."""
-        return self.kind == "norm" and self.source.rpartition(".")[2] == "running_var"
+        return self.kind == "norm" and self.state_key.rpartition(".")[2] == "running_var"
 
     @property
     def produces(self) -> str:
@@ -114,9 +131,9 @@ class Layer:
     produces: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NetSpec:
-    """What a network is. Hashable, comparable, with a JSON round trip.
+    """A description of a network: named axes, parameters and activations. Hashable, comparable, with a JSON round trip.
 
     Args:
         axes: all axes; those with an activation are hidden.
@@ -124,14 +141,15 @@ class NetSpec:
         input: name of the input axis.
         output: name of the output axis.
         output_shift: constant added to the network's output (0.5 in the released SIREN class of Navon et al. 2023).
-        init: the initialisation the network was made for, see :func:`siren`.
+        init: the initialisation the network was made for, see :func:`weightspace.siren`.
 
     Raises:
         ValueError: if a parameter names an unknown axis, or the same hidden axis twice, if names repeat, or if
             a hidden axis is produced by no parameter.
 
     Example:
-        >>> spec = siren(2, 32, 32, 1)
+        >>> import weightspace as ws
+        >>> spec = ws.siren(2, 32, 32, 1)
         >>> spec.num_params, spec.shape("1.weight"), [a.name for a in spec.hidden]
         (1185, (32, 32), ['h1', 'h2'])
         >>> NetSpec.from_json(spec.to_json()) == spec
@@ -190,20 +208,27 @@ class NetSpec:
         return out
 
     @cached_property
-    def sources(self) -> dict[str, tuple[Param, ...]]:
-        """The keys of a state dict, each with the parameters that lie in its tensor, in their order there."""
+    def by_state_key(self) -> dict[str, tuple[Param, ...]]:
+        """The keys of a state dict, each with the parameters that are parts of its tensor, in their order there."""
         out: dict[str, tuple[Param, ...]] = {}
         for param in self.params:
-            out[param.source] = (*out.get(param.source, ()), param)
+            out[param.state_key] = (*out.get(param.state_key, ()), param)
         return out
 
-    def folded_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one parameter as it lies in a state dict's tensor."""
+    def state_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one parameter in the state dict, where axes may be folded into one."""
         param, shape = self.param(name), self.shape(name)
         if not param.folded:
             return shape
         kept = 1 if param.kind == "weight" else 0
         return (*shape[:kept], math.prod(shape[kept:]))
+
+    def state_dict_shape(self, key: str) -> tuple[int, ...]:
+        """Return the shape of a tensor of the state dict, in which several parameters may be joined."""
+        parts = self.by_state_key[key]
+        join = 1 if parts[0].kind == "weight" else 0
+        shapes = [self.state_shape(part.name) for part in parts]
+        return (*shapes[0][:join], sum(shape[join] for shape in shapes), *shapes[0][join + 1 :])
 
     @cached_property
     def num_params(self) -> int:
@@ -214,6 +239,25 @@ class NetSpec:
     def hidden(self) -> tuple[Axis, ...]:
         """The hidden axes, in the order in which the spec lists them."""
         return tuple(axis for axis in self.axes if axis.hidden)
+
+    @cached_property
+    def _biases(self) -> dict[str, tuple[str, ...]]:
+        out: dict[str, tuple[str, ...]] = {}
+        for param in self.params:
+            if param.kind == "bias":
+                out[param.produces] = (*out.get(param.produces, ()), param.name)
+        return out
+
+    def bias_of(self, axis: str) -> str | None:
+        """Return the name of the one bias that is added to an axis, or ``None`` where there is none or several.
+
+        Example:
+            >>> import weightspace as ws
+            >>> ws.siren(2, 8, 1).bias_of("h1")
+            '0.bias'
+        """
+        biases = self._biases.get(axis, ())
+        return biases[0] if len(biases) == 1 else None
 
     @property
     def in_features(self) -> int:
@@ -240,18 +284,22 @@ class NetSpec:
             weight = weights[0]
             if len(weight.axes) != 2:
                 raise ValueError(f"{expected} {weight.name!r} with axes {weight.axes}; this needs 2-D weights")
-            biases = [p.name for p in self.params if p.kind == "bias" and p.axes == (weight.produces,)]
+            biases = self._biases.get(weight.produces, ())
             if len(biases) > 1:
-                raise ValueError(f"expected one bias on axis {weight.produces!r}, got {biases}")
-            chain.append(Layer(weight.name, biases[0] if biases else None, here, weight.produces))
+                raise ValueError(f"expected one bias on axis {weight.produces!r}, got {list(biases)}")
+            chain.append(Layer(weight.name, self.bias_of(weight.produces), here, weight.produces))
             here = weight.produces
         used = {name for layer in chain for name in (layer.weight, layer.bias)}
         if outside := [p.name for p in self.params if p.name not in used]:
             raise ValueError(f"expected every parameter in one chain of linear layers, got {outside} outside of it")
         return tuple(chain)
 
+    def __repr__(self) -> str:
+        """The short form, which tells one spec from another: ``siren(2-32-32-1, omega=30)``."""
+        return short_form(self)
+
     def to_json(self) -> str:
-        """One line of JSON that :meth:`from_json` turns back into an equal spec."""
+        """Return one line of JSON that :meth:`from_json` turns back into an equal spec."""
         data = asdict(self)
         for param in data["params"]:
             for name in [name for name in ("key", "folded") if not param[name]]:
@@ -288,8 +336,41 @@ class NetSpec:
             raise ValueError(f"malformed NetSpec: {error}") from error
 
 
+def short_form(spec: NetSpec) -> str:
+    """Return a few words that tell one spec from another, for messages, listings and ``repr``.
+
+    A chain whose hidden layers share one activation reads ``kind(widths, ...)``; settings are left out where they have
+    their usual value. Any other network lists its hidden axes, the first few of them.
+    """
+    hidden = spec.hidden
+    ends = {"init": spec.init, "shift": spec.output_shift}
+    try:
+        chain = [spec.in_features, *(spec.axis(layer.produces).size for layer in spec.layers)]
+    except ValueError:
+        chain = []
+    kinds = {(axis.activation, axis.omega if axis.symmetry.periodic else 1.0) for axis in hidden}
+    if chain and len({kind for kind, _ in kinds}) <= 1:
+        name = hidden[0].activation if hidden else "linear"
+        omegas = list(dict.fromkeys(axis.omega for axis in hidden)) if hidden and hidden[0].symmetry.periodic else []
+        parts = ["-".join(map(str, chain))]
+        parts += [] if name in ("sine", "linear") else [f"activation={name}"]
+        parts += [f"omega={omegas[0]:g}"] if len(omegas) == 1 else []
+        if len(omegas) > 1:
+            parts.append(f"omega=[{', '.join(f'{axis.omega:g}' for axis in hidden)}]")
+        usual = "dws" if name == "sine" else "torch"
+        shift = 0.5 if name == "sine" and spec.init == "dws" else 0.0
+        parts += [] if ends["init"] == usual else [f"init={spec.init}"]
+        parts += [] if ends["shift"] == shift else [f"output_shift={spec.output_shift:g}"]
+        parts += [] if all(spec.bias_of(layer.produces) for layer in spec.layers) else ["bias=False"]
+        return f"{'siren' if name == 'sine' else 'mlp'}({', '.join(parts)})"
+    axes = [f"{a.name}:{a.size} {a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in hidden]
+    more = [f"and {len(axes) - 4} more axes"] if len(axes) > 5 else []
+    shown = ", ".join([*(axes[:4] if more else axes), *more])
+    return f"NetSpec({spec.in_features}->{spec.out_features}, {shown}, {spec.num_params} parameters)"
+
+
 def check_spec(spec: Any) -> None:
-    """Raise ``TypeError`` for what is no ``NetSpec``."""
+    """Raise ``TypeError`` for anything but a ``NetSpec``."""
     if not isinstance(spec, NetSpec):
         raise TypeError(f"spec: expected a NetSpec, got {type(spec).__name__}; make one with ws.siren or ws.mlp")
 
@@ -308,7 +389,7 @@ def _check(spec: NetSpec) -> None:
             raise ValueError(f"expected {end!r} among the axes and without activation; it is an end of the network")
     for param in spec.params:
         _check_param(spec, param)
-    for parts in spec.sources.values():
+    for parts in spec.by_state_key.values():
         _check_parts(spec, parts)
     for axis in spec.hidden:
         if not any(p.produces == axis.name for p in spec.params):
@@ -350,120 +431,9 @@ def _check_param(spec: NetSpec, param: Param) -> None:
 def _check_parts(spec: NetSpec, parts: tuple[Param, ...]) -> None:
     """Parameters of one tensor differ in size along the joined axis alone."""
     join = 1 if parts[0].kind == "weight" else 0
-    shapes = [spec.folded_shape(p.name) for p in parts]
+    shapes = [spec.state_shape(p.name) for p in parts]
     if len({p.kind for p in parts}) > 1 or len({(*s[:join], *s[join + 1 :]) for s in shapes}) > 1:
         found = [(p.name, p.kind, s) for p, s in zip(parts, shapes, strict=True)]
         raise ValueError(
-            f"state dict key {parts[0].source!r}: expected parts of one kind that fit together, got {found}"
+            f"state dict key {parts[0].state_key!r}: expected parts of one kind that fit together, got {found}"
         )
-
-
-def _chain(
-    widths: Sequence[int], activations: Sequence[str], omegas: Sequence[float], shift: float, init: Init, bias: bool
-) -> NetSpec:
-    for name in activations:  # an axis may do without, or say 'other'; a hidden layer of a chain may not
-        if name not in ACTIVATIONS:
-            raise ValueError(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
-    last = len(widths) - 1
-    names = ["in", *(f"h{i}" for i in range(1, last)), "out"]
-    axes = [
-        Axis(name, size, activations[i - 1], omegas[i - 1]) if 0 < i < last else Axis(name, size)
-        for i, (name, size) in enumerate(zip(names, widths, strict=True))
-    ]
-    params = []
-    for i in range(last):
-        params.append(Param(f"{i}.weight", (names[i + 1], names[i])))
-        if bias:
-            params.append(Param(f"{i}.bias", (names[i + 1],), "bias"))
-    return NetSpec(tuple(axes), tuple(params), output_shift=shift, init=init)
-
-
-def _per_layer(name: str, value: Any, count: int) -> list[Any]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return [value] * count
-    if len(value) != count:
-        raise ValueError(f"{name}: expected one value or one for each of the {count} hidden layers, got {len(value)}")
-    return list(value)
-
-
-def _widths(widths: Sequence[int]) -> None:
-    if len(widths) < 2:
-        raise ValueError(f"expected at least an input and an output width, got {widths}")
-
-
-def mlp(
-    *widths: int,
-    activation: str | Sequence[str] = "relu",
-    output_shift: float = 0.0,
-    init: Init = "torch",
-    bias: bool = True,
-) -> NetSpec:
-    """A multi-layer perceptron with parameters ``"0.weight"``, ``"0.bias"``, ``"1.weight"``, ...
-
-    Args:
-        widths: input, hidden and output widths.
-        activation: one name, or one for each hidden layer.
-        output_shift: constant added to the output.
-        init: see :func:`siren`; ``"torch"`` is ``nn.Linear``'s own.
-        bias: whether the layers have biases.
-
-    Raises:
-        TypeError: for an output shift that is no number.
-        ValueError: for an unknown activation (or none), fewer than two widths or a width below one.
-
-    Example:
-        >>> mlp(2, 64, 64, 3, activation="relu").num_params
-        4547
-    """
-    _widths(widths)
-    count = len(widths) - 2
-    names = _per_layer("activation", activation, count)
-    return _chain(widths, names, [1.0] * count, output_shift, init, bias)
-
-
-def siren(
-    *widths: int,
-    omega: float | Sequence[float] = 30.0,
-    output_shift: float | None = None,
-    init: Init = "dws",
-    bias: bool = True,
-) -> NetSpec:
-    r"""A SIREN, ``x -> W_L sin(omega (... sin(omega (W_1 x + b_1)) ...)) + b_L + output_shift``.
-
-    Two conventions are in use, and zoos made with one cannot be read as the other; the spec records which:
-
-    ========  ==========================================  =============================  ============
-    ``init``  weights                                     biases                         output shift
-    ========  ==========================================  =============================  ============
-    "dws"     all sine layers U(+-sqrt(6/in)/omega),      sine layers 0,                 0.5
-              last layer U(+-1/sqrt(in))                  last layer U(+-1/sqrt(in))
-    "siren"   first layer U(+-1/in), all others           U(+-1/sqrt(in))                0
-              U(+-sqrt(6/in)/omega), the last one too
-    "torch"   U(+-1/sqrt(in)), as ``nn.Linear``           U(+-1/sqrt(in))                0
-    ========  ==========================================  =============================  ============
-
-    Args:
-        widths: input, hidden and output widths.
-        omega: frequency of the sines: one, or one for each hidden layer.
-        output_shift: constant added to the output; by default what the convention has.
-        init: the convention.
-        bias: whether the layers have biases.
-
-    Raises:
-        TypeError: for an omega or output shift that is no number.
-        ValueError: for fewer than two widths, a width below one, a non-positive omega or an unknown convention.
-
-    Example:
-        >>> spec = siren(2, 32, 32, 1, omega=30.0, output_shift=0.5)
-        >>> [(p.name, p.axes) for p in spec.params][:2]
-        [('0.weight', ('h1', 'in')), ('0.bias', ('h1',))]
-
-    Reference:
-        Sitzmann et al., *Implicit Neural Representations with Periodic Activation Functions*, 2020, section 3.2
-        ("siren"); the class released with Navon et al., *Equivariant Architectures for Learning in Deep Weight
-        Spaces*, 2023 ("dws").
-    """
-    _widths(widths)
-    count = len(widths) - 2
-    shift = (0.5 if init == "dws" else 0.0) if output_shift is None else output_shift
-    return _chain(widths, ["sine"] * count, _per_layer("omega", omega, count), shift, init, bias)

@@ -7,22 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = 0x9E3779B97F4A7C15
+from weightspace._random import splitmix64
+
 _WORD = 2**64 - 1
-
-
-def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The splitmix64 finaliser: a bijection of 64-bit words that spreads every input bit over all output bits."""
-    words = words + np.uint64(_GOLDEN)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 def hashed(numbers: NDArray[Any], seed: int) -> NDArray[np.float64]:
     """A uniform number in [0, 1) for each of ``numbers``, from it and the seed alone."""
-    key = _mix(np.array([seed & _WORD], dtype=np.uint64))
-    words = _mix(_mix(numbers.astype(np.int64).view(np.uint64)) ^ key)
+    key = splitmix64(np.array([seed & _WORD], dtype=np.uint64))
+    words = splitmix64(splitmix64(numbers.astype(np.int64).view(np.uint64)) ^ key)
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

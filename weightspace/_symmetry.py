@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from weightspace._activation import activation
 from weightspace._random import rand
 from weightspace._spec import NetSpec, Param
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
+
+Group = Literal["none", "permutation", "signed", "scaled", "full"]
+"""The symmetry groups by name, each within the next: nothing, permutations of neurons, those and signs, those and
+positive scales, all that the activations allow (phases too)."""
+GROUPS: tuple[Group, ...] = get_args(Group)
+Part = Literal["perm", "scale", "shift"]
 
 _CACHED = 2**18  # scalars of a batch whose temporaries stay in the cache while one chunk is moved
 
@@ -25,8 +31,7 @@ class Symmetry:
     .. math:: z'_i = s_i \, z_{perm[i]} + k_i \, unit, \qquad unit = \pi / \omega
 
     and what the next parameter reads is divided by ``sigma(s_i, k_i)`` of the activation table. An axis that a
-    mapping does not name is left alone there, so that a pure sign flip costs no gather and a pure permutation
-    no product.
+    mapping does not name is not touched: a pure sign flip needs no gather, a pure permutation no multiplication.
 
     Args:
         spec: the networks it acts on.
@@ -82,14 +87,14 @@ class Symmetry:
         """Refuse parts that the activation table does not allow: they would change the function without a word."""
         for name in self.scale:
             axis = self.spec.axis(name)
-            if activation(axis.activation or "").scale == "none":
+            if axis.symmetry.scale == "none":
                 raise ValueError(f"scale[{name!r}]: {axis.activation} commutes with no scale or sign; leave it out")
         for name in self.shift:
             axis = self.spec.axis(name)
-            if not activation(axis.activation or "").periodic:
+            if not axis.symmetry.periodic:
                 raise ValueError(f"shift[{name!r}]: expected a periodic activation, got {axis.activation}")
-            biases = [p.name for p in self.spec.params if p.kind == "bias" and p.produces == name]
-            if len(biases) != 1:
+            if self.spec.bias_of(name) is None:
+                biases = [p.name for p in self.spec.params if p.kind == "bias" and p.produces == name]
                 raise ValueError(f"shift[{name!r}]: a phase needs exactly one bias on its axis, got {biases}")
 
     def _check_numbers(self) -> None:
@@ -100,7 +105,7 @@ class Symmetry:
                     f"perm[{name!r}]: expected an int64 permutation of 0 to {value.shape[1] - 1} in each row"
                 )
         for name, value in self.scale.items():
-            signs = activation(self.spec.axis(name).activation or "").scale == "sign"
+            signs = self.spec.axis(name).symmetry.scale == "sign"
             allowed = value.abs() == 1 if signs else (value > 0) & value.isfinite()
             if not bool(allowed.all()):
                 raise ValueError(
@@ -120,8 +125,75 @@ class Symmetry:
 
     @classmethod
     def identity(cls, spec: NetSpec, *, batch: int) -> Symmetry:
-        """The elements that change nothing."""
+        """Make the elements that change nothing."""
         return cls(spec, batch)
+
+    def identity_like(self) -> Symmetry:
+        """Make as many elements that change nothing, with every part that these have written out.
+
+        Example:
+            >>> import weightspace as ws
+            >>> spec, gen = ws.siren(2, 3, 1), torch.Generator().manual_seed(0)
+            >>> ws.Symmetry.sample(spec, batch=1, generator=gen).identity_like().perm["h1"]
+            tensor([[0, 1, 2]])
+        """
+        perm = {n: _iota(v).expand_as(v).contiguous() for n, v in self.perm.items()}
+        scale = {n: torch.ones_like(v) for n, v in self.scale.items()}
+        shift = {n: torch.zeros_like(v) for n, v in self.shift.items()}
+        return Symmetry(self.spec, self.batch, perm, scale, shift, check=False)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Symmetry]) -> Symmetry:
+        """Join elements for one spec, in their order; where one part lacks an entry, it has the identity's.
+
+        Raises:
+            ValueError: for no parts, or parts for different specs.
+
+        Example:
+            >>> import weightspace as ws
+            >>> spec, gen = ws.siren(2, 3, 1), torch.Generator().manual_seed(0)
+            >>> g = ws.Symmetry.sample(spec, batch=2, generator=gen)
+            >>> len(ws.Symmetry.cat([g, ws.Symmetry.identity(spec, batch=3)]))
+            5
+        """
+        if not parts or any(part.spec != parts[0].spec for part in parts):
+            raise ValueError(f"expected at least one part, all for one spec, got {[part.spec for part in parts]}")
+        parts = _completed(parts)
+        joined = [
+            {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(parts[0], kind)}
+            for kind in get_args(Part)
+        ]
+        return cls(parts[0].spec, sum(len(part) for part in parts), *joined, check=False)
+
+    @classmethod
+    def where(cls, condition: Tensor, a: Symmetry, b: Symmetry) -> Symmetry:
+        """Choose the element of ``a`` where the condition ``[batch]`` holds, and that of ``b`` elsewhere.
+
+        Raises:
+            ValueError: for elements for different specs or batches, or a condition of another length.
+
+        Example:
+            >>> import weightspace as ws
+            >>> spec, gen = ws.siren(2, 3, 1), torch.Generator().manual_seed(0)
+            >>> g = ws.Symmetry.sample(spec, batch=2, generator=gen)
+            >>> one = ws.Symmetry.where(torch.tensor([True, False]), g, ws.Symmetry.identity(spec, batch=2))
+            >>> torch.equal(one.perm["h1"][0], g.perm["h1"][0]), one.perm["h1"][1].tolist()
+            (True, [0, 1, 2])
+        """
+        if a.spec != b.spec or not a.batch == b.batch == len(condition):
+            raise ValueError(
+                f"expected elements for one spec and batch, and a condition for each, got {a.spec} x {a.batch}, "
+                f"{b.spec} x {b.batch} and {list(condition.shape)}"
+            )
+        a, b = _completed([a, b])
+        chosen = [
+            {
+                name: torch.where(condition[:, None], value, getattr(b, kind)[name])
+                for name, value in getattr(a, kind).items()
+            }
+            for kind in get_args(Part)
+        ]
+        return cls(a.spec, a.batch, *chosen, check=False)
 
     @classmethod
     def sample(
@@ -130,41 +202,53 @@ class Symmetry:
         *,
         batch: int,
         generator: torch.Generator,
-        permute: bool = True,
-        scale: bool = True,
-        phase: bool = True,
+        group: Group = "full",
+        parts: Sequence[Part] = ("perm", "scale", "shift"),
         max_scale: float = 2.0,
         max_shift: int = 1,
         dtype: torch.dtype = torch.float32,
     ) -> Symmetry:
-        """Draw independent elements of the largest group that each axis' activation allows.
+        """Draw independent elements of a group, on every axis as far as its activation allows.
 
         Args:
             spec: the networks to act on.
             batch: number of elements.
             generator: source of randomness; its device is the device of the result.
-            permute: draw uniform permutations.
-            scale: draw signs with probability 1/2, and positive scales log-uniform in [1/max_scale, max_scale].
-            phase: draw phase steps uniform in [-max_shift, max_shift].
+            group: ``"permutation"``: uniform permutations; ``"signed"``: signs too, with probability 1/2;
+                ``"scaled"``: positive scales too, log-uniform in [1/max_scale, max_scale]; ``"full"``: phase steps too,
+                uniform in [-max_shift, max_shift].
+            parts: which parts of the group's elements to draw, so that ``parts=("scale",)`` leaves out permutations.
             max_scale: bound of the positive scales, at least 1.
             max_shift: bound of the phase steps; unbounded phase is known to wreck accuracy.
             dtype: of the scales and shifts.
 
         Raises:
-            ValueError: if a bound is out of range.
+            ValueError: for an unknown group or part, or if a bound is out of range.
+
+        Example:
+            >>> import weightspace as ws
+            >>> spec, gen = ws.siren(2, 8, 1), torch.Generator().manual_seed(0)
+            >>> g = ws.Symmetry.sample(spec, batch=3, generator=gen, group="signed")
+            >>> sorted(g.perm), sorted(g.scale), sorted(g.shift)
+            (['h1'], ['h1'], [])
         """
+        check_group(group)
+        if unknown := [part for part in parts if part not in get_args(Part)]:
+            raise ValueError(f"parts: expected some of {list(get_args(Part))}, got {unknown[0]!r}")
         if not 1 <= max_scale < float("inf") or max_shift != int(max_shift) or max_shift < 0:
             raise ValueError(f"expected max_scale >= 1 and a whole max_shift >= 0, got {max_scale} and {max_shift}")
+        level = GROUPS.index(group)
+        kinds = {"sign": level >= GROUPS.index("signed"), "positive": level >= GROUPS.index("scaled")}
         perms, scales, shifts = {}, {}, {}
-        biases = [param.produces for param in spec.params if param.kind == "bias"]  # a phase lives in the one bias
         for axis in spec.hidden:
-            shape, row = (batch, axis.size), activation(axis.activation or "")
-            if permute and axis.size > 1:
+            shape, row = (batch, axis.size), axis.symmetry
+            if "perm" in parts and level and axis.size > 1:
                 perms[axis.name] = rand(shape, generator=generator, dtype=torch.float32).argsort(1)
-            if scale and row.scale != "none":
+            if "scale" in parts and kinds.get(row.scale, False):
                 u = 2 * rand(shape, generator=generator, dtype=dtype) - 1
                 scales[axis.name] = torch.where(u < 0, -1.0, 1.0).to(dtype) if row.scale == "sign" else max_scale**u
-            if phase and row.periodic and max_shift > 0 and biases.count(axis.name) == 1:
+            phases = "shift" in parts and group == "full" and row.periodic and max_shift > 0
+            if phases and spec.bias_of(axis.name) is not None:  # a phase is a shift of the one bias
                 u = rand(shape, generator=generator, dtype=dtype)
                 shifts[axis.name] = (u * (2 * max_shift + 1)).floor().clamp(max=2 * max_shift) - max_shift
         return cls(spec, batch, perms, scales, shifts, check=False)
@@ -182,7 +266,7 @@ class Symmetry:
 
     def sigma(self, axis: str) -> Tensor | None:
         """The factor on what leaves the activation of a hidden axis; ``None`` stands for one."""
-        row = activation(self.spec.axis(axis).activation or "")
+        row = self.spec.axis(axis).symmetry
         return row.sigma(self.scale.get(axis), self.shift.get(axis))
 
     def act(self, weights: Weights) -> Weights:
@@ -198,11 +282,11 @@ class Symmetry:
         if not isinstance(weights, Weights):
             raise TypeError(f"expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)")
         if weights.spec != self.spec:
-            raise ValueError(f"expected networks of {summary(self.spec)}, got {summary(weights.spec)}")
+            raise ValueError(f"expected networks of {self.spec}, got {weights.spec}")
         if len(weights) != self.batch:
             raise ValueError(f"expected {self.batch} networks, one for each group element, got {len(weights)}")
         if weights.flat.ndim == 3 and self.shift:
-            raise ValueError("features with a channel axis carry no phase; sample with phase=False")
+            raise ValueError("features with a channel axis carry no phase; sample with group='scaled'")
         element = self.to(weights.device, weights.dtype)
         out = torch.empty_like(weights.flat)
         moved = weights.replace(out)
@@ -221,7 +305,7 @@ class Symmetry:
             value = _times(value, _along(s, 1, tail), fresh=value is not given)
         if param.kind == "bias" and (k := self.shift.get(produced)) is not None:
             axis = self.spec.axis(produced)
-            value = value + _along(k * activation(axis.activation or "").unit(axis.omega), 1, tail)
+            value = value + _along(k * axis.phase_step, 1, tail)
         if consumed is not None and self.spec.axis(consumed).hidden and (sigma := self.sigma(consumed)) is not None:
             value = _times(value, _along(sigma.reciprocal(), 2, tail), fresh=value is not given)
         return value
@@ -252,8 +336,8 @@ class Symmetry:
             return NotImplemented
         if self.spec != other.spec or self.batch != other.batch:
             raise ValueError(
-                f"expected elements for one spec and batch, got {summary(self.spec)} x {self.batch} "
-                f"and {summary(other.spec)} x {other.batch}"
+                f"expected elements for one spec and batch, got {self.spec} x {self.batch} "
+                f"and {other.spec} x {other.batch}"
             )
         perm, scale, shift = {}, {}, {}
         for name in (axis.name for axis in self.spec.hidden):
@@ -275,6 +359,27 @@ class Symmetry:
             scale[name] = None if s is None else _gather_rows(1 / s, back)
             shift[name] = None if k is None else _gather_rows(-k if s is None else -k / s, back)
         return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)), check=False)
+
+
+def check_group(group: str, allowed: Sequence[str] = GROUPS) -> None:
+    """Raise ``ValueError`` for a group that is not among the allowed ones."""
+    if group not in allowed:
+        raise ValueError(f"group: expected one of {list(allowed)}, got {group!r}")
+
+
+def _completed(elements: Sequence[Symmetry]) -> list[Symmetry]:
+    """Return the elements with the same entries in each, the identity's where one had none."""
+    makers = {"perm": lambda v, n: _iota(v).expand(n, -1), "scale": lambda v, n: v.new_ones(n, v.shape[1])}
+    makers["shift"] = lambda v, n: v.new_zeros(n, v.shape[1])
+    out = []
+    for element in elements:
+        parts = []
+        for kind, make in makers.items():
+            models = {name: value for other in elements for name, value in getattr(other, kind).items()}
+            own = getattr(element, kind)
+            parts.append({name: own[name] if name in own else make(v, element.batch) for name, v in models.items()})
+        out.append(Symmetry(element.spec, element.batch, *parts, check=False))
+    return out
 
 
 def _chunks(weights: Weights) -> list[slice] | list[None]:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from weightspace._activation import ACTIVATIONS, LEAKY_SLOPE
 from weightspace._trace_lanes import Ledger, Segment, Signal, signal_of
 from weightspace._trace_norms import NORMS, norm
 from weightspace._trace_rules import _SPELLINGS, Parameter, _number, refuse
@@ -187,7 +188,9 @@ def _active(name: str) -> Rule:
     def rule(ledger: Ledger, shape: Shape, label: str, input: Any, *settings: Any, **named: Any) -> Signal:
         value = signal_of(input, label)
         given = [*settings, *named.values()]
-        if (name == "leaky_relu" and given not in ([], [0.01])) or (name == "gelu" and given not in ([], ["none"])):
+        if (name == "leaky_relu" and given not in ([], [LEAKY_SLOPE])) or (
+            name == "gelu" and given not in ([], ["none"])
+        ):
             return value.bind()
         for lane in value.lanes():
             lane.activations.append(name)
@@ -240,7 +243,6 @@ _ELEMENTWISE = (
 )
 _SHAPES = (torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, nn.Flatten, nn.Unflatten)
 _SHAPES_METHODS = ("flatten", "reshape", "view", "squeeze", "unsqueeze", "unflatten")
-_TABLE = ("relu", "leaky_relu", "tanh", "gelu", "silu", "sigmoid")
 _SAME = (*_SPELLINGS["identity"], *(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout))
 RULES: dict[Any, Rule] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
@@ -259,11 +261,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys(_SAME, _identity),
     **{key: rule for dims in (1, 2, 3) for key, rule in _times(_max_pool, "MaxPool", dims).items()},
     **{key: rule for dims in (1, 2, 3) for key, rule in _times(_mean_pool, "AvgPool", dims).items()},
-    **{key: _active(name) for name in _TABLE for key in _SPELLINGS[name]},
-    torch.sin: _active("sine"),
-    torch.cos: _active("cosine"),
-    "sin": _active("sine"),
-    "cos": _active("cosine"),
+    **{key: _active(row.name) for row in ACTIVATIONS.values() for key in row.spellings},
     F.pad: _pad,
     F.linear: _linear,
     F.dropout: _dropout,

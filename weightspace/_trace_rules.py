@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from weightspace._activation import ACTIVATIONS, LEAKY_SLOPE
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -166,9 +168,9 @@ def _exp(input: Any) -> Value:
     return _activate(value, "gaussian")
 
 
-def _leaky_relu(input: Any, negative_slope: float = 0.01) -> Value:
-    if negative_slope != 0.01:
-        refuse(f"leaky_relu with slope {negative_slope}; the activation table has 0.01")
+def _leaky_relu(input: Any, negative_slope: float = LEAKY_SLOPE) -> Value:
+    if negative_slope != LEAKY_SLOPE:
+        refuse(f"leaky_relu with slope {negative_slope}; the activation table has {LEAKY_SLOPE}")
     return _plain("leaky_relu")(input)
 
 
@@ -188,6 +190,7 @@ def _identity(input: Any) -> Any:
     return input
 
 
+_PLAIN = ("relu", "tanh", "silu", "sigmoid")  # activations whose spellings take no settings
 # The argument names of a rule are torch's, in torch's order.
 _RULES: dict[str, Callable[..., Any]] = {
     "linear": _linear,
@@ -206,7 +209,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "dropout": _dropout,
     "identity": _identity,
     "requires_grad": lambda input, requires_grad=True: input,
-    **{name: _plain(name) for name in ("relu", "tanh", "silu", "sigmoid")},
+    **{name: _plain(name) for name in _PLAIN},
 }
 _SPELLINGS: dict[str, tuple[Any, ...]] = {
     "linear": (F.linear,),
@@ -217,15 +220,10 @@ _SPELLINGS: dict[str, tuple[Any, ...]] = {
     "pow": (operator.pow, torch.pow, "pow"),
     "square": (torch.square, "square"),
     "neg": (operator.neg, torch.neg, torch.negative, "neg"),
-    "sin": (torch.sin, "sin"),
-    "cos": (torch.cos, "cos"),
+    "sin": ACTIVATIONS["sine"].spellings,
+    "cos": ACTIVATIONS["cosine"].spellings,
     "exp": (torch.exp, "exp"),
-    "relu": (torch.relu, F.relu, nn.ReLU, "relu"),
-    "leaky_relu": (F.leaky_relu, nn.LeakyReLU),
-    "tanh": (torch.tanh, F.tanh, nn.Tanh, "tanh"),
-    "gelu": (F.gelu, nn.GELU),
-    "silu": (F.silu, nn.SiLU),
-    "sigmoid": (torch.sigmoid, F.sigmoid, torch.special.expit, nn.Sigmoid, "sigmoid"),
+    **{name: ACTIVATIONS[name].spellings for name in (*_PLAIN, "leaky_relu", "gelu")},
     "dropout": (F.dropout, nn.Dropout),
     "identity": (torch.clone, torch.detach, nn.Identity, "clone", "detach", "contiguous"),
     "requires_grad": ("requires_grad_",),

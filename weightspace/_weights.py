@@ -23,7 +23,7 @@ class Weights:
         spec: what each network is.
 
     Raises:
-        TypeError: if ``flat`` is not a floating-point tensor or ``spec`` is not a ``NetSpec``.
+        TypeError: if ``flat`` is not a floating-point tensor, or ``spec`` is not a ``NetSpec``.
         ValueError: if ``flat`` does not have ``spec.num_params`` columns.
 
     Example:
@@ -77,8 +77,11 @@ class Weights:
         part = self.flat[:, self.spec.slices[name]]
         return part.unflatten(1, shape)
 
-    def views(self) -> Iterator[tuple[str, Tensor]]:
-        """All parameters by name, in the spec's order, from one split: in a backward pass far cheaper than views."""
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over the names and tensors of all parameters, in the spec's order.
+
+        The tensors come from one split of ``flat``: in a backward pass that is far cheaper than one view each.
+        """
         sizes = [s.stop - s.start for s in self.spec.slices.values()]
         for param, part in zip(self.spec.params, self.flat.split(sizes, dim=1), strict=True):
             yield param.name, part.unflatten(1, self.spec.shape(param.name))
@@ -97,9 +100,9 @@ class Weights:
 
     def state_dict(self, index: int = 0) -> dict[str, Tensor]:
         """The parameters of one network under their state dict keys, folded and joined as there, copied."""
-        values = {name: value[0] for name, value in self[index].views()}
+        values = {name: value[0] for name, value in self[index].items()}
         out = {}
-        for key, parts in self.spec.sources.items():
+        for key, parts in self.spec.by_state_key.items():
             folded = [values[p.name].reshape(_with_channels(self, p.name)) for p in parts]
             out[key] = torch.cat(folded, 1 if parts[0].kind == "weight" else 0) if len(parts) > 1 else folded[0].clone()
         return out
@@ -162,13 +165,13 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
             f"state dict {number}: expected a mapping of names to tensors, got {type(state_dict).__name__}; "
             "pass module.state_dict()"
         )
-    expected = list(spec.sources)
+    expected = list(spec.by_state_key)
     missing = [name for name in expected if name not in state_dict]
-    extra = [name for name in state_dict if name not in spec.sources and not _counter(name)]
+    extra = [name for name in state_dict if name not in spec.by_state_key and not _counter(name)]
     if missing or extra:
         raise ValueError(f"state dict {number}: expected the keys {expected}, missing {missing}, extra {extra}")
     parts: dict[str, Tensor] = {}
-    for name, params in spec.sources.items():
+    for name, params in spec.by_state_key.items():
         try:
             value = torch.as_tensor(state_dict[name]).detach()
         except (TypeError, ValueError, RuntimeError) as error:
@@ -176,24 +179,14 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
                 f"state dict {number}, {name!r}: expected a tensor, got {type(state_dict[name]).__name__}; "
                 "make it with torch.as_tensor"
             ) from error
-        shape = source_shape(spec, name)
+        shape = spec.state_dict_shape(name)
         if tuple(value.shape) != shape:
             raise ValueError(f"state dict {number}, {name!r}: expected shape {list(shape)}, got {list(value.shape)}")
         join = 1 if params[0].kind == "weight" else 0
-        pieces = value.split([spec.folded_shape(p.name)[join] for p in params], join) if len(params) > 1 else [value]
+        pieces = value.split([spec.state_shape(p.name)[join] for p in params], join) if len(params) > 1 else [value]
         parts.update((p.name, piece.reshape(-1)) for p, piece in zip(params, pieces, strict=True))
     flat = torch.cat([parts[param.name] for param in spec.params])
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
-
-
-def source_shape(spec: NetSpec, key: str) -> tuple[int, ...]:
-    """Shape of a state dict's tensor."""
-    parts = spec.sources[key]
-    join = 1 if parts[0].kind == "weight" else 0
-    shapes = [spec.folded_shape(p.name) for p in parts]
-    if len(shapes) == 1:
-        return shapes[0]
-    return (*shapes[0][:join], sum(shape[join] for shape in shapes), *shapes[0][join + 1 :])
 
 
 def _counter(key: Any) -> bool:
@@ -201,46 +194,53 @@ def _counter(key: Any) -> bool:
 
 
 def _with_channels(weights: Weights, name: str) -> tuple[int, ...]:
-    return (*weights.spec.folded_shape(name), *weights.flat.shape[2:])
+    return (*weights.spec.state_shape(name), *weights.flat.shape[2:])
 
 
 def check_weights(name: str, weights: Any) -> None:
-    """Raise ``TypeError`` for what is no ``Weights``."""
+    """Raise ``TypeError`` for anything but ``Weights``."""
     if not isinstance(weights, Weights):
         raise TypeError(
             f"{name}: expected Weights, got {type(weights).__name__}; wrap the tensor: ws.Weights(flat, spec)"
         )
 
 
+def check_finite(name: str, weights: Weights | Tensor, names: Sequence[Any] | None = None) -> None:
+    """Raise ``ValueError`` if any network holds NaN or infinity.
+
+    Args:
+        name: what the networks are, for the message.
+        weights: the networks, or their flat tensor ``[batch, param]``.
+        names: the name of each network, such as its file; by default its number.
+    """
+    flat = (weights.flat if isinstance(weights, Weights) else weights).detach()
+    if bool(flat.sum().isfinite()) or bool(flat.isfinite().all()):  # the sum is the fast way; it may overflow
+        return
+    bad = (~flat.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
+    shown = [str(names[row]) for row in bad[:5]] if names is not None else bad[:5]
+    raise ValueError(
+        f"{name}: expected finite weights, got NaN or infinity in networks {shown} ({len(bad)} of {len(flat)}); "
+        "leave them out, or fit them again with a lower lr"
+    )
+
+
 def check_same_spec(a: Weights, b: Weights) -> None:
     """Raise ``ValueError`` unless both batches hold networks of one spec."""
     if a.spec != b.spec:
-        raise ValueError(
-            f"expected networks of one spec, got {summary(a.spec)} and {summary(b.spec)}; only one spec's networks mix"
-        )
+        raise ValueError(f"expected networks of one spec, got {a.spec} and {b.spec}; only one spec's networks mix")
 
 
 def check_features(spec: NetSpec, features: Weights, channels: int) -> None:
     """Raise ``ValueError`` unless these are features of networks of this spec, with so many channels."""
-    same_spec(spec, features)
+    check_built_for(spec, features)
     if features.flat.ndim != 3 or features.flat.shape[2] != channels or not len(features):
         raise ValueError(
             f"expected features [batch, param, {channels}] of at least one network, got {list(features.flat.shape)}"
         )
 
 
-def same_spec(spec: NetSpec, weights: Weights) -> None:
-    """Raise unless ``weights`` are ``Weights`` of this spec."""
+def check_built_for(spec: NetSpec, weights: Weights) -> None:
+    """Raise unless ``weights`` are ``Weights`` of the spec that a model is built for."""
     check_weights("weights", weights)
     if weights.spec != spec:
-        raise ValueError(f"the model is built for {summary(spec)}, got networks of {summary(weights.spec)}")
-
-
-def summary(spec: NetSpec) -> str:
-    """A few words that tell one spec from another, for messages and listings."""
-    hidden = " ".join(
-        f"{a.name}:{a.size}{a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in spec.hidden
-    )
-    ends = f"{spec.in_features}->{spec.out_features}"
-    shift = f" shift {spec.output_shift:g}" if spec.output_shift else ""
-    return f"<{ends} {hidden}{shift} {spec.init}, {spec.num_params} parameters>"
+        raise ValueError(f"the model is built for {spec}, got networks of {weights.spec}")

@@ -9,7 +9,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from weightspace._checks import check_tensor, whole_number
 from weightspace._evaluate import evaluate
 from weightspace._random import rand, randn
 from weightspace._spec import Axis, NetSpec, Param, check_spec
-from weightspace._symmetry import Symmetry
+from weightspace._symmetry import GROUPS, Group, Symmetry, check_group
 from weightspace._weights import Weights, check_weights
 
 __all__ = [
@@ -32,8 +32,6 @@ __all__ = [
     "random_weights",
 ]
 
-Group = Literal["permutation", "signed", "scaled", "full"]
-GROUPS: tuple[str, ...] = ("permutation", "signed", "scaled", "full")
 _GAIN = 1.5
 
 
@@ -150,15 +148,8 @@ def random_symmetry(
         >>> sorted(g.perm), sorted(g.scale), sorted(g.shift)
         (['h1'], ['h1'], [])
     """
-    if group not in GROUPS:
-        raise ValueError(f"unknown group: expected one of {list(GROUPS)}, got {group!r}")
-    g = Symmetry.sample(
-        spec, batch=batch, generator=generator, scale=group != "permutation", phase=group == "full", dtype=dtype
-    )
-    if group != "signed":
-        return g
-    signs = {n: s for n, s in g.scale.items() if lookup(spec.axis(n).activation or "").scale == "sign"}
-    return Symmetry(spec, batch, g.perm, signs, g.shift)
+    check_group(group, GROUPS[1:])
+    return Symmetry.sample(spec, batch=batch, generator=generator, group=group, dtype=dtype)
 
 
 def _points(spec: NetSpec, generator: torch.Generator | None, count: int = 64) -> Tensor:

@@ -1,0 +1,193 @@
+"""Images from ``.npz`` files and from folders of PNG and JPEG."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from weightspace.signals._groups import stable_numbers
+from weightspace.signals._sets import ImageSet
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_SPLITS = ("train", "val", "test")
+_LAYOUTS = "images (and labels, sources), or x_train, y_train, x_test, y_test"
+
+
+def from_npz(path: str | PathLike[str]) -> ImageSet:
+    """Images from the arrays of an ``.npz`` file; pickled objects in it are refused.
+
+    Two layouts are known: ``images`` with, where there are any, ``labels`` and ``sources``; and ``x_train``,
+    ``y_train``, ``x_test``, ``y_test``, where test images follow the training images in ``sources`` and labels may have
+    an axis of one.
+
+    Args:
+        path: the file; images uint8, or floating point, which is taken as it is.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no ``.npz`` file of plain arrays, has another layout, or its lengths or sizes differ.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import numpy as np
+        >>> import weightspace as ws
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "images.npz"
+        >>> np.savez(path, images=np.zeros((5, 8, 8), np.uint8), labels=np.arange(5))
+        >>> ws.signals.from_npz(path).labels
+        array([0, 1, 2, 3, 4])
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: expected an .npz file, got a folder; name the file, or use from_folder for pictures")
+    try:
+        with zipfile.ZipFile(path):
+            pass
+        with np.load(path, allow_pickle=False) as file:
+            known = ("images", "labels", "sources", "x_train", "y_train", "x_test", "y_test")
+            arrays = {key: np.asarray(file[key]) for key in file.files if key in known}
+            keys = list(file.files)
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected an .npz file of plain arrays (no objects), got {error}") from error
+    if "images" in arrays:
+        images, sources = arrays["images"], arrays.get("sources")
+        labels = _labels(arrays, "labels", images, path)
+        splits: dict[str, np.ndarray] = {}
+    elif "x_train" in arrays:
+        images, labels, splits = _keras(arrays, path)
+        sources = None
+    else:
+        raise ValueError(f"{path}: expected the arrays {_LAYOUTS}; got {', '.join(keys) or 'none'}")
+    top = int(labels.max()) + 1 if labels is not None and labels.dtype.kind in "iu" and labels.size else 0
+    return ImageSet(images, labels, sources, splits, tuple(map(str, range(top))), name=path.stem)
+
+
+def _keras(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+    """The arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` as one array each, and the splits."""
+    parts = [p for p in ("train", "test") if f"x_{p}" in arrays]
+    pictures, numbers = [], []
+    for part in parts:
+        pictures.append(arrays[f"x_{part}"])
+        numbers.append(_labels(arrays, f"y_{part}", pictures[-1], path))
+    if len(kinds := {f"{x.dtype} {list(x.shape[1:])}" for x in pictures}) > 1:
+        raise ValueError(f"{path}: expected train and test images of one size and type, got {sorted(kinds)}")
+    if 0 < sum(y is None for y in numbers) < len(numbers):
+        raise ValueError(f"{path}: expected both y_train and y_test, or neither")
+    labels = None if numbers[0] is None else np.concatenate(numbers)
+    bounds = np.cumsum([0, *map(len, pictures)])
+    splits = {p: np.arange(bounds[i], bounds[i + 1]) for i, p in enumerate(parts) if len(pictures[i])}
+    return np.concatenate(pictures), labels, splits
+
+
+def _labels(arrays: dict[str, np.ndarray], key: str, images: np.ndarray, path: Path) -> np.ndarray | None:
+    """The labels under ``key``, without an axis of one, checked against the images they belong to."""
+    if key not in arrays:
+        return None
+    labels, count = arrays[key], images.shape[0] if images.ndim else 0
+    if labels.shape not in ((count,), (count, 1)):
+        raise ValueError(f"{path}: expected {count} labels in {key}, one an image, got shape {list(labels.shape)}")
+    return labels.reshape(count)
+
+
+def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = None) -> ImageSet:
+    """PNG and JPEG images in one folder a class, maybe below ``train/``, ``val/`` and ``test/``.
+
+    Grey images give ``[image, height, width]``; if any has colour all give ``[image, height, width, 3]``. Transparency
+    is dropped. Classes are the folder names, sorted. A source is a 53-bit hash of the file's path below ``path``, so
+    that adding files changes no other image's source.
+
+    Args:
+        path: the folder of class folders (or of ``train``, ``val``, ``test``).
+        size: resize every image to ``(height, width)``, or to a square, with bicubic interpolation.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no images, a file is unreadable or deeper than 8 bits, or sizes differ and ``size`` is
+            not given.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from PIL import Image
+        >>> import weightspace as ws
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("cat", "dog"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("L", (8, 8)).save(folder / name / "0.png")
+        >>> ws.signals.from_folder(folder).classes
+        ('cat', 'dog')
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: expected a folder of class folders, got none")
+    parts = [part for part in _SPLITS if (path / part).is_dir() and _subfolders(path / part)]
+    roots = {part: path / part for part in parts} or {"": path}
+    files = [(part, f) for part, root in roots.items() for folder in _subfolders(root) for f in _pictures(folder)]
+    if not files:
+        raise ValueError(
+            f"{path}: expected class folders of {', '.join(_SUFFIXES)} images, got none; "
+            "put the images of each class into a folder of its name"
+        )
+    if size is not None:
+        size = (size, size) if isinstance(size, int) else size
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size: expected a height and width of at least one pixel, got {size}")
+    classes = sorted({f.parent.name for _, f in files})
+    number = {name: i for i, name in enumerate(classes)}
+    where = np.array([part for part, _ in files])
+    return ImageSet(
+        images=_read_pictures([f for _, f in files], size),
+        labels=np.array([number[f.parent.name] for _, f in files]),
+        sources=stable_numbers([f.relative_to(path).as_posix() for _, f in files]),
+        splits={part: np.flatnonzero(where == part) for part in parts if (where == part).any()},
+        classes=tuple(classes),
+        name=path.resolve().name,
+    )
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    files = (f for f in folder.iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith("."))
+    return sorted(f for f in files if f.is_file())
+
+
+def has_pictures(folder: Path) -> bool:
+    """Whether the folder holds class folders with images, maybe below train/, val/ and test/."""
+    tops = _subfolders(folder)
+    below = [g for f in tops if f.name in _SPLITS for g in _subfolders(f)]
+    return any(_pictures(f) for f in [*tops, *below])
+
+
+def _read_pictures(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
+    pictures: list[np.ndarray] = []
+    for file in files:
+        picture = _read_picture(file, size)
+        if pictures and picture.shape[:2] != pictures[0].shape[:2]:
+            raise ValueError(
+                f"{file}: expected an image of {pictures[0].shape[0]}x{pictures[0].shape[1]} like the first, got "
+                f"{picture.shape[0]}x{picture.shape[1]}; give size=(height, width) to resize all"
+            )
+        pictures.append(picture)
+    if any(p.ndim == 3 for p in pictures):
+        pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
+    return np.stack(pictures)
+
+
+def _read_picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            mode = image.mode
+            picture = image.convert("L" if mode in ("1", "L", "LA") else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: expected a PNG or JPEG image, got {error}") from error
+    if mode.startswith(("I", "F")):
+        raise ValueError(f"{file}: expected 8 bits a channel, got mode {mode}; convert the image first")
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(picture)
