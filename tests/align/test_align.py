@@ -75,7 +75,7 @@ def test_same_result_as_the_paper_algorithm(name: str, conv_spec: ws.NetSpec) ->
     a, b = networks(spec, 8, 1), networks(spec, 8, 2)
     moved = match(a, b).act(b)
     for i in range(8):
-        left, right = ({n: v[0].numpy() for n, v in w[i].views()} for w in (a, b))
+        left, right = ({n: v[0].numpy() for n, v in w[i].items()} for w in (a, b))
         perm, path = slow_matching(spec, left, right)
         assert np.all(np.diff(path) <= 1e-9)
         assert path[-1] < path[0]
@@ -101,7 +101,7 @@ def test_finds_a_planted_element_exactly(group: str, dtype: torch.dtype, device:
     a = networks(ws.siren(2, 9, 8, 1, omega=2.0), 10, 5, dtype).to(device)
     a.view("0.weight").mul_(300)  # a first layer that tells its neurons apart, so that descent cannot stop early
     planted = ws.Symmetry.sample(
-        a.spec, batch=10, generator=generator(), scale=group == "signed", phase=False, dtype=dtype
+        a.spec, batch=10, generator=generator(), group=group, dtype=dtype
     )
     b = planted.act(a)
     found = match(a, b, group=group)

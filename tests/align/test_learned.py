@@ -238,7 +238,7 @@ def test_bad_input_is_refused() -> None:
         (a, {"planted": 0.0, "real": 0.0}, "planted or the real loss, got 0 for both"),
         (a[:1], {}, "at least 2 networks"),
         (a.replace(a.flat / 0), {}, "expected finite weights, got 4 networks"),
-        (networks(TANH), {}, "the aligner is built for <2->1 .*got networks of <3->2"),
+        (networks(TANH), {}, "the aligner is built for .*got networks of"),
     ):
         with pytest.raises(ValueError, match=text):
             aligner.fit(weights, generator=gen, **options)

@@ -51,7 +51,7 @@ def inputs(make: Callable[[], nn.Module], count: int = 40) -> Tensor:
 def test_a_moved_network_is_found_again(make: Callable[[], nn.Module]) -> None:
     module, x = made(make, 0), inputs(make)
     g = ws.Symmetry.sample(
-        ws.spec_of(module, x[:1]), batch=1, generator=torch.Generator().manual_seed(3), scale=False, phase=False
+        ws.spec_of(module, x[:1]), batch=1, generator=torch.Generator().manual_seed(3), group="permutation"
     )
     moved = checkpoints.move_state_dict(module.state_dict(), g)
     found = checkpoints.align_state_dicts(module, module.state_dict(), moved, batches=x.split(16), example_input=x[:1])

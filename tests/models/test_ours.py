@@ -82,7 +82,7 @@ def test_the_passes_are_those_of_the_equations() -> None:
     assert model.factors is not None
     assert model.seeds is not None
     mixing = [torch.eye(3).double() + 0.1 * m.down @ m.up for m in (*model.mix, *model.mix_back)]  # pyright: ignore
-    w1, b1, w2, b2, w3, b3 = (value[0] for _, value in w.views())
+    w1, b1, w2, b2, w3, b3 = (value[0] for _, value in w.items())
     c1, c2, c3 = model.factors
 
     def layer(matrix: Tensor, bias: Tensor, factor: Tensor, below: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def test_first_messages_have_the_type_of_what_leaves_a_neuron(name: str) -> None
     }[scale].double()
     shift = torch.randint(-2, 3, shape).double() if phases else torch.zeros(shape).double()
     sent = row.sigma(factor, shift if phases else None)
-    moved = layer(factor.unsqueeze(-1) * matrix, factor * bias + shift * row.unit(7.0))
+    moved = layer(factor.unsqueeze(-1) * matrix, factor * bias + shift * row.phase_step(7.0))
     expected = layer(matrix, bias) * (1 if sent is None else sent.unsqueeze(-1))
     torch.testing.assert_close(moved, expected, **CLOSE)
     assert (layer(1.3 * matrix, bias) - layer(matrix, bias)).abs().max() > 1e-3  # and reads the weights
@@ -199,7 +199,7 @@ def test_learned_activations_have_the_type_of_what_leaves_a_neuron(name: str) ->
     }[scale].double()
     shift = torch.randint(-2, 3, bias.shape).double() if phases else torch.zeros(bias.shape).double()
     sent = row.sigma(factor, shift if phases else None)
-    moved = layer(factor * value, factor * bias + shift * row.unit(2.0))
+    moved = layer(factor * value, factor * bias + shift * row.phase_step(2.0))
     torch.testing.assert_close(moved, layer(value, bias) * (1 if sent is None else sent), **CLOSE)
     assert (layer(1.3 * value, bias) - layer(value, bias)).abs().max() > 1e-3
     assert (layer(value, 1.3 * bias) - layer(value, bias)).abs().max() > 1e-3

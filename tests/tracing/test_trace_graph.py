@@ -339,11 +339,11 @@ def test_the_axes_of_a_resnet() -> None:
 
 def test_the_parts_of_a_concatenation() -> None:
     spec = ws.spec_of(DenseNet(), _example((2, 1, 8, 8)))
-    parts = spec.sources["fc.weight"]
+    parts = spec.by_state_key["fc.weight"]
     assert [p.name for p in parts] == ["fc.weight[0]", "fc.weight[1]", "fc.weight[2]"]
     assert [p.axes[1] for p in parts] == [spec.param(n).axes[0] for n in ("a.weight", "b.weight", "c.bias")]
     assert [spec.shape(p.name) for p in parts] == [(3, 4, 4), (3, 3, 4), (3, 5, 4)]
-    assert [spec.shape(p.name) for p in spec.sources["bn2.running_mean"]] == [(4,), (3,)]
+    assert [spec.shape(p.name) for p in spec.by_state_key["bn2.running_mean"]] == [(4,), (3,)]
     w = ws.Weights.from_state_dicts(
         [{k: torch.randn_like(v) for k, v in w0.items()} for w0 in [_floats(DenseNet())]], spec
     )

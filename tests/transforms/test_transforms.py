@@ -192,7 +192,7 @@ def test_the_text_of_a_transform_holds_every_setting(one: Transform, other: Tran
 def test_alignment_that_a_spec_cannot_have_is_refused_before_any_work(wrap: Callable) -> None:
     mixed = ws.mlp(2, 4, 4, 1, activation=("sine", "relu"))
     wrap(MixUp("signed")).check(SPECS["siren2"])
-    with pytest.raises(ValueError, match=r"commute with signs.*got <2->1 .*relu"):
+    with pytest.raises(ValueError, match=r"commute with signs.*got .*relu"):
         wrap(MixUp("signed")).check(mixed)
     for spec in SPECS.values():
         wrap(MixUp("full")).check(spec)
@@ -219,7 +219,7 @@ def test_messages_name_the_trouble_and_the_remedy() -> None:
         ValueError, match=r"Rotate.*2 to 3 input coordinates, got a 1-D INR; rotation acts on the plane"
     ):
         Rotate()(networks(SPECS["siren1"], torch.float32), generator=generator())
-    with pytest.raises(ValueError, match=r"SignFlip.*commute with signs.*got <2->3 .*relu.*use Permute"):
+    with pytest.raises(ValueError, match=r"SignFlip.*commute with signs.*got .*relu.*use Permute"):
         SignFlip()(networks(SPECS["relu2"], torch.float32), generator=generator())
     with pytest.raises(ValueError, match=r"Translate.*a bias behind every map of the input.*bias=True"):
         Translate()(networks(SPECS["nobias"], torch.float32), generator=generator())
@@ -333,7 +333,7 @@ def test_known_bug_translate_changes_the_first_bias_alone_and_exactly() -> None:
     w, x = networks(SPECS["siren2"], torch.float64), points(SPECS["siren2"], torch.float64)
     draw = Translate(0.5).sample(w, generator=generator())
     moved = Translate(0.5).apply(w, draw)
-    changed = [name for name, value in moved.views() if not value.equal(w.view(name))]
+    changed = [name for name, value in moved.items() if not value.equal(w.view(name))]
     assert changed == ["0.bias"]
     torch.testing.assert_close(ws.evaluate(moved, x), ws.evaluate(w, x[None] + draw.offset[:, None]))
 
@@ -342,7 +342,7 @@ def test_coordinates_change_the_first_layer_alone() -> None:
     w = networks(SPECS["siren2"], torch.float32)
     for transform in (Rotate(), Scale(), Shear(), Flip(1.0)):
         moved = transform(w, generator=generator())
-        assert [name for name, value in moved.views() if not value.equal(w.view(name))] == ["0.weight"]
+        assert [name for name, value in moved.items() if not value.equal(w.view(name))] == ["0.weight"]
 
 
 def test_coordinates_follow_every_parameter_that_reads_the_input(dtype: torch.dtype) -> None:

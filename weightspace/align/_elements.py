@@ -12,7 +12,7 @@ from torch import Tensor
 from weightspace._activation import Activation, activation
 from weightspace._spec import Axis, NetSpec
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
 from weightspace.align._matching import distance
 from weightspace.align.solver._assignment import assign
 from weightspace.align.solver._problem import Group, check_group
@@ -63,7 +63,7 @@ def sheets_of(spec: NetSpec, axis: Axis, group: Group) -> Sheets:
         sign=tuple(s.tolist()),
         parity=tuple(parity for _, parity in pairs),
         sigma=(1.0,) * len(pairs) if sigma is None else tuple(sigma.tolist()),
-        unit=row.unit(axis.omega) if phase else 0.0,
+        unit=axis.phase_step if phase else 0.0,
         positive=group == "full" and row.scale == "positive",
     )
 
@@ -108,7 +108,7 @@ def check_init(init: Symmetry | None, b: Weights) -> None:
         raise TypeError(f"init: expected a Symmetry, got {type(init).__name__}; pass what another alignment returned")
     if init.spec != b.spec or len(init) != len(b):
         raise ValueError(
-            f"init: expected {len(b)} elements for {summary(b.spec)}, got {len(init)} for {summary(init.spec)}"
+            f"init: expected {len(b)} elements for {b.spec}, got {len(init)} for {init.spec}"
         )
 
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from weightspace._checks import POSITIVE, check_generator, number, whole_number
+from weightspace._checks import check_generator, number, whole_number
 from weightspace._random import rand, randn
 from weightspace._spec import NetSpec, check_spec
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights, check_weights, summary
+from weightspace._weights import Weights, check_weights
 from weightspace.align._elements import pairs, project, sheets_of
 from weightspace.align._encoder import Encoder
 from weightspace.align._matching import joined, match
@@ -231,8 +231,7 @@ class LearnedAligner(nn.Module):
         return torch.stack(parts).mean()
 
     def _element(self, batch: int, generator: torch.Generator) -> Symmetry:
-        free = self.group != "permutation"
-        return Symmetry.sample(self.spec, batch=batch, generator=generator, scale=free, phase=self.group == "full")
+        return Symmetry.sample(self.spec, batch=batch, generator=generator, group=self.group)
 
     def _noisy(self, weights: Weights, noise: float, generator: torch.Generator) -> Weights:
         draws = {"generator": generator, "dtype": weights.dtype, "device": weights.device}
@@ -253,14 +252,14 @@ class LearnedAligner(nn.Module):
 
     def _check_spec(self, weights: Weights) -> None:
         if weights.spec != self.spec:
-            raise ValueError(f"the aligner is built for {summary(self.spec)}, got networks of {summary(weights.spec)}")
+            raise ValueError(f"the aligner is built for {self.spec}, got networks of {weights.spec}")
 
     def _check_training(self, weights: Weights, steps: int, batch: int, lr: float, *shares: float) -> None:
         check_weights("weights", weights)
         self._check_spec(weights)
         whole_number("steps", steps)
         whole_number("batch", batch)
-        number("lr", lr, "a positive learning rate", low=POSITIVE)
+        number("lr", lr, "a positive learning rate", above=0)
         for name, value in zip(("noise", "planted", "real"), shares, strict=True):
             number(name, value, "a number >= 0", low=0)
         if not any(shares[1:]):

@@ -95,7 +95,7 @@ def match(
         >>> from weightspace.align import distance, match
         >>> spec, gen = ws.siren(2, 32, 1), torch.Generator().manual_seed(0)
         >>> a = ws.Weights(torch.randn(3, spec.num_params, generator=gen), spec)
-        >>> b = ws.Symmetry.sample(spec, batch=3, generator=gen, scale=False, phase=False).act(a)
+        >>> b = ws.Symmetry.sample(spec, batch=3, generator=gen, group="permutation").act(a)
         >>> match(a, b).act(b).flat.equal(a.flat)
         True
 
@@ -210,7 +210,7 @@ def _start(plan: Plan, b: Weights, generator: torch.Generator) -> Symmetry:
     """Where a restart begins: random permutations, and random signs wherever the group has signs."""
     signed = {x.axis.name for x in plan.axes if x.kind not in (PLAIN, SCALED)}
     drawn = Symmetry.sample(
-        b.spec, batch=len(b), generator=generator, scale=bool(signed), phase=False, dtype=b.dtype
+        b.spec, batch=len(b), generator=generator, group="scaled" if signed else "permutation", dtype=b.dtype
     ).to(b.device)
     signs = {name: value for name, value in drawn.scale.items() if name in signed}
     return Symmetry(b.spec, len(b), drawn.perm, signs, check=False)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weightspace._activation import activation
 from weightspace._checks import check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
 from weightspace._symmetry import Symmetry
@@ -135,7 +134,7 @@ def barrier(
         >>> import weightspace as ws
         >>> gen = torch.Generator().manual_seed(0)
         >>> w = ws.testing.random_weights(ws.siren(2, 8, 8, 1), 4, generator=gen)
-        >>> far = ws.Symmetry.sample(w.spec, batch=4, generator=gen, phase=False).act(w)
+        >>> far = ws.Symmetry.sample(w.spec, batch=4, generator=gen, group="scaled").act(w)
         >>> g = ws.align.match(w, far, group="signed")
         >>> before, after = ws.align.barrier(w, far), ws.align.barrier(w, far, g)
         >>> bool((after.height <= before.height).all()), after.middle.shape
@@ -216,7 +215,7 @@ def _checked(found: Tensor, batch: int) -> Tensor:
 
 def _periods(weights: Weights) -> list[tuple[str, float]]:
     """The biases that are angles: the only bias on an axis with a periodic activation, with its period."""
-    units = {a.name: activation(a.activation or "").unit(a.omega) for a in weights.spec.hidden}
+    units = {a.name: a.phase_step for a in weights.spec.hidden}
     biases = [p for p in weights.spec.params if p.kind == "bias" and units.get(p.produces)]
     produced = [p.produces for p in biases]
     return [(p.name, 2 * units[p.produces]) for p in biases if produced.count(p.produces) == 1]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from weightspace._checks import POSITIVE, check_generator, number, whole_number
+from weightspace._checks import check_generator, number, whole_number
 from weightspace._random import randn
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
@@ -89,7 +89,7 @@ def sinkhorn(
     start = pairs(a, b, group)
     whole_number("steps", steps)
     whole_number("iterations", iterations)
-    number("temperature", temperature, "a positive temperature", low=POSITIVE)
+    number("temperature", temperature, "a positive temperature", above=0)
     check_init(init, b)
     if generator is not None:
         check_generator(generator)

@@ -121,7 +121,7 @@ def _runs(module: nn.Module, spec: NetSpec) -> dict[str, list[_Run]]:
     layers = {name for name, child in module.named_modules() if isinstance(child, nn.Linear | nn.modules.conv._ConvNd)}
     hidden = {axis.name for axis in spec.hidden}
     found: dict[str, list[_Run]] = {}
-    for key, params in spec.sources.items():
+    for key, params in spec.by_state_key.items():
         name, _, what = key.rpartition(".")
         start = 0
         for param in params if what == "weight" and name in layers and params[0].kind == "weight" else ():

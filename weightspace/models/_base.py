@@ -11,10 +11,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from weightspace._activation import activation
 from weightspace._checks import probability, whole_number
 from weightspace._spec import NetSpec, check_spec
-from weightspace._weights import Weights, same_spec
+from weightspace._weights import Weights, check_built_for
 
 Respects = Literal["nothing", "permutation", "signed", "scaled", "full"]
 Track = Literal["weights-only", "hybrid", "function"]
@@ -79,7 +78,7 @@ class Normalize(nn.Module):
         Raises:
             ValueError: for networks of another spec, fewer than two of them, or numbers that are not finite.
         """
-        same_spec(self.spec, weights)
+        check_built_for(self.spec, weights)
         if weights.flat.ndim != 2 or len(weights) < 2:
             raise ValueError(
                 f"expected weights [batch, param] of at least 2 networks to take statistics of, "
@@ -102,7 +101,7 @@ class Normalize(nn.Module):
         return self
 
     def forward(self, weights: Weights) -> Weights:
-        same_spec(self.spec, weights)
+        check_built_for(self.spec, weights)
         if self.per == "nothing":
             return weights.replace(weights.flat.to(self.mean.dtype))
         weights = fold_phases(weights) if self.fold else weights
@@ -153,7 +152,7 @@ class Model(nn.Module, ABC):
             ValueError: for networks of another spec, an empty batch, features where raw weights belong, or numbers
                 that are not finite.
         """
-        same_spec(self.spec, weights)
+        check_built_for(self.spec, weights)
         if weights.flat.ndim != 2 or not len(weights):
             raise ValueError(
                 f"expected weights [batch, param] with at least one network, got {list(weights.flat.shape)}"
@@ -268,21 +267,21 @@ def fold_phases(weights: Weights) -> Weights:
         >>> gen = torch.Generator().manual_seed(0)
         >>> spec = ws.siren(2, 8, 8, 1)
         >>> w = ws.testing.random_weights(spec, 3, generator=gen)
-        >>> g = ws.Symmetry.sample(spec, batch=3, generator=gen, permute=False, scale=False)
+        >>> g = ws.Symmetry.sample(spec, batch=3, generator=gen, parts=("shift",))
         >>> torch.allclose(fold_phases(g.act(w)).flat, fold_phases(w).flat, atol=1e-5)
         True
 
     Reference:
         Kalogeropoulos et al., *Scale Equivariant Graph Metanetworks*, 2024, appendix on phase canonicalisation.
     """
-    spec, parts = weights.spec, dict(weights.views())
+    spec, parts = weights.spec, dict(weights.items())
     for axis in spec.hidden:
-        row = activation(axis.activation or "")
+        row = axis.symmetry
         biases = [p.name for p in spec.params if p.kind == "bias" and p.produces == axis.name]
         if not row.periodic or len(biases) != 1:
             continue
-        steps = (parts[biases[0]].detach() / row.unit(axis.omega)).round()
-        parts[biases[0]] = parts[biases[0]] - steps * row.unit(axis.omega)
+        steps = (parts[biases[0]].detach() / axis.phase_step).round()
+        parts[biases[0]] = parts[biases[0]] - steps * axis.phase_step
         factor = 1 - 2 * steps.remainder(2)
         for param in spec.params:
             if param.consumes == axis.name:

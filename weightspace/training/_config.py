@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weightspace._checks import BELOW_ONE, POSITIVE, number, whole_number
+from weightspace._checks import number, whole_number
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class TrainConfig:
         plain: dict[str, int | float] = {  # what a caller gave as a NumPy number is recorded as a plain one
             "epochs": whole_number("epochs", self.epochs),
             "batch_size": whole_number("batch_size", self.batch_size),
-            "lr": number("lr", self.lr, "a positive number", low=POSITIVE),
+            "lr": number("lr", self.lr, "a positive number", above=0),
             "weight_decay": number("weight_decay", self.weight_decay, "weight_decay >= 0", low=0),
-            "warmup": number("warmup", self.warmup, "warmup in [0, 1)", low=0, high=BELOW_ONE),
+            "warmup": number("warmup", self.warmup, "warmup in [0, 1)", low=0, below=1),
             "seed": whole_number("seed", self.seed, None),
             "val_fraction": number(
-                "val_fraction", self.val_fraction, "val_fraction in (0, 1)", low=POSITIVE, high=BELOW_ONE
+                "val_fraction", self.val_fraction, "val_fraction in (0, 1)", above=0, below=1
             ),
         }
-        plain["ema"] = number("ema", self.ema, "ema in [0, 1)", low=0, high=BELOW_ONE)
+        plain["ema"] = number("ema", self.ema, "ema in [0, 1)", low=0, below=1)
         if self.clip is not None:
-            plain["clip"] = number("clip", self.clip, "clip > 0 (or None)", low=POSITIVE)
+            plain["clip"] = number("clip", self.clip, "clip > 0 (or None)", above=0)
         if plain["seed"] < 0:
             raise ValueError(f"seed: expected seed >= 0, got {self.seed}")
         for name, value in plain.items():

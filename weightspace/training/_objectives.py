@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from weightspace._checks import POSITIVE, check_tensor, number, whole_number
+from weightspace._checks import check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights, same_spec
+from weightspace._weights import Weights, check_built_for
 from weightspace.models import Autoencoder, Model
 from weightspace.models.layers._chain import chain
 from weightspace.transforms import Transform
@@ -207,7 +207,7 @@ class Editing(Objective):
         return f"Editing({_digest(self.coords)}, edit={_digest(self._probed)})"
 
     def _errors(self, output: Weights, weights: Weights) -> Tensor:
-        same_spec(self.spec, weights)
+        check_built_for(self.spec, weights)
         coords = self.coords.to(weights.device)
         with torch.no_grad():
             wanted = self.edit(evaluate(weights, coords))
@@ -270,7 +270,7 @@ class Contrastive(Objective):
             )
         transform.check(model.spec)
         self.model, self.transform = model, transform
-        self.temperature = number("temperature", temperature, "a positive number", low=POSITIVE)
+        self.temperature = number("temperature", temperature, "a positive number", above=0)
         self._last: tuple[Weights, Tensor] | None = None
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from weightspace._weights import Weights
+from weightspace._random import seeded
 from weightspace.models import Model
 from weightspace.training._config import TrainConfig, schedule
 from weightspace.training._objectives import Objective
@@ -31,28 +32,6 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@contextmanager
-def seeded(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
-    """Seed torch's global generators for a while, and put them back.
-
-    Modules take their initial weights and dropout masks from there, and offer no other way.
-
-    Example:
-        >>> with seeded(0):
-        ...     first = torch.rand(2)
-        >>> with seeded(0):
-        ...     torch.equal(first, torch.rand(2))
-        True
-    """
-    device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 @torch.no_grad()

@@ -9,10 +9,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from weightspace._activation import activation
 from weightspace._checks import check_generator, check_tensor, whole_number
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights, check_same_spec, check_weights, summary
+from weightspace._weights import Weights, check_same_spec, check_weights
 
 
 @dataclass(frozen=True)
@@ -94,30 +93,30 @@ def soft_labels(labels: Tensor, num_classes: int | None, weights: Weights, *, na
     return (labels.to(weights.device)[:, None] == classes).to(weights.dtype)
 
 
-HIDDEN = Need(lambda spec: bool(spec.hidden), "at least one hidden axis", summary, "a linear map has no such symmetry")
+HIDDEN = Need(lambda spec: bool(spec.hidden), "at least one hidden axis", repr, "a linear map has no such symmetry")
 
 
 def need_scale(kind: str, example: str) -> Need:
     """Every hidden axis' activation commutes with factors of that kind."""
 
     def holds(spec: NetSpec) -> bool:
-        return all(activation(axis.activation or "").scale == kind for axis in spec.hidden)
+        return all(axis.symmetry.scale == kind for axis in spec.hidden)
 
     expected = f"activations that commute with {'signs' if kind == 'sign' else 'positive factors'} ({example})"
-    return Need(holds, f"{expected} on every hidden axis", summary, "use Permute, which every activation allows")
+    return Need(holds, f"{expected} on every hidden axis", repr, "use Permute, which every activation allows")
 
 
 PERIODIC = Need(
-    lambda spec: all(activation(axis.activation or "").periodic for axis in spec.hidden),
+    lambda spec: all(axis.symmetry.periodic for axis in spec.hidden),
     "periodic activations (sine, cosine) on every hidden axis",
-    summary,
+    repr,
     "use Permute, which every activation allows",
 )
 
 HIDDEN_BIAS = Need(
     lambda spec: {axis.name for axis in spec.hidden} <= {p.produces for p in spec.params if p.kind == "bias"},
     "a bias on every hidden axis",
-    summary,
+    repr,
     "a phase lives in the bias; make the network with bias=True",
 )
 

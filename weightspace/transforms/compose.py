@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightspace._checks import POSITIVE, number, probability
+from weightspace._checks import number, probability
 from weightspace._random import rand
 from weightspace._weights import Weights
 from weightspace.transforms._base import EmptyDraw, Transform, draw_from, moved_points, row_count, weakest
@@ -132,7 +132,7 @@ class OneOf(Transform):
     def __init__(self, transforms: Sequence[Transform], probabilities: Sequence[float] | None = None) -> None:
         self.transforms = _members("OneOf", transforms)
         given = [1.0] * len(self.transforms) if probabilities is None else _probabilities(probabilities)
-        if not self.transforms or len(given) != len(self.transforms) or not POSITIVE <= sum(given) < math.inf:
+        if not self.transforms or len(given) != len(self.transforms) or not 0 < sum(given) < math.inf:
             raise ValueError(
                 f"OneOf: expected at least one transform and one probability each, not all zero, "
                 f"got {len(self.transforms)} transforms and {given}"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from weightspace._checks import POSITIVE, number, probability, whole_number
+from weightspace._checks import number, probability, whole_number
 from weightspace._random import rand, randn
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
 from weightspace.transforms._base import Transform
 from weightspace.transforms._check import Need, check_input, need_inputs
 
@@ -51,10 +51,10 @@ def _biased(spec: NetSpec) -> bool:
 LINEAR = Need(
     lambda spec: all(len(p.axes) == 2 for p in spec.params if p.consumes == spec.input),
     "linear maps of the input coordinates",
-    summary,
+    repr,
     "a convolution reads channels, not coordinates",
 )
-BIASED = Need(_biased, "a bias behind every map of the input", summary, "make the network with bias=True")
+BIASED = Need(_biased, "a bias behind every map of the input", repr, "make the network with bias=True")
 
 
 class Coordinates(Transform):
@@ -150,7 +150,7 @@ class Translate(Coordinates):
         >>> from weightspace.transforms import Translate
         >>> w = ws.Weights(torch.ones(4, 1185), ws.siren(2, 32, 32, 1))
         >>> moved = Translate(0.25)(w, generator=torch.Generator().manual_seed(0))
-        >>> [name for name, value in moved.views() if not value.equal(w.view(name))]
+        >>> [name for name, value in moved.items() if not value.equal(w.view(name))]
         ['0.bias']
 
     Reference:
@@ -196,7 +196,7 @@ class Scale(Coordinates):
     isotropic: bool = True
 
     def __post_init__(self) -> None:
-        low = number("Scale", self.low, "low > 0", low=POSITIVE)
+        low = number("Scale", self.low, "low > 0", above=0)
         if number("Scale", self.high, "a finite high") < low:
             raise ValueError(f"Scale: expected 0 < low <= high, got low={self.low} and high={self.high}")
 

@@ -10,7 +10,7 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from weightspace._checks import POSITIVE, number, probability
+from weightspace._checks import number, probability
 from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
@@ -132,7 +132,7 @@ class MixUp(Transform):
         partner = (weights if pool is None else pool)[index]
         if self.align == "random":
             element = Symmetry.sample(
-                weights.spec, batch=len(weights), generator=generator, scale=False, phase=False, dtype=weights.dtype
+                weights.spec, batch=len(weights), generator=generator, group="permutation", dtype=weights.dtype
             )
             partner = element.act(partner)
         elif self.align is not None and self.anchor is not None:
@@ -235,7 +235,7 @@ class SelfMixUp(Transform):
 
 
 def _check_share(owner: str, alpha: float, low: float, high: float) -> None:
-    number(owner, alpha, "alpha > 0", low=POSITIVE)
+    number(owner, alpha, "alpha > 0", above=0)
     if probability(owner, high, "high") < probability(owner, low, "low"):
         raise ValueError(f"{owner}: expected 0 <= low <= high <= 1, got low={low} and high={high}")
 

@@ -8,7 +8,7 @@ import torch
 
 from weightspace._checks import number, probability, whole_number
 from weightspace._random import rand
-from weightspace._symmetry import Symmetry
+from weightspace._symmetry import Part, Symmetry
 from weightspace._weights import Weights
 from weightspace.transforms._base import Transform
 from weightspace.transforms._check import HIDDEN, HIDDEN_BIAS, PERIODIC, check_input, need_scale
@@ -37,7 +37,7 @@ class Permute(Transform):
     needs = (HIDDEN,)
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
-        return _sample(self, weights, generator, permute=True)
+        return _sample(self, weights, generator, "perm")
 
     def apply(self, weights: Weights, draw: Symmetry) -> Weights:
         return draw.act(weights)
@@ -125,7 +125,7 @@ class PhaseShift(Transform):
         object.__setattr__(self, "max_shift", whole_number("PhaseShift, max_shift", self.max_shift))
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
-        return _sample(self, weights, generator, phase=True, max_shift=self.max_shift)
+        return _sample(self, weights, generator, "shift", max_shift=self.max_shift)
 
     def apply(self, weights: Weights, draw: Symmetry) -> Weights:
         return draw.act(weights)
@@ -162,7 +162,7 @@ class PositiveScale(Transform):
         number("PositiveScale", self.max_scale, "max_scale >= 1", low=1)
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
-        return _sample(self, weights, generator, scale=True, max_scale=self.max_scale)
+        return _sample(self, weights, generator, "scale", max_scale=self.max_scale)
 
     def apply(self, weights: Weights, draw: Symmetry) -> Weights:
         return draw.act(weights)
@@ -172,10 +172,8 @@ def _sample(
     transform: Transform,
     weights: Weights,
     generator: torch.Generator,
+    part: Part,
     *,
-    permute: bool = False,
-    scale: bool = False,
-    phase: bool = False,
     max_scale: float = 2.0,
     max_shift: int = 1,
 ) -> Symmetry:
@@ -185,9 +183,7 @@ def _sample(
         weights.spec,
         batch=len(weights),
         generator=generator,
-        permute=permute,
-        scale=scale,
-        phase=phase,
+        parts=(part,),
         max_scale=max_scale,
         max_shift=max_shift,
         dtype=weights.dtype,

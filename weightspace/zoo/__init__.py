@@ -1,5 +1,6 @@
 """The zoo: weights on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
 
+from weightspace._split import split_by_source
 from weightspace.zoo._copy import copy
 from weightspace.zoo._in_memory import write_zoo
 from weightspace.zoo._ops import merge, sample, split, subset
@@ -19,6 +20,7 @@ __all__ = [
     "merge",
     "sample",
     "split",
+    "split_by_source",
     "stats",
     "subset",
     "write_zoo",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from weightspace._spec import NetSpec
 from weightspace._version import __version__
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
 from weightspace.zoo._format import InitRegime, Manifest, Plan, Shard, check_settings, plain, planned
 
 
@@ -55,7 +55,7 @@ def new_manifest(
 def difference(expected: Manifest, found: Manifest) -> str | None:
     """The first field in which a fit to resume differs from what is asked, expected and got."""
     if expected.spec != found.spec:
-        return f"spec: expected {summary(expected.spec)}, got {summary(found.spec)}"
+        return f"spec: expected {expected.spec}, got {found.spec}"
     for name in ("recipe", "init_regime", "seed", "views", "classes", "data_digest"):
         mine, theirs = getattr(expected, name), getattr(found, name)
         if name == "recipe" and mine != theirs:
@@ -77,7 +77,7 @@ def flat(weights: Weights, spec: NetSpec, shard: Shard) -> Tensor:
     if not isinstance(weights, Weights):
         raise TypeError(f"weights: expected Weights, got {type(weights).__name__}")
     if weights.spec != spec:
-        raise ValueError(f"weights: expected networks of the zoo's spec {summary(spec)}, got {summary(weights.spec)}")
+        raise ValueError(f"weights: expected networks of the zoo's spec {spec}, got {weights.spec}")
     if weights.dtype != torch.float32:
         raise TypeError(f"weights: expected float32, got {weights.dtype}; convert with weights.to(torch.float32)")
     if list(weights.flat.shape) != [shard.count, spec.num_params]:

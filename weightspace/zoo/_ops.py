@@ -12,7 +12,7 @@ from torch import Tensor
 from weightspace._checks import check_generator, number, whole_number
 from weightspace._files import check_empty, staged
 from weightspace._split import split_by_source
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._verify import doubled
 from weightspace.zoo._writer import ZooWriter
@@ -55,7 +55,7 @@ def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Z
         raise ValueError("zoos: expected at least one, got none")
     for zoo in zoos[1:]:
         if zoo.spec != zoos[0].spec:
-            raise ValueError(f"zoos: expected one spec, got {summary(zoos[0].spec)} and {summary(zoo.spec)}")
+            raise ValueError(f"zoos: expected one spec, got {zoos[0].spec} and {zoo.spec}")
         if zoo.classes != zoos[0].classes:
             raise ValueError(f"zoos: expected the same classes, got {zoos[0].classes} and {zoo.classes}")
     splits = dict.fromkeys(split for zoo in zoos for split in zoo.splits)

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weightspace._architectures import siren
 from weightspace._files import check_empty, staged, write_atomic
-from weightspace._spec import NetSpec, siren
-from weightspace._weights import Weights, summary
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
 from weightspace.zoo._about import read_about, write_about
 from weightspace.zoo._checks import check_finite
 from weightspace.zoo._format import MANIFEST
@@ -204,7 +205,7 @@ class _Reader:
             self.keys = dict(zip(names, _in_layer_order(state), strict=True))
         else:
             raise ValueError(
-                f"{file}: expected {len(names)} parameters {names} for {summary(self.spec)}, got {list(state)}; "
+                f"{file}: expected {len(names)} parameters {names} for {self.spec}, got {list(state)}; "
                 "pass the spec of these networks"
             )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from weightspace._checks import check_generator, whole_number
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
 from weightspace.signals import SignalSet
 from weightspace.zoo import _rows, _verify
 from weightspace.zoo._format import InitRegime, Manifest, Shard, map_shard, shard_problem
@@ -84,7 +84,7 @@ class Zoo:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{split} {self.count(split)}" for split in self.splits)
-        return f"Zoo({str(self.path)!r}, {counts}, {self.init_regime} inits, {summary(self.spec)})"
+        return f"Zoo({str(self.path)!r}, {counts}, {self.init_regime} inits, {self.spec})"
 
     @property
     def path(self) -> Path:
@@ -249,7 +249,7 @@ class Zoo:
         """What is in the zoo, as plain values: spec, recipe, and per split counts, labels and PSNR in dB."""
         return {
             "path": str(self.path),
-            "spec": summary(self.spec),
+            "spec": str(self.spec),
             "num_params": self.spec.num_params,
             "recipe": self.recipe,
             "init_regime": self.init_regime,

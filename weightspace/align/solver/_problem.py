@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace._activation import activation
-from weightspace._checks import POSITIVE as ABOVE_ZERO
 from weightspace._checks import number
 from weightspace._spec import Axis, NetSpec, Param, check_spec
-from weightspace._weights import summary
 
 Group = Literal["permutation", "signed", "full"]
 GROUPS: tuple[str, ...] = ("permutation", "signed", "full")
@@ -107,7 +104,7 @@ def plan_of(spec: NetSpec, group: Group, roots: tuple[tuple[str, float], ...] = 
         kind = _kind(axis, group, len(biases) == 1)
         unit = 0.0
         if kind in (ODD_PHASE, EVEN_PHASE):
-            unit = activation(axis.activation or "").unit(axis.omega) * dict(roots).get(biases[0].name, 1.0)
+            unit = axis.phase_step * dict(roots).get(biases[0].name, 1.0)
         near = [k for k, other in enumerate(spec.hidden) if k != index and any(other.name in p.axes for p, _ in roles)]
         out.append(AxisPlan(axis, kind, unit, tuple(sorted(roles, key=lambda r: r[1])), tuple(near)))
     return Plan(spec, tuple(out), roots)
@@ -120,7 +117,7 @@ def _role(param: Param, axis: Axis) -> int:
 
 
 def _kind(axis: Axis, group: str, one_bias: bool) -> int:
-    row = activation(axis.activation or "")
+    row = axis.symmetry
     if group == "permutation" or row.scale == "none":
         return PLAIN
     if row.scale == "positive":
@@ -135,10 +132,10 @@ def check_group(spec: NetSpec, group: Any) -> None:
     """Refuse a group that is unknown, or that an activation does not allow."""
     if group not in GROUPS:
         raise ValueError(f"unknown group: expected 'permutation', 'signed' or 'full', got {group!r}")
-    if group == "signed" and any(activation(axis.activation or "").scale != "sign" for axis in spec.hidden):
+    if group == "signed" and any(axis.symmetry.scale != "sign" for axis in spec.hidden):
         raise ValueError(
             "group='signed': expected activations that commute with signs (sine, tanh, gaussian) on every hidden axis, "
-            f"got {summary(spec)}; use group='permutation', or 'full' for whatever each activation allows"
+            f"got {spec}; use group='permutation', or 'full' for whatever each activation allows"
         )
 
 
@@ -159,7 +156,7 @@ def cost_roots(spec: NetSpec, costs: Mapping[str, float] | None) -> tuple[tuple[
     for key, value in costs.items():
         if key not in names and key not in produced:
             raise ValueError(f"costs: expected parameters {sorted(names)} or axes {sorted(produced)}, got {key!r}")
-        cost = number(f"costs[{key!r}]", value, "a positive cost", low=ABOVE_ZERO)
+        cost = number(f"costs[{key!r}]", value, "a positive cost", above=0)
         if not 1 / _DEAREST <= cost <= _DEAREST:
             raise ValueError(
                 f"costs[{key!r}]: expected a cost from {1 / _DEAREST:g} to {_DEAREST:g}, got {cost:g}; only ratios "
@@ -190,5 +187,5 @@ def period_costs(spec: NetSpec) -> dict[str, float]:
         {'0.bias': 1.0}
     """
     check_spec(spec)
-    units = {a.name: activation(a.activation or "").unit(a.omega) for a in spec.hidden}
+    units = {a.name: a.phase_step for a in spec.hidden}
     return {p.name: 0.25 / units[p.produces] ** 2 for p in spec.params if p.kind == "bias" and units.get(p.produces)}

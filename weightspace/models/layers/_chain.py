@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._spec import Layer, NetSpec, check_spec
-from weightspace._weights import Weights, summary
+from weightspace._weights import Weights
 
 
 def chain(spec: NetSpec, model: str) -> tuple[Layer, ...]:
@@ -24,7 +24,7 @@ def chain(spec: NetSpec, model: str) -> tuple[Layer, ...]:
     except ValueError as error:
         raise ValueError(f"{model} reads sequential networks of linear layers alone: {error}") from None
     if not spec.hidden:
-        raise ValueError(f"{model}: expected at least one hidden axis, got none in {summary(spec)}; use ws.models.MLP")
+        raise ValueError(f"{model}: expected at least one hidden axis, got none in {spec}; use ws.models.MLP")
     return layers
 
 
@@ -35,7 +35,7 @@ def axes_of(layers: Sequence[Layer]) -> list[str]:
 
 def affine(weights: Weights, layers: Sequence[Layer]) -> tuple[list[Tensor], list[Tensor]]:
     """Matrices ``[batch, out, in]`` and biases ``[batch, out]`` by layer; zeros where a layer has no bias."""
-    parts = dict(weights.views())
+    parts = dict(weights.items())
     matrices = [parts[layer.weight] for layer in layers]
     biases = [
         parts[layer.bias] if layer.bias is not None else matrix.new_zeros(matrix.shape[:2])

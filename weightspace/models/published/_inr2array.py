@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace._checks import POSITIVE, check_tensor, number, whole_number
+from weightspace._checks import check_tensor, number, whole_number
 from weightspace._weights import Weights
 from weightspace.models._base import Model, Wrapper
 from weightspace.models.layers._chain import chain
@@ -76,7 +76,7 @@ class Autoencoder(Wrapper):
         self.encoder, self.queries, self.attention_heads = encoder, queries, attention_heads
         self.respects, self.track = encoder.respects, encoder.track
         inputs, outputs = encoder.spec.in_features, encoder.spec.out_features
-        self.reach = number("reach", reach, "a positive number", low=POSITIVE)
+        self.reach = number("reach", reach, "a positive number", above=0)
         self.register_buffer("waves", self.reach * torch.randn(inputs, whole_number("frequencies", frequencies)))
         self.place = nn.Linear(2 * frequencies, hidden)
         self.ask, self.answer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)

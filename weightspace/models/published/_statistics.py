@@ -59,7 +59,7 @@ class Statistics(Model):
         self.net = nn.Sequential(*blocks, nn.Linear(hidden, out_features))
 
     def _forward(self, weights: Weights) -> Tensor:
-        return self.net(torch.cat([_statistics(value.flatten(1)) for _, value in weights.views()], 1))
+        return self.net(torch.cat([_statistics(value.flatten(1)) for _, value in weights.items()], 1))
 
 
 def _statistics(value: Tensor) -> Tensor:
