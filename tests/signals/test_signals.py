@@ -18,6 +18,7 @@ from PIL import Image
 
 import weightspace.signals as signals
 from weightspace import datasets
+from weightspace._split import split_by_source
 from weightspace.datasets import _named
 from weightspace.signals import _cifar
 
@@ -40,7 +41,7 @@ def test_grid_runs_rows_first_with_the_ends_included():
     assert coords.dtype == torch.float32
     torch.testing.assert_close(coords, torch.tensor(slow))
     assert signals.grid(1, 2).tolist() == [[0, -1], [0, 1]]
-    with pytest.raises(ValueError, match="at least one pixel"):
+    with pytest.raises(ValueError, match="at least one point"):
         signals.grid(0, 3)
 
 
@@ -124,31 +125,31 @@ def test_psnr():
 def test_split_by_source_is_a_partition_of_about_the_fraction():
     sources = np.arange(20_000)
     for fraction in (0.0, 0.1, 0.5, 1.0):
-        rest, held = signals.split_by_source(sources, fraction, seed=3)
+        rest, held = split_by_source(sources, fraction, seed=3)
         np.testing.assert_array_equal(np.sort(np.concatenate([rest, held])), sources)
         assert abs(len(held) - 20_000 * fraction) < 5 * (20_000 * 0.25) ** 0.5
-    assert len(signals.split_by_source(sources, 0.0, 0)[1]) == len(signals.split_by_source(sources, 1.0, 0)[0]) == 0
-    assert [len(part) for part in signals.split_by_source([], 0.5, 0)] == [0, 0]
+    assert len(split_by_source(sources, 0.0, 0)[1]) == len(split_by_source(sources, 1.0, 0)[0]) == 0
+    assert [len(part) for part in split_by_source([], 0.5, 0)] == [0, 0]
 
 
 def test_split_by_source_depends_on_each_source_alone():
     rng = np.random.default_rng(0)
     few = rng.integers(-(2**62), 2**62, 500)
     many = rng.permutation(np.concatenate([few, few, rng.integers(0, 1000, 900)]))  # views, more data, another order
-    held_few = set(few[signals.split_by_source(few, 0.3, seed=1)[1]])
-    rest, held = signals.split_by_source(many, 0.3, seed=1)
+    held_few = set(few[split_by_source(few, 0.3, seed=1)[1]])
+    rest, held = split_by_source(many, 0.3, seed=1)
     assert not set(many[rest]) & set(many[held])
     assert set(many[held]) & set(few) == held_few
-    assert set(few[signals.split_by_source(few, 0.3, seed=2)[1]]) != held_few
-    assert held_few < set(few[signals.split_by_source(few, 0.5, seed=1)[1]])  # a larger fraction only adds
+    assert set(few[split_by_source(few, 0.3, seed=2)[1]]) != held_few
+    assert held_few < set(few[split_by_source(few, 0.5, seed=1)[1]])  # a larger fraction only adds
 
 
 def test_split_by_source_is_independent_over_seeds_and_pinned():
     sources = np.arange(10_000)
-    first = np.isin(sources, signals.split_by_source(sources, 0.5, 0)[1])
-    second = np.isin(sources, signals.split_by_source(sources, 0.5, 1)[1])
+    first = np.isin(sources, split_by_source(sources, 0.5, 0)[1])
+    second = np.isin(sources, split_by_source(sources, 0.5, 1)[1])
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
-    assert signals.split_by_source(np.arange(40), 0.2, seed=0)[1].tolist() == slow_split(40, 0.2, 0)
+    assert split_by_source(np.arange(40), 0.2, seed=0)[1].tolist() == slow_split(40, 0.2, 0)
 
 
 def slow_split(count: int, fraction: float, seed: int) -> list[int]:
@@ -164,15 +165,15 @@ def slow_split(count: int, fraction: float, seed: int) -> list[int]:
 
 def test_split_by_source_refuses():
     with pytest.raises(ValueError, match=r"in \[0, 1\], got 1.5"):
-        signals.split_by_source([1, 2], 1.5, 0)
+        split_by_source([1, 2], 1.5, 0)
     with pytest.raises(ValueError, match=r"in \[0, 1\], got nan"):
-        signals.split_by_source([1, 2], float("nan"), 0)
+        split_by_source([1, 2], float("nan"), 0)
     with pytest.raises(TypeError, match="expected integers, got float64"):
-        signals.split_by_source([1.0], 0.5, 0)
+        split_by_source([1.0], 0.5, 0)
     with pytest.raises(ValueError, match="one axis"):
-        signals.split_by_source([[1]], 0.5, 0)
+        split_by_source([[1]], 0.5, 0)
     with pytest.raises(TypeError, match="seed: expected an integer"):
-        signals.split_by_source([1], 0.5, 0.5)  # pyright: ignore[reportArgumentType]
+        split_by_source([1], 0.5, 0.5)  # pyright: ignore[reportArgumentType]
 
 
 # --- ImageSet ---
@@ -608,7 +609,7 @@ def test_embedded_is_a_stratified_subset():
 
 
 def test_embedded_file_is_small_and_licensed():
-    folder = Path(signals.__file__).parent / "data"
+    folder = Path(datasets.__file__).parent / "data"
     assert (folder / _named.EMBEDDED).stat().st_size < 2_000_000
     licence = (folder / "LICENSE-fashion-mnist.txt").read_text()
     assert "MIT License" in licence

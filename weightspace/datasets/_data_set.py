@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weightspace.datasets._packages import cache_dir, sha256
-from weightspace.signals._image_set import ImageSet
-from weightspace.signals._point_set import PointSet
+from weightspace.signals._sets import ImageSet, PointSet
 from weightspace.signals._store import read_saved
 
 Signals = ImageSet | PointSet

@@ -18,7 +18,7 @@ from weightspace._checks import whole_number
 from weightspace._extras import optional
 from weightspace.datasets._packages import debian_files, debian_package, npm_file, npm_package
 from weightspace.signals._groups import group_numbers, shuffled, split_groups, stable_numbers
-from weightspace.signals._image_set import ImageSet
+from weightspace.signals._sets import ImageSet
 
 PACKAGES = {
     "twemoji": "1.2.5",

@@ -9,9 +9,8 @@ from weightspace.datasets._catalogue import DATASETS
 from weightspace.datasets._mesh_sets import from_meshes, mesh_files
 from weightspace.signals._cifar import batches, from_cifar10
 from weightspace.signals._idx import from_idx, has_idx
-from weightspace.signals._image_set import ImageSet
-from weightspace.signals._point_set import PointSet
-from weightspace.signals._readers import from_folder, from_npz, has_pictures
+from weightspace.signals._read import from_folder, from_npz, has_pictures
+from weightspace.signals._sets import ImageSet, PointSet
 from weightspace.signals._store import names_in, points_from_npz, read_saved
 
 _KNOWN = (

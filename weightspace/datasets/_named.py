@@ -14,7 +14,7 @@ import numpy as np
 
 from weightspace.datasets._packages import cache_dir, debian_files, debian_package
 from weightspace.signals._idx import from_idx, has_idx
-from weightspace.signals._image_set import ImageSet
+from weightspace.signals._sets import ImageSet
 
 EMBEDDED = "fashion-mnist-4000.npz.xz"
 """The shipped file, made by ``benchmarks/make_embedded.py``."""

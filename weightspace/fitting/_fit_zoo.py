@@ -110,7 +110,7 @@ def _about(data: SignalSet, rows: Mapping[str, np.ndarray], config: FitConfig, s
         "views": config.views,
         "classes": data.classes,
         "data_digest": data.digest(rows),
-        "provenance": data.about(),
+        "provenance": data.provenance(),
     }
 
 

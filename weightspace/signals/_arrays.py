@@ -1,4 +1,4 @@
-"""Checks of the arrays that come in at the doors of this room."""
+"""Checks of the arrays that users pass to the functions of this room."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
-    """Arrays, tensors and lists as NumPy has them.
+    """Convert an array, a tensor or a list to a NumPy array.
 
     Raises:
-        TypeError: for tensors of a kind that NumPy does not have.
+        TypeError: for tensors of a type that NumPy does not have.
         ValueError: for lists that are not rectangular.
     """
     try:
@@ -29,7 +29,7 @@ def as_array(values: Any, what: str) -> np.ndarray:
 
 
 def checked_images(images: Any) -> np.ndarray:
-    """Images as uint8 or finite float32, ``[image, height, width]`` with maybe a channel axis."""
+    """Convert images to uint8 or finite float32, ``[image, height, width]`` or ``[image, height, width, channel]``."""
     array = as_array(images, "images")
     if array.dtype.kind == "O":
         raise ValueError("images: expected images of one size, got an array of objects; resize them first")
@@ -58,7 +58,7 @@ def checked_images(images: Any) -> np.ndarray:
 
 
 def checked_floats(values: Any, what: str) -> np.ndarray:
-    """Finite floating point numbers; float16 stays, everything else becomes float32."""
+    """Convert finite floating point numbers to float32; float16 keeps its type."""
     array = as_array(values, what)
     if array.dtype.kind == "O":
         raise ValueError(f"{what}: expected a rectangular array, got objects; bring all signals to one length")
@@ -75,7 +75,7 @@ def checked_floats(values: Any, what: str) -> np.ndarray:
 
 
 def integers(values: Any, what: str, count: int, one: str) -> np.ndarray:
-    """One integer a signal (``one`` is the signal's name in messages), as int64."""
+    """Convert one integer per signal to int64; error messages call a signal ``one``."""
     array = as_array(values, what)
     if array.shape != (count,):
         raise ValueError(f"{what}: expected one {one}, [{count}], got {list(array.shape)}")
@@ -85,7 +85,7 @@ def integers(values: Any, what: str, count: int, one: str) -> np.ndarray:
 
 
 def checked_labels(values: Any, count: int, classes: int, one: str) -> np.ndarray:
-    """Class numbers as int64, below the number of classes where that is known."""
+    """Convert class numbers to int64; they must be below ``classes``, unless that is 0."""
     labels = integers(values, "labels", count, one)
     if labels.min() < 0 or (classes and labels.max() >= classes):
         expected = f"in [0, {classes})" if classes else "of zero or more"
@@ -94,7 +94,7 @@ def checked_labels(values: Any, count: int, classes: int, one: str) -> np.ndarra
 
 
 def indices(values: Any, what: str, count: int) -> np.ndarray:
-    """Positions in ``[0, count)``, given as integers or as a mask, as int64."""
+    """Convert integers in ``[0, count)``, or a boolean mask ``[count]``, to indices in int64."""
     array = as_array(values, what)
     if array.dtype.kind == "b" and array.shape == (count,):
         array = np.flatnonzero(array)

@@ -1,4 +1,4 @@
-"""CIFAR-10's binary and pickle batches, read without ever running what a pickle asks for."""
+"""CIFAR-10 from its binary or pickle batches, without running any code that a pickle names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from weightspace.signals._image_set import ImageSet
+from weightspace.signals._sets import ImageSet
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -23,7 +23,7 @@ _FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")
 
 
 def batches(folder: Path) -> dict[str, Path]:
-    """The batch files by name, in order, pickled or binary, in the folder or in the one the archive unpacks to."""
+    """Find the batch files, pickled or binary, in the folder or in the one that the archive unpacks to."""
     for inner in _FOLDERS:
         for suffix in ("", ".bin"):
             found = {name: folder / inner / (name + suffix) for name in _NAMES}
@@ -33,7 +33,7 @@ def batches(folder: Path) -> dict[str, Path]:
 
 
 class _Inert:
-    """What a pickle gets in place of a NumPy class: it keeps its state and does nothing."""
+    """An object that stands in for a NumPy class: it keeps its state and does nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -44,7 +44,7 @@ class _Inert:
 
 
 class _Array(_Inert):
-    """Stands for ``numpy.ndarray`` and for the function that rebuilds one."""
+    """A stand-in for ``numpy.ndarray`` and for the function that rebuilds one."""
 
     def to_numpy(self) -> np.ndarray:
         _, shape, kind, fortran, raw = self.state
@@ -56,7 +56,7 @@ class _Array(_Inert):
 
 
 class _DType(_Inert):
-    """Stands for ``numpy.dtype``."""
+    """A stand-in for ``numpy.dtype``."""
 
 
 _ADMITTED: dict[tuple[str, str], type[_Inert]] = {
@@ -68,7 +68,7 @@ _ADMITTED: dict[tuple[str, str], type[_Inert]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits plain containers, bytes, numbers and NumPy arrays of bytes, the latter as inert stand-ins."""
+    """An unpickler that admits plain containers, bytes, numbers, and NumPy arrays of bytes as inert stand-ins."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         try:
@@ -108,14 +108,14 @@ def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_cifar10(folder: str | PathLike[str]) -> ImageSet:
-    """CIFAR-10 from its binary (``data_batch_1.bin``...) or its pickle batches (``data_batch_1``...).
+    """Read CIFAR-10 from its binary (``data_batch_1.bin``...) or its pickle batches (``data_batch_1``...).
 
-    The pickles are read by a restricted reader that admits containers, bytes, numbers and arrays of bytes; nothing
-    that a pickle names is imported or called. A source is 10,000 times the batch's place (the test batch is the
-    sixth) plus the index in it. Batches may be missing.
+    A restricted reader admits containers, bytes, numbers and arrays of bytes; it imports and calls nothing that a
+    pickle names. The source of an image is its index in its batch plus 10,000 times the number of the batch, counted
+    from 0 (the test batch is number 5). Batches may be missing.
 
     Args:
-        folder: holds the batches, or the folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``.
+        folder: the folder of the batches, or of the folder ``cifar-10-batches-py`` or ``cifar-10-batches-bin``.
 
     Raises:
         FileNotFoundError: if there is no batch.

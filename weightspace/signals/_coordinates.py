@@ -1,55 +1,27 @@
-"""Images as functions of their coordinates: what a network is fitted to."""
+"""Coordinates and targets of images and of series."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._evaluate import grid
 from weightspace.signals._arrays import as_array, checked_floats, checked_images
 
 
-def grid(height: int, width: int) -> Tensor:
-    r"""The pixel coordinates of an image, corner pixels at the corners of the square.
-
-    .. math:: x_{i \cdot width + j} = \left(\frac{2 i}{height - 1} - 1,\ \frac{2 j}{width - 1} - 1\right)
-
-    A side of one pixel sits in the middle, at 0.
-
-    Args:
-        height: rows; the first coordinate runs down them.
-        width: columns; the second coordinate runs along them, fastest.
-
-    Returns:
-        ``[height * width, 2]``, float32, on [-1, 1].
-
-    Raises:
-        ValueError: if a side is less than one pixel.
-
-    Example:
-        >>> import weightspace as ws
-        >>> ws.signals.grid(2, 3)[:4].tolist()
-        [[-1.0, -1.0], [-1.0, 0.0], [-1.0, 1.0], [1.0, -1.0]]
-    """
-    if height < 1 or width < 1:
-        raise ValueError(f"expected a height and width of at least one pixel, got {height} and {width}")
-    sides = [torch.linspace(-1, 1, n) if n > 1 else torch.zeros(1) for n in (height, width)]
-    return torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).reshape(-1, 2)
-
-
 def images(array: Any) -> tuple[Tensor, Tensor]:
-    """Images as shared coordinates and the values to be fitted there.
+    """Convert images to the coordinates that they share and the values there.
 
     Args:
         array: ``[image, height, width]`` or ``[image, height, width, channel]``: a NumPy array, a tensor, an
             ``ImageSet``, or a list of images of one size. uint8 is divided by 255, booleans become 0 and 1,
-            floating point is taken as it is.
+            floating point keeps its values.
 
     Returns:
-        ``(coords, targets)``: ``coords [point, 2]`` on [-1, 1], rows first (see ``grid``), and
+        ``(coords, targets)``: ``coords [point, 2]`` on [-1, 1], rows first (see :func:`grid`), and
         ``targets [image, point, channel]``; both float32, on the CPU, sharing no memory with ``array``.
 
     Raises:
@@ -63,7 +35,7 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
         >>> coords.shape, targets.shape
         (torch.Size([784, 2]), torch.Size([4000, 784, 1]))
     """
-    array = getattr(array, "images", array)  # an ImageSet's
+    array = getattr(array, "images", array)  # an ImageSet holds its array under this name
     if isinstance(array, list | tuple):
         array = _stack(array)
     array = as_array(array, "images")
@@ -88,12 +60,13 @@ def _stack(pictures: list[Any] | tuple[Any, ...]) -> np.ndarray:
 
 
 def series(array: Any) -> tuple[Tensor, Tensor]:
-    r"""Series as shared coordinates and the values to be fitted there.
+    r"""Convert series to the coordinates that they share and the values there.
 
     .. math:: x_t = \frac{2 t}{T - 1} - 1
 
     Args:
-        array: ``[signal, time]`` or ``[signal, time, channel]``, floating point, taken as it is: bring it to range one.
+        array: ``[signal, time]`` or ``[signal, time, channel]``, floating point. Bring them to a range of one:
+            their values stay as they are.
 
     Returns:
         ``(coords, targets)``: ``coords [time, 1]`` on [-1, 1] and ``targets [signal, time, channel]``; both float32, on
@@ -119,33 +92,3 @@ def series(array: Any) -> tuple[Tensor, Tensor]:
     count, length = values.shape[:2]
     targets = torch.from_numpy(np.array(values, dtype=np.float32, order="C").reshape(count, length, -1))
     return (torch.linspace(-1, 1, length) if length > 1 else torch.zeros(1))[:, None], targets
-
-
-@overload
-def psnr(mse: Tensor) -> Tensor: ...
-@overload
-def psnr(mse: float) -> float: ...
-def psnr(mse: Tensor | float) -> Tensor | float:
-    r"""Peak signal-to-noise ratio of signals of range one, in decibels.
-
-    .. math:: PSNR = -10 \log_{10} MSE
-
-    Args:
-        mse: mean squared error, a tensor of any shape or a number; 0 gives infinity.
-
-    Returns:
-        decibels, in the same shape.
-
-    Raises:
-        ValueError: if a number is negative.
-
-    Example:
-        >>> import weightspace as ws
-        >>> ws.signals.psnr(0.001)
-        30.0
-    """
-    if isinstance(mse, Tensor):
-        return -10 * torch.log10(mse)
-    if mse < 0:
-        raise ValueError(f"mse: expected zero or more, got {mse}")
-    return math.inf if mse == 0 else -10 * math.log10(mse)

@@ -1,4 +1,4 @@
-"""Groups: what shows the same thing shares a number, and splits that keep whole groups together."""
+"""Groups of signals that show one thing, and splits that never divide a group."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from weightspace._split import hashed
 
 
 def stable_number(text: str) -> int:
-    """A 53-bit hash of a text: exact in JSON numbers too."""
+    """Hash a text to 53 bits, so that the number is exact in JSON and in float64."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 11
 
 
 def stable_numbers(names: Sequence[str]) -> NDArray[np.int64]:
-    """A number of its own for every name, the same wherever and beside whatever it stands.
+    """Hash every name to a number that depends on nothing but the name.
 
     Raises:
-        ValueError: if two are equal.
+        ValueError: if two names have one number.
     """
     numbers = np.array([stable_number(name) for name in names], dtype=np.int64)
     if len(np.unique(numbers)) != len(numbers):
@@ -32,7 +30,7 @@ def stable_numbers(names: Sequence[str]) -> NDArray[np.int64]:
 
 
 def group_numbers(*keys: Sequence[Hashable]) -> NDArray[np.int64]:
-    """One number for all rows that agree in any key, directly or through others.
+    """Give one number to all rows that agree in any key, directly or through other rows.
 
     Args:
         keys: sequences of one length; two rows with equal entries in one of them belong together.
@@ -40,35 +38,40 @@ def group_numbers(*keys: Sequence[Hashable]) -> NDArray[np.int64]:
     Returns:
         int64 ``[row]``: a hash of the smallest of the first key's entries in the group.
     """
-    count = len(keys[0])
-    first: list[int] = []
+    parent = list(range(len(keys[0])))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]  # halving the path keeps the trees shallow
+            row = parent[row]
+        return row
+
     for key in keys:
         seen: dict[Hashable, int] = {}
-        first += [seen.setdefault(entry, i) for i, entry in enumerate(key)]
-    rows = np.tile(np.arange(count), len(keys))
-    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, np.array(first))), shape=(count, count))
-    _, component = connected_components(graph, directed=False)
+        for row, entry in enumerate(key):
+            parent[root(row)] = root(seen.setdefault(entry, row))
+    groups = [root(row) for row in range(len(parent))]
     names: dict[int, str] = {}
-    for part, entry in zip(component.tolist(), keys[0], strict=True):
-        names[part] = min(names.get(part, str(entry)), str(entry))
-    numbers = {part: stable_number(name) for part, name in names.items()}
-    return np.array([numbers[part] for part in component.tolist()], dtype=np.int64)
+    for group, entry in zip(groups, keys[0], strict=True):
+        names[group] = min(names.get(group, str(entry)), str(entry))
+    numbers = {group: stable_number(name) for group, name in names.items()}
+    return np.array([numbers[group] for group in groups], dtype=np.int64)
 
 
 def at_most(names: Sequence[str], families: Sequence[str], count: int, seed: int = 0) -> set[str]:
-    """At most ``count`` names of every family, those with the smallest hashes of the seed and the name."""
+    """Choose at most ``count`` names of every family: those with the smallest hashes of the seed and the name."""
     rank = hashed(stable_numbers(names), seed)
     seen: dict[str, int] = {}
-    kept = set()
+    chosen = set()
     for i in map(int, np.argsort(rank, kind="stable")):
         seen[families[i]] = seen.get(families[i], 0) + 1
         if seen[families[i]] <= count:
-            kept.add(names[i])
-    return kept
+            chosen.add(names[i])
+    return chosen
 
 
 def shuffled(splits: Mapping[str, Any], sources: Any) -> dict[str, NDArray[np.int64]]:
-    """The splits with their rows in the order of a hash of the sources, so that the first n are a fair sample."""
+    """Order the rows of every split by a hash of their sources, so that the first n rows are a random sample."""
     order = hashed(np.asarray(sources), 0)
     rows = {name: np.asarray(index, dtype=np.int64) for name, index in splits.items()}
     return {name: index[np.argsort(order[index], kind="stable")] for name, index in rows.items()}
@@ -77,21 +80,21 @@ def shuffled(splits: Mapping[str, Any], sources: Any) -> dict[str, NDArray[np.in
 def split_groups(
     groups: Any, labels: Any, *, val: float = 0.1, test: float = 0.2, seed: int = 0
 ) -> dict[str, NDArray[np.int64]]:
-    """Splits "train", "val" and "test" of whole groups, every class in each as far as it has groups.
+    """Split whole groups into "train", "val" and "test", with every class in each split if it has enough groups.
 
-    Within each class its groups are ordered by a hash of the seed and the group: the first go to the test split, the
-    next to the validation split, the others to the training split. A class with one group lies in the training split,
-    one with two lies in training and test. A group of several classes counts for the most frequent one.
+    A hash of the seed and the group orders the groups of each class: the first ones form the test split, the next ones
+    the validation split, the others the training split. The only group of a class goes to the training split; of two
+    groups one goes to training and one to test. A group of several classes counts for the most frequent one.
 
     Args:
         groups: int64 ``[row]``.
         labels: int64 ``[row]``.
-        val: the share of a class's groups for validation; at least one where it has three.
-        test: the share for the test; at least one where it has two. One group at least stays for the training.
-        seed: another seed gives other splits.
+        val: the share of a class's groups for validation; at least one group if the class has three.
+        test: the share for the test; at least one group if the class has two. At least one group remains for training.
+        seed: another seed draws other splits.
 
     Returns:
-        row indices by split, ascending; together every row once.
+        Row indices by split, ascending; every row is in one split.
     """
     groups, labels = np.asarray(groups), np.asarray(labels)
     names, inverse = np.unique(groups, return_inverse=True)

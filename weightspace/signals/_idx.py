@@ -1,4 +1,4 @@
-"""The IDX files of the MNIST family."""
+"""Image sets from the IDX files of the MNIST family."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from weightspace.signals._image_set import ImageSet
+from weightspace.signals._sets import ImageSet
 
 TEST_OFFSET = 60_000
-"""The source of the first test image: the MNIST family has 60,000 training images before it."""
+"""The source of the first test image, after the 60,000 training images of the MNIST family."""
 
 _UINT8 = 0x08
 _PARTS = {"train": "train", "test": "t10k"}
@@ -31,12 +31,12 @@ def _find(folder: Path, prefix: str, kind: str) -> Path | None:
 
 
 def has_idx(folder: Path) -> bool:
-    """Whether the folder holds IDX images of the MNIST family."""
+    """Return whether the folder holds IDX images of the MNIST family."""
     return any(_find(folder, prefix, "images") for prefix in _PARTS.values())
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """One IDX file of unsigned bytes, compressed with gzip or not.
+    """Read one IDX file of unsigned bytes, compressed with gzip or not.
 
     Raises:
         ValueError: if the file has another magic number, another element type, or another length than its header says.
@@ -83,17 +83,17 @@ def from_idx(
     licence: str = "unknown",
     citation: str = "",
 ) -> ImageSet:
-    """A data set in the IDX files of the MNIST family: ``train-*`` and ``t10k-*``, with or without ``.gz``.
+    """Read a data set in the IDX files of the MNIST family: ``train-*`` and ``t10k-*``, with or without ``.gz``.
 
-    A training image's source is its index in its file, a test image's is 60,000 plus its index (more, where there
-    are more training images), so that sources are unique over both. One of the two parts may be missing.
+    The source of a training image is its index in its file. The source of a test image is 60,000 plus its index, or
+    the number of training images plus its index where there are more. One of the two parts may be missing.
 
     Args:
-        folder: holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same for ``t10k``.
-        classes: the names of the classes; default: the numbers.
-        name: the data set's name; default: the folder's.
-        licence: under what terms it may be used.
-        citation: whom to cite.
+        folder: the folder of ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same for ``t10k``.
+        classes: the names of the classes. Default: the numbers.
+        name: the data set's name. Default: the folder's.
+        licence: the terms under which it may be used.
+        citation: the work to cite.
 
     Raises:
         FileNotFoundError: if neither part is there, or images without labels.

@@ -1,4 +1,4 @@
-"""Images from ``.npz`` files and from folders of PNG and JPEG."""
+"""Image sets from ``.npz`` files and from folders of PNG and JPEG files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _LAYOUTS = "images (and labels, sources), or x_train, y_train, x_test, y_test"
 
 
 def from_npz(path: str | PathLike[str]) -> ImageSet:
-    """Images from the arrays of an ``.npz`` file; pickled objects in it are refused.
+    """Read images from the arrays of an ``.npz`` file; pickled objects are refused.
 
-    Two layouts are known: ``images`` with, where there are any, ``labels`` and ``sources``; and ``x_train``,
-    ``y_train``, ``x_test``, ``y_test``, where test images follow the training images in ``sources`` and labels may have
-    an axis of one.
+    There are two layouts: ``images`` with optional ``labels`` and ``sources``; and ``x_train``, ``y_train``,
+    ``x_test``, ``y_test``, where the test images follow the training images in ``sources``. Labels may have a second
+    axis of size one.
 
     Args:
-        path: the file; images uint8, or floating point, which is taken as it is.
+        path: the file; images in uint8, or in floating point, which keeps its values.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no ``.npz`` file of plain arrays, has another layout, or its lengths or sizes differ.
+        ValueError: if it is not an ``.npz`` file of plain arrays, has another layout, or its lengths or sizes differ.
 
     Example:
         >>> import pathlib, tempfile
@@ -67,7 +67,7 @@ def from_npz(path: str | PathLike[str]) -> ImageSet:
 
 
 def _keras(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
-    """The arrays ``x_train``, ``y_train``, ``x_test``, ``y_test`` as one array each, and the splits."""
+    """Join ``x_train`` with ``x_test`` and ``y_train`` with ``y_test``; return images, labels and splits."""
     parts = [p for p in ("train", "test") if f"x_{p}" in arrays]
     pictures, numbers = [], []
     for part in parts:
@@ -84,7 +84,7 @@ def _keras(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.nd
 
 
 def _labels(arrays: dict[str, np.ndarray], key: str, images: np.ndarray, path: Path) -> np.ndarray | None:
-    """The labels under ``key``, without an axis of one, checked against the images they belong to."""
+    """Return the labels under ``key`` as ``[image]``, if there is one per image."""
     if key not in arrays:
         return None
     labels, count = arrays[key], images.shape[0] if images.ndim else 0
@@ -94,11 +94,11 @@ def _labels(arrays: dict[str, np.ndarray], key: str, images: np.ndarray, path: P
 
 
 def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = None) -> ImageSet:
-    """PNG and JPEG images in one folder a class, maybe below ``train/``, ``val/`` and ``test/``.
+    """Read PNG and JPEG images from one folder per class, optionally below ``train/``, ``val/`` and ``test/``.
 
-    Grey images give ``[image, height, width]``; if any has colour all give ``[image, height, width, 3]``. Transparency
-    is dropped. Classes are the folder names, sorted. A source is a 53-bit hash of the file's path below ``path``, so
-    that adding files changes no other image's source.
+    The images become ``[image, height, width]`` if all are grey, and ``[image, height, width, 3]`` otherwise.
+    Transparency is dropped. The classes are the folder names, sorted. The source of an image is a 53-bit hash of its
+    path below ``path``, so that adding files changes no other image's source.
 
     Args:
         path: the folder of class folders (or of ``train``, ``val``, ``test``).
@@ -158,7 +158,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def has_pictures(folder: Path) -> bool:
-    """Whether the folder holds class folders with images, maybe below train/, val/ and test/."""
+    """Return whether the folder holds class folders with images, at most below train/, val/ and test/."""
     tops = _subfolders(folder)
     below = [g for f in tops if f.name in _SPLITS for g in _subfolders(f)]
     return any(_pictures(f) for f in [*tops, *below])

@@ -1,9 +1,9 @@
-"""A signal set in one compressed file, and back."""
+"""Signal sets in one compressed file: writing and reading."""
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import zipfile
 import zlib
 from os import PathLike
@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from weightspace._files import write_atomic
 from weightspace.signals._coordinates import series
-from weightspace.signals._image_set import ImageSet
-from weightspace.signals._point_set import PointSet
-from weightspace.signals._signal_set import SignalSet
+from weightspace.signals._sets import ImageSet, PointSet, SignalSet
 
 FORMAT = "weightspace-signals-1"
 _KINDS: dict[str, type[ImageSet] | type[PointSet]] = {"images": ImageSet, "points": PointSet}
 
 
 def save(path: str | PathLike[str], data: SignalSet) -> None:
-    """Write a signal set into one ``.npz`` file, which ``load`` reads: values, labels, sources, groups, splits and all.
+    """Write a signal set into one ``.npz`` file, which :func:`weightspace.datasets.load` reads.
 
-    The file is complete or not there: it is written under another name first.
+    After a crash at any moment the file is the old one or the new one, whole.
 
     Args:
         path: the file; its suffix must be ``.npz``.
         data: images or points.
 
     Raises:
-        TypeError: for something other than an ``ImageSet`` or a ``PointSet``.
+        OSError: if the disk is full or the folder cannot be written to.
+        TypeError: for data that are neither an ``ImageSet`` nor a ``PointSet``.
         ValueError: for another suffix.
 
     Example:
@@ -66,17 +66,13 @@ def save(path: str | PathLike[str], data: SignalSet) -> None:
     if data.groups is not data.sources:
         arrays["groups"] = data.groups
     arrays |= {f"split_{name}": index for name, index in data.splits.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.npz")
-    try:
-        np.savez_compressed(partial, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())
 
 
 def names_in(path: Path) -> set[str]:
-    """The names of the arrays in an ``.npz`` file; none where it is no such file."""
+    """List the names of the arrays in an ``.npz`` file; return none if the file is of another kind."""
     try:
         with zipfile.ZipFile(path) as file:
             return {name.removesuffix(".npy") for name in file.namelist()}
@@ -85,7 +81,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def points_from_npz(path: Path) -> PointSet:
-    """The arrays ``coords`` and ``targets``, or ``series``, with ``labels``, ``sources`` and ``groups`` if there are.
+    """Read a set from the arrays ``coords`` and ``targets``, or ``series``, with optional labels, sources and groups.
 
     Raises:
         ValueError: if the file is damaged, holds objects, or its arrays do not go together.
@@ -109,7 +105,7 @@ def points_from_npz(path: Path) -> PointSet:
 
 
 def read_saved(path: Path) -> ImageSet | PointSet:
-    """The signal set in a file of :func:`save`.
+    """Read a signal set from a file of :func:`save`.
 
     Raises:
         ValueError: if the file is damaged or of another format.
