@@ -11,7 +11,6 @@ import weightspace as ws
 SURFACE = [
     "Axis",
     "FitConfig",
-    "FitResult",
     "NetSpec",
     "Networks",
     "Param",

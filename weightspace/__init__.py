@@ -14,7 +14,7 @@ from weightspace._symmetry import Symmetry
 from weightspace._trace import spec_of
 from weightspace._version import __version__ as __version__
 from weightspace._weights import Weights
-from weightspace.fitting import FitConfig, FitResult, fit, fit_zoo
+from weightspace.fitting import FitConfig, fit, fit_zoo
 from weightspace.training import TrainConfig, TrainResult, train
 from weightspace.zoo import Zoo
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Axis",
     "FitConfig",
-    "FitResult",
     "NetSpec",
     "Networks",
     "Param",

@@ -11,6 +11,9 @@ from torch import Tensor
 from weightspace._checks import check_tensor
 from weightspace._weights import Weights, check_weights
 
+PSNR_LIMIT = 120.0
+"""The PSNR in dB that an exact fit is recorded with."""
+
 
 def evaluate(weights: Weights, x: Tensor) -> Tensor:
     r"""Compute every network's outputs at the given points.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
 from weightspace.align._canonical import canonicalize
 from weightspace.align.solver._problem import Group
-from weightspace.zoo._in_memory import write_zoo
-from weightspace.zoo._zoo import Zoo
+from weightspace.zoo import Zoo, write_zoo
 
 FILE = "alignment.safetensors"
 _KINDS = ("perm", "scale", "shift")
@@ -58,7 +56,7 @@ def align_zoo(
         >>> import tempfile
         >>> import weightspace as ws
         >>> w = ws.testing.random_weights(ws.siren(2, 4, 1), 6, generator=torch.Generator().manual_seed(0))
-        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), {"train": (w, None, None, None, None)})
+        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), train=ws.Networks(w))
         >>> aligned = ws.align.align_zoo(zoo, tempfile.mkdtemp(), w[0])
         >>> back = ws.align.alignment(aligned, "train").inverse().act(aligned.weights("train"))
         >>> torch.allclose(back.flat, w.flat, atol=1e-5)
@@ -70,7 +68,7 @@ def align_zoo(
     splits, tensors = {}, {} if reference is None else {"reference": reference.flat.contiguous()}
     for split in zoo.splits:
         aligned, element = canonicalize(zoo.weights(split), reference, group=group, costs=costs)
-        splits[split] = (aligned, zoo.labels(split), zoo.sources(split), zoo.views(split), zoo.psnr(split))
+        splits[split] = zoo[split].replace(weights=aligned)
         tensors.update(_packed(split, element))
     content = save(tensors)
     about = {
@@ -80,22 +78,8 @@ def align_zoo(
         "costs": None if costs is None else dict(costs),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    made = write_zoo(
-        path,
-        splits,
-        shard_size=shard_size,
-        views=zoo.num_views,
-        recipe=zoo.recipe,
-        init_regime=zoo.init_regime,
-        seed=zoo.seed,
-        classes=zoo.classes,
-        data_digest=zoo.data_digest,
-        provenance={**zoo.provenance, "alignment": about},
-    )
-    unfinished = Path(path) / f".{FILE}.part"
-    unfinished.write_bytes(content)
-    os.replace(unfinished, Path(path) / FILE)
-    return made
+    settings = {**vars(zoo.settings), "provenance": {**zoo.provenance, "alignment": about}}
+    return write_zoo(path, splits, shard_size=shard_size, extra={FILE: content}, **settings)
 
 
 def alignment(zoo: Zoo, split: str) -> Symmetry:

@@ -1,26 +1,33 @@
-"""Who fits the shards of a zoo: this process, or whoever takes a shard's job. A job writes its shard itself."""
+"""Executors fit the shards of a zoo: in this process, or on a Ray cluster. A task fits and writes one shard itself."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from weightspace._checks import number, whole_number
 from weightspace._weights import Weights
-from weightspace.fitting._fit import FitConfig, fit
+from weightspace.fitting._config import FitConfig
+from weightspace.fitting._fit import OnProgress, fit
 from weightspace.signals import SignalSet
-from weightspace.zoo._format import Shard
-from weightspace.zoo._order import ShardOrder
 
-Told = Callable[[int, Tensor], None]
+if TYPE_CHECKING:
+    from weightspace.zoo._format import Shard
+    from weightspace.zoo._target import ShardTarget
+
+WAIT = 1.0
 
 
 def versions() -> dict[str, str]:
-    """What must be the same on every machine for the bits to be the same."""
+    """Return the versions that must be the same on every machine for the bits to be the same."""
     return {name: _version(name) for name in ("weightspace", "torch", "numpy", "numba")}
 
 
@@ -32,32 +39,32 @@ def _version(package: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class ShardJob:
-    """One shard to fit and to write; whole, so that any machine that sees the zoo's folder can do it.
+class ShardTask:
+    """One shard to fit and to write; complete, so that any machine that sees the zoo's folder can do it.
 
     Args:
         index: number of the shard in the zoo's plan.
-        order: where and how to write it.
-        config: the recipe.
+        target: where and how to write it.
         data: the shard's signals.
+        config: the recipe.
         device: where to compute.
-        workers: cores to use, see :func:`weightspace.fitting.fit`.
+        workers: cores to use, see :func:`weightspace.fit`.
         first_view: the first of the views to fit, up to ``config.views``.
         start: one network that all start from, or ``None``.
         versions: of the packages on the machine that planned it.
     """
 
     index: int
-    order: ShardOrder
-    config: FitConfig
+    target: ShardTarget
     data: SignalSet
+    config: FitConfig
     device: str
     workers: int | None
     first_view: int = 0
     start: Weights | None = None
     versions: dict[str, str] | None = None
 
-    def run(self, on_done: Told | None = None) -> tuple[Shard, Tensor]:
+    def run(self, on_progress: OnProgress | None = None) -> tuple[Shard, Tensor]:
         """Fit the networks and write the shard; its finished record, and the PSNR of its networks.
 
         Raises:
@@ -69,29 +76,26 @@ class ShardJob:
                 f"expected {self.versions} on every machine, as where the fit was started, got {own}; "
                 "install the same versions"
             )
-        coords, targets = self.data.signals()
-        result = fit(
-            coords,
-            targets,
-            self.order.spec,
+        networks = fit(
+            *self.data.signals(),
+            self.target.spec,
             config=self.config,
             sources=torch.as_tensor(self.data.sources),
             device=self.device,
             workers=self.workers,
             start=self.start,
             first_view=self.first_view,
-            on_done=on_done,
+            on_progress=on_progress,
         )
-        labels = None
         if self.data.labels is not None:
             views = self.config.views - self.first_view
-            labels = torch.as_tensor(self.data.labels).repeat_interleave(views)
-        tensors = self.order.tensors(result.weights, result.source, labels, result.view, result.psnr)
-        return self.order.store(tensors), tensors["psnr"]
+            networks = networks.replace(label=torch.as_tensor(self.data.labels).repeat_interleave(views))
+        assert networks.psnr is not None
+        return self.target.write(networks), networks.psnr
 
 
 class Executor(abc.ABC):
-    """Runs the jobs of a zoo; an own one is a class with this one method.
+    """An object that runs the tasks of a zoo; your own one is a class with this one method.
 
     Example:
         >>> from weightspace.fitting import Executor, LocalExecutor
@@ -100,16 +104,16 @@ class Executor(abc.ABC):
     """
 
     @abc.abstractmethod
-    def run(self, jobs: Iterable[ShardJob], on_done: Told) -> Iterator[tuple[int, Shard]]:
-        """Run all jobs, in any order.
+    def run(self, tasks: Iterable[ShardTask], on_progress: OnProgress) -> Iterator[tuple[int, Shard]]:
+        """Run all tasks, in any order.
 
         Args:
-            jobs: made one by one as they are asked for: take no more of them than can be worked on.
-            on_done: to be told of networks done, how many and their PSNR.
+            tasks: made one by one as they are asked for: take no more of them than can be worked on.
+            on_progress: called with the networks done and in all of a shard, and the PSNR of those done last.
 
         Returns:
-            an iterator of the shards' indices and finished records, as they come. When it is closed early, what is
-            still running is given up.
+            An iterator of the shards' indices and finished records, as they come. When it is closed early, tasks that
+            are still running are given up.
         """
 
 
@@ -117,13 +121,144 @@ class Executor(abc.ABC):
 class LocalExecutor(Executor):
     """One shard after the other in this process, each on ``workers`` cores."""
 
-    def run(self, jobs: Iterable[ShardJob], on_done: Told) -> Iterator[tuple[int, Shard]]:
-        for job in jobs:
-            yield job.index, job.run(on_done)[0]
+    def run(self, tasks: Iterable[ShardTask], on_progress: OnProgress) -> Iterator[tuple[int, Shard]]:
+        for task in tasks:
+            yield task.index, task.run(on_progress)[0]
+
+
+@dataclass(frozen=True)
+class RayExecutor(Executor):
+    """An executor whose tasks run on a Ray cluster; each fits a shard and writes it itself.
+
+    Every machine must have the same versions of weightspace, torch, NumPy and numba, and see the zoo's folder under the
+    same path: a local folder on one machine, a network file system on several. The driver alone writes the manifest,
+    once, at the end; a driver that died is followed by one that takes over the shards that were written.
+
+    Args:
+        address: of a running cluster, as for ``ray.init``; by default the cluster that the process is connected to, or
+            that ``RAY_ADDRESS`` names, or else one of this machine alone, started for the fit and ended after it.
+        cpus: cores of a task; whole ones are the workers of its fit.
+        gpus: GPUs of a task, with ``device="cuda"``; a fraction lets tasks share one.
+        in_flight: shards handed out at a time, whose signals Ray holds in memory; by default twice as many as the
+            cluster can work on.
+        retries: how often a shard is begun again whose worker or machine died, or that could not be written.
+        wait: whether to wait for a machine that is large enough for a task, as a cluster that grows on demand starts it
+            later; otherwise it must be there.
+
+    Raises:
+        TypeError, ValueError: for numbers out of range.
+        ImportError: where Ray is not installed, when it is used.
+
+    Example:
+        >>> RayExecutor(cpus=2, in_flight=16).retries
+        3
+    """
+
+    address: str | None = None
+    cpus: float = 1
+    gpus: float = 0
+    in_flight: int | None = None
+    retries: int = 3
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        number("cpus", self.cpus, "a positive number", low=2**-10)
+        number("gpus", self.gpus, "a number >= 0", low=0)
+        whole_number("retries", self.retries, 0)
+        if self.in_flight is not None:
+            whole_number("in_flight", self.in_flight)
+
+    def run(self, tasks: Iterable[ShardTask], on_progress: OnProgress) -> Iterator[tuple[int, Shard]]:
+        ray = _ray()
+        with _connected(ray, self.address):
+            kept = {"max_calls": 0}  # a process that used a GPU serves the next task too
+            again = {"max_retries": self.retries, "retry_exceptions": [OSError]}
+            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, **kept, **again)(_run)
+            if not self.wait:
+                self._check_fits(ray)
+            todo, running, own = iter(tasks), dict[Any, int](), versions()
+            try:
+                while True:
+                    for task in _next(todo, self._room(ray) - len(running)):
+                        sent = replace(task, workers=max(1, int(self.cpus)), versions=own)
+                        running[remote.remote(sent)] = task.index
+                    if not running:
+                        return
+                    for done in ray.wait(list(running), num_returns=1, timeout=WAIT)[0]:
+                        index = running.pop(done)
+                        shard, psnr = _result(ray, done, index)
+                        on_progress(len(psnr), len(psnr), torch.tensor(psnr))
+                        yield index, shard
+            finally:
+                for left in running:
+                    ray.cancel(left, force=True)
+
+    def _check_fits(self, ray: Any) -> None:
+        """Raise ``ValueError`` if no machine is large enough for a task: it would wait for ever."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= self.gpus for node in nodes):
+            there = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise ValueError(
+                f"expected a machine with {self.cpus:g} CPUs and {self.gpus:g} GPUs in the cluster, got none: {there}; "
+                "ask for less, or start the machines first (wait=True waits for them)"
+            )
+
+    def _room(self, ray: Any) -> int:
+        """Return how many shards to hand out, for the cluster as it is now."""
+        if self.in_flight is not None:
+            return self.in_flight
+        there = ray.cluster_resources()
+        fits = [int(there.get(name, 0) // share) for name, share in (("CPU", self.cpus), ("GPU", self.gpus)) if share]
+        return max(2, 2 * min(fits))
+
+
+def _run(task: ShardTask) -> tuple[Shard, Any]:
+    shard, psnr = task.run()
+    return shard, psnr.numpy()
+
+
+def _next(tasks: Iterator[ShardTask], count: int) -> Iterator[ShardTask]:
+    for _ in range(count):
+        if (task := next(tasks, None)) is None:
+            return
+        yield task
+
+
+def _result(ray: Any, done: Any, index: int) -> tuple[Shard, Any]:
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # the error of the task itself
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"shard {index} could not be fitted, its retries are spent: {error}; run again") from error
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError('the Ray executor needs Ray: pip install "weightspace[ray]"') from error
+    return ray
+
+
+@contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Connect to a cluster: the one that the process is connected to, else a new one that ends with the fit."""
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {} if address is not None else {"include_dashboard": False}
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        options["_node_ip_address"] = "127.0.0.1"  # a cluster of our own listens to this machine alone
+    ray.init(address=address, log_to_driver=False, logging_level="WARNING", **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def executor_named(name: str | Executor, *, device: torch.device, workers: int | None) -> Executor:
-    """The executor of a name: ``"local"``, or ``"ray"`` with a task for each ``workers`` cores and one GPU on CUDA.
+    """Return the executor of a name: ``"local"``, or ``"ray"`` with a task for each ``workers`` cores and one GPU on CUDA.
 
     Raises:
         ValueError: for another name.
@@ -133,7 +268,5 @@ def executor_named(name: str | Executor, *, device: torch.device, workers: int |
     if name == "local":
         return LocalExecutor()
     if name == "ray":
-        from weightspace.fitting._ray import RayExecutor
-
         return RayExecutor(cpus=workers or 1, gpus=1 if device.type == "cuda" else 0)
     raise ValueError(f"executor: expected 'local', 'ray' or an Executor, got {name!r}")

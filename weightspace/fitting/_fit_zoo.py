@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
@@ -17,13 +17,13 @@ from torch import Tensor
 from weightspace._checks import whole_number
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.fitting._executors import Executor, ShardJob, executor_named
-from weightspace.fitting._fit import FitConfig, check_signals, check_start
+from weightspace.fitting._config import FitConfig
+from weightspace.fitting._executors import Executor, ShardTask, executor_named
+from weightspace.fitting._fit import OnProgress, check_signals, check_start
 from weightspace.signals import SignalSet
 from weightspace.zoo import Zoo, ZooWriter
 
 SHARD = 512
-Progress = Callable[[int, int, Tensor], None]
 
 
 def fit_zoo(
@@ -38,7 +38,7 @@ def fit_zoo(
     device: str | torch.device = "cpu",
     workers: int | None = None,
     executor: str | Executor = "local",
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Zoo:
     """Fit every signal of a data set and write the networks as a zoo; called again, it goes on where it stopped.
 
@@ -47,13 +47,13 @@ def fit_zoo(
         data: images, or points with values, with "train" and maybe "test" splits.
         spec: the network; its inputs and outputs must be those of the signals.
         config: the recipe.
-        counts: how many signals of each split: "train" takes the first ones, "val" those that follow them in the
+        counts: number of signals of each split: "train" takes the first ones, "val" those that follow them in the
             training split (unless the data has a "val" split), "test" the first ones. All the data where None.
         start: one network that all start from, see :func:`fit`; its digest goes into the recipe.
         shard_size: signals in a shard (each with all its views); what a crash costs at most.
         device: where to compute.
         workers: see :func:`fit`.
-        executor: who fits the shards: ``"local"``, ``"ray"``, or an :class:`Executor`; the networks are the same.
+        executor: ``"local"``, ``"ray"``, or an :class:`Executor`, which fits the shards; the networks are the same.
         on_progress: called after each chunk with networks done, networks in all, and the chunk's PSNR.
 
     Raises:
@@ -64,11 +64,10 @@ def fit_zoo(
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.fitting import FitConfig
         >>> counts = {"train": 4, "test": 2}
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     zoo = fit_zoo(
-        ...         folder + "/zoo", ws.datasets.embedded(), ws.siren(2, 8, 1), config=FitConfig(steps=2), counts=counts
+        ...         folder + "/zoo", ws.datasets.embedded(), ws.siren(2, 8, 1), config=ws.FitConfig(steps=2), counts=counts
         ...     )
         ...     zoo.splits, zoo.count("train")
         (('train', 'test'), 4)
@@ -80,29 +79,31 @@ def fit_zoo(
     _check(data, spec, rows, shard_size, workers)
     if start is not None:
         check_start(start, spec)
-    ran_by = executor_named(executor, device=torch.device(device), workers=workers)
+    chosen = executor_named(executor, device=torch.device(device), workers=workers)
     shards = [
         (split, index[start : start + shard_size])
         for split, index in rows.items()
         for start in range(0, len(index), shard_size)
     ]
     plan = [(split, len(index) * config.views, data.sources[index[[0, -1]]].tolist()) for split, index in shards]
-    with ZooWriter.open_or_create(path, spec, plan=plan, **_about(data, rows, config, start)) as writer:
+    with ZooWriter.open_or_create(path, spec, plan=plan, **_settings(data, rows, config, start)) as writer:
 
-        def job(number: int) -> ShardJob:
-            return shard_job(writer, number, data, shards[number][1], config, str(device), workers, start=start)
+        def task(number: int) -> ShardTask:
+            return shard_task(writer, number, data, shards[number][1], config, str(device), workers, start=start)
 
-        run_jobs(writer, job, ran_by, on_progress)
+        run_tasks(writer, task, chosen, on_progress)
     return Zoo.open(path, verify=False)
 
 
 def start_digest(start: Weights | None) -> str | None:
-    """What a recipe says of the network that all started from."""
+    """Return the digest by which a recipe records the network that all started from."""
     return None if start is None else hashlib.sha256(start.flat.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def _about(data: SignalSet, rows: Mapping[str, np.ndarray], config: FitConfig, start: Weights | None) -> dict[str, Any]:
-    """What the manifest says beside spec and plan."""
+def _settings(
+    data: SignalSet, rows: Mapping[str, np.ndarray], config: FitConfig, start: Weights | None
+) -> dict[str, Any]:
+    """Return the settings of the zoo."""
     return {
         "recipe": {**config.recipe(), "start": start_digest(start)},
         "init_regime": "meta" if start is not None else config.regime,
@@ -114,7 +115,7 @@ def _about(data: SignalSet, rows: Mapping[str, np.ndarray], config: FitConfig, s
     }
 
 
-def shard_job(
+def shard_task(
     writer: ZooWriter,
     number: int,
     data: SignalSet,
@@ -124,30 +125,36 @@ def shard_job(
     workers: int | None,
     first_view: int = 0,
     start: Weights | None = None,
-) -> ShardJob:
-    """The job of a pending shard that holds the signals at ``index``."""
+) -> ShardTask:
+    """Make the task of a pending shard that holds the signals at ``index``."""
     part = replace(data, splits={}).subset(index)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    return ShardJob(number, writer.order(number), config, part, device, workers, first_view, start)
+    return ShardTask(number, writer.target(number), part, config, device, workers, first_view, start)
 
 
-def run_jobs(
-    writer: ZooWriter, job: Callable[[int], ShardJob], executor: Executor, on_progress: Progress | None
+def run_tasks(
+    writer: ZooWriter, task: Callable[[int], ShardTask], executor: Executor, on_progress: OnProgress | None
 ) -> None:
     """Have every pending shard made, and commit the manifest once: at the end, or when something goes wrong."""
-    pending = writer.pending()
+    pending, sources = writer.pending(), dict[int, Tensor]()
     total = sum(shard.count for shard in writer.shards)
     done = total - sum(writer.shards[number].count for number in pending)
 
-    def progress(count: int, psnr: Tensor) -> None:
+    def tasks() -> Iterator[ShardTask]:
+        for number in pending:
+            made = task(number)
+            sources[number] = torch.as_tensor(made.data.sources)
+            yield made
+
+    def progress(_done: int, _total: int, psnr: Tensor) -> None:
         nonlocal done
-        done += count
+        done += len(psnr)
         if on_progress is not None:
             on_progress(done, total, psnr)
 
-    results = executor.run((job(number) for number in pending), progress)
+    results = executor.run(tasks(), progress)
     try:
         for number, shard in results:
-            writer.accept(number, shard)
+            writer.accept(number, shard, sources.pop(number))
     except BaseException:
         if isinstance(results, Generator):
             results.close()
@@ -160,7 +167,7 @@ def run_jobs(
 def _check(
     data: SignalSet, spec: NetSpec, rows: Mapping[str, np.ndarray], shard_size: int, workers: int | None
 ) -> None:
-    """Everything that ``fit`` would refuse, before anything is written."""
+    """Refuse everything that ``fit`` would refuse, before anything is written."""
     check_signals(*data.signals([0]), spec)
     chosen = data.sources[np.concatenate(list(rows.values()))]
     if repeated := len(chosen) - len(np.unique(chosen)):
@@ -177,7 +184,7 @@ def _check(
 
 
 def _rows(data: SignalSet, counts: Mapping[str, int] | None) -> dict[str, np.ndarray]:
-    """Which images go into which split."""
+    """Return which signals go into which split."""
     splits = {name: np.asarray(index) for name, index in data.splits.items()} or {"train": np.arange(len(data))}
     if counts is None:
         return splits

@@ -1,18 +1,18 @@
-"""The zoo: weights on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
+"""The zoo: networks on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
 
 from weightspace._split import split_by_source
 from weightspace.zoo._copy import copy
-from weightspace.zoo._in_memory import write_zoo
+from weightspace.zoo._format import ZooSettings
+from weightspace.zoo._inspect import stats, verify
 from weightspace.zoo._ops import merge, sample, split, subset
-from weightspace.zoo._order import ShardOrder
 from weightspace.zoo._state_dicts import export_state_dicts, import_state_dicts
-from weightspace.zoo._stats import stats
+from weightspace.zoo._write import write_zoo
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
 
 __all__ = [
-    "ShardOrder",
     "Zoo",
+    "ZooSettings",
     "ZooWriter",
     "copy",
     "export_state_dicts",
@@ -23,5 +23,6 @@ __all__ = [
     "split_by_source",
     "stats",
     "subset",
+    "verify",
     "write_zoo",
 ]

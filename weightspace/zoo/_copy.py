@@ -26,9 +26,8 @@ def copy(source: str | Path, target: str | Path) -> None:
         >>> import tempfile
         >>> import torch
         >>> import weightspace as ws
-        >>> from weightspace.zoo import copy, write_zoo
-        >>> w, folder = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1)), tempfile.mkdtemp()
-        >>> zoo = write_zoo(folder + "/zoo", {"train": (w, None, None, None, None)})
+        >>> networks, folder = ws.Networks(ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))), tempfile.mkdtemp()
+        >>> zoo = ws.zoo.write_zoo(folder + "/zoo", train=networks)
         >>> copy(zoo.path, "memory://example")
         >>> copy("memory://example", folder + "/back")
         >>> ws.Zoo.open(folder + "/back").count("train")

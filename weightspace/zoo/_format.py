@@ -1,9 +1,9 @@
-"""The zoo's format: the manifest and its shards.
+"""The zoo's format: the manifest, its settings and its shards.
 
 ::
 
     manifest.json                        one JSON object, see Manifest
-    shards/<split>-00000.safetensors     flat float32 [n, P], label, source, view int64 [n], psnr float32 [n]
+    shards/<split>-00000.safetensors     the columns of COLUMNS, one row a network
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,16 +22,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from weightspace._files import sha256, write_atomic
-from weightspace._spec import NetSpec
+from weightspace._spec import NetSpec, check_spec
+from weightspace._version import __version__
 
 FORMAT = "weightspace-zoo"
 VERSION = 1
 MANIFEST = "manifest.json"
 INIT_REGIMES = ("independent", "shared", "meta", "unknown")
-DTYPES = {"flat": "F32", "label": "I64", "source": "I64", "view": "I64", "psnr": "F32"}
+DTYPES = {"flat": ("F32",), "label": ("I64", "F32"), "source": ("I64",), "view": ("I64",), "psnr": ("F32",)}
+"""Columns of a shard and the types that each may have: labels are whole numbers, or real ones to predict."""
 
 InitRegime = Literal["independent", "shared", "meta", "unknown"]
-Plan = Sequence[tuple[str, int, Any]]
+ShardPlan = Sequence[tuple[str, int, Any]]
 
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHARD = re.compile(r"shards/[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
@@ -68,28 +71,79 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class ZooSettings:
+    """What a zoo records of its networks as a whole.
+
+    Args:
+        recipe: how the networks were fitted (steps, learning rate, init, target PSNR, ...), plain values.
+        init_regime: ``"independent"``, ``"shared"``, ``"meta"`` or ``"unknown"``, the starts of the networks.
+        seed: the seed of the fit.
+        views: fits per signal.
+        classes: names of the labels 0, 1, ...; empty when the labels have no names.
+        data_digest: hash of the signals, so that a fit resumed with other data is refused.
+        provenance: data set name, licence, citation, ...; a writer adds versions and the date.
+
+    Raises:
+        ValueError: for a setting of another kind, or values that JSON cannot hold.
+
+    Example:
+        >>> ZooSettings(recipe={"steps": 10}, classes=["cat", "dog"]).classes
+        ('cat', 'dog')
+    """
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    init_regime: InitRegime = "unknown"
+    seed: int | None = None
+    views: int = 1
+    classes: Sequence[str] = ()
+    data_digest: str | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("recipe", "provenance"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, {})
+        check_settings(vars(self))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        for name in ("recipe", "provenance"):
+            object.__setattr__(self, name, plain(dict(getattr(self, name)), name))
+
+
+SETTINGS: tuple[str, ...] = tuple(f.name for f in fields(ZooSettings))
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """What a zoo says about itself. ``views``: fits per signal. ``data_digest``: a hash of the signals, or ``None``."""
+    """A zoo's record of itself: the spec of its networks, its settings and its shards."""
 
     spec: NetSpec
-    recipe: dict[str, Any]
-    init_regime: InitRegime
-    seed: int | None
-    views: int
-    classes: tuple[str, ...]
-    data_digest: str | None
-    provenance: dict[str, Any]
+    settings: ZooSettings
     shards: tuple[Shard, ...]
 
     def to_json(self) -> str:
-        body = {field.name: getattr(self, field.name) for field in fields(self)}
-        body["spec"] = json.loads(self.spec.to_json())
+        body = {"spec": json.loads(self.spec.to_json()), **vars(self.settings)}
         body["shards"] = [vars(shard) for shard in self.shards]
         return json.dumps({"format": FORMAT, "version": VERSION, **body}, indent=1, allow_nan=False)
 
     def write(self, folder: Path) -> None:
         """Replace the folder's manifest, atomically."""
         write_atomic(folder / MANIFEST, self.to_json().encode())
+
+    @classmethod
+    def plan(cls, spec: NetSpec, plan: ShardPlan, settings: ZooSettings) -> Manifest:
+        """Make the manifest of a zoo that is about to be written, with every shard planned.
+
+        Raises:
+            TypeError: for something other than a ``NetSpec``.
+            ValueError: for an impossible plan.
+        """
+        check_spec(spec)
+        made = {
+            "weightspace": __version__,
+            "torch": str(torch.__version__),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        return cls(spec, replace(settings, provenance={**settings.provenance, **made}), planned(plan))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -132,16 +186,16 @@ class Manifest:
                 raise ValueError(f"shards: expected each file once, got {shard.file!r} twice")
             files.add(shard.file)
         spec = NetSpec.from_json(json.dumps(body.pop("spec")))
-        made = cls(spec=spec, shards=shards, **body)
-        check_settings(vars(made))
-        return replace(made, classes=tuple(made.classes))
+        if missing := [name for name in SETTINGS if name not in body]:
+            raise ValueError(f"expected the settings {list(SETTINGS)}, got none for {missing}")
+        return cls(spec, ZooSettings(**body), shards)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a setting of a zoo that is not of its kind, those of ``Manifest`` by name.
+    """Raise ``ValueError`` for a setting of a zoo that is not of its kind.
 
     Args:
-        settings: any of them; others are not looked at.
+        settings: any of the fields of :class:`ZooSettings`, by name; others are not looked at.
     """
     rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "init_regime": (f"one of {list(INIT_REGIMES)}", lambda value: value in INIT_REGIMES),
@@ -185,7 +239,7 @@ def _check_shard(shard: Shard) -> None:
         )
 
 
-def planned(plan: Plan, after: Sequence[Shard] = ()) -> tuple[Shard, ...]:
+def planned(plan: ShardPlan, after: Sequence[Shard] = ()) -> tuple[Shard, ...]:
     """Name the shards of a plan of (split, count, key), behind those that are there.
 
     Raises:
@@ -238,8 +292,11 @@ def shard_problem(folder: Path, shard: Shard, num_params: int, *, digest: bool) 
     except SafetensorError as error:
         return f"{shard.file} is not a safetensors file: {error}"
     shapes = {name: [shard.count, num_params] if name == "flat" else [shard.count] for name in DTYPES}
-    expected = {name: (shapes[name], dtype) for name, dtype in DTYPES.items()}
-    return None if found == expected else f"{shard.file} holds other tensors: expected {expected}, got {found}"
+    right = {name: found.get(name) in [(shapes[name], own) for own in dtypes] for name, dtypes in DTYPES.items()}
+    if set(found) == set(DTYPES) and all(right.values()):
+        return None
+    expected = {name: (shapes[name], *dtypes) for name, dtypes in DTYPES.items()}
+    return f"{shard.file} holds other tensors: expected {expected}, got {found}"
 
 
 def overlap(sources: Mapping[str, Iterable[Tensor]]) -> str | None:

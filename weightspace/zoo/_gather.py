@@ -1,17 +1,19 @@
-"""Rows of many mapped files into one array, each copied once; NumPy would need a call a file, and copy twice."""
+"""Copy rows of many mapped files into one array, each once; NumPy would need a call for each file, and copy twice."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
+from weightspace._compile import cached_njit
+
 
 @intrinsic
 def _pointer(typingctx, address):  # pyright: ignore
-    """An address as a pointer that ``carray`` takes."""
+    """Turn an address into a pointer that ``carray`` takes."""
 
     def codegen(context, builder, signature, args):  # pyright: ignore
         return builder.inttoptr(args[0], cgutils.voidptr_t)
@@ -19,9 +21,9 @@ def _pointer(typingctx, address):  # pyright: ignore
     return types.voidptr(types.uintp), codegen
 
 
-@njit(nogil=True, cache=True)
+@cached_njit()
 def copy_rows(bases: np.ndarray, part: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
-    """``out[i] = rows of the file at address bases[part[i]], its row[i]``; float32, all rows as wide as ``out``.
+    """Copy row ``row[i]`` of the file at address ``bases[part[i]]`` to ``out[i]``; float32, all as wide as ``out``.
 
     Nothing is checked: every row must be there.
     """

@@ -1,4 +1,4 @@
-"""Which files an import reads: ``splits.json``, its paths on this machine, and every file's source and view."""
+"""The listing of a folder of state dicts: ``splits.json``, its files, their sources and views; and ``spec.json``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ from os import PathLike
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
+from weightspace._files import write_atomic
+from weightspace._networks import COLUMNS, Networks
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
+from weightspace.zoo._format import check_settings
+from weightspace.zoo._zoo import Zoo
+
 LabelFrom = Literal["auto", "splits", "file"] | Callable[[str], int]
-COLUMNS = ("label", "source", "view", "psnr")
+SPEC_FILE_FORMAT = "weightspace-state-dicts"
+SPEC_FILE_VERSION = 1
+SPEC_FILE = "spec.json"
+EXPORTED = ("init_regime", "classes", "recipe", "seed")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -28,15 +38,16 @@ class Listing:
     psnr: list[float] | None = None
     file_labels: list[Any] = field(default_factory=list)
 
-    def columns(self) -> tuple[Any, Any, Any, Any]:
-        """Labels, sources, views and psnr for ``write_zoo``."""
+    def networks(self, weights: Weights) -> Networks:
+        """Return the files' weights as networks, with the columns that are listed."""
+        labels: Any
         labels, name = self.label, "splits"
         if labels is None and self.take_file_labels:
             labels, name = self.file_labels, "file"
         if labels is not None:
             labels = [_label(own, file, name) for own, file in zip(labels, self.files, strict=True)]
         psnr = None if self.psnr is None else [float("nan") if value is None else value for value in self.psnr]
-        return labels, self.source, self.view, psnr
+        return Networks(weights, labels, self.source, self.view, psnr)
 
 
 def _label(label: Any, file: Path, place: str) -> int:
@@ -168,3 +179,42 @@ def _number_sources(
     for split, listing in listings.items():
         end = start + len(paths[split])
         listing.source, listing.view, start = keys[start:end], views[start:end], end
+
+
+def write_spec_file(zoo: Zoo, folder: Path) -> None:
+    """Write the spec and the settings of a zoo into the folder of its state dicts."""
+    settings = {name: getattr(zoo, name) for name in EXPORTED}
+    body = {
+        "format": SPEC_FILE_FORMAT,
+        "version": SPEC_FILE_VERSION,
+        "spec": json.loads(zoo.spec.to_json()),
+        **settings,
+    }
+    write_atomic(folder / SPEC_FILE, json.dumps(body, indent=1, allow_nan=False).encode())
+
+
+def read_spec_file(folder: Path) -> tuple[NetSpec, dict[str, Any]] | None:
+    """Read the spec and the settings that an export wrote into a folder; ``None`` where there is no such file.
+
+    Raises:
+        ValueError: for a file of that name that is not one of an export, or is malformed.
+    """
+    path = folder / SPEC_FILE
+    if not path.is_file():
+        return None
+    try:
+        body = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, got something else: {error}; pass spec=") from error
+    found = (body.get("format"), body.get("version")) if isinstance(body, Mapping) else type(body).__name__
+    if found != (SPEC_FILE_FORMAT, SPEC_FILE_VERSION):
+        raise ValueError(
+            f"{path}: expected format {SPEC_FILE_FORMAT!r}, version {SPEC_FILE_VERSION}, as an export writes it, got {found}; pass spec="
+        )
+    settings = {name: body[name] for name in EXPORTED if name in body}
+    try:
+        spec = NetSpec.from_json(json.dumps(body.get("spec")))
+        check_settings(settings)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: malformed: {error}; export again, or pass spec=") from error
+    return spec, settings

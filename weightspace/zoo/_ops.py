@@ -1,4 +1,4 @@
-"""New zoos out of old ones: merged, split anew, or parts of them. Rows are copied shard by shard."""
+"""Make zoos out of zoos: merged, split anew, or parts of them. Rows are copied shard by shard."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch import Tensor
 
 from weightspace._checks import check_generator, number, whole_number
 from weightspace._files import check_empty, staged
+from weightspace._networks import Networks
 from weightspace._split import split_by_source
-from weightspace._weights import Weights
 from weightspace.zoo._format import MANIFEST
-from weightspace.zoo._verify import doubled
+from weightspace.zoo._inspect import doubled
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
 
 SHARD = 4096
-COLUMNS = ("label", "source", "view", "psnr")
 Part = tuple[Zoo, str, Tensor]
 """Rows of a split of a zoo."""
 
 
 def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Zoo:
-    """All networks of several zoos in one: parts of one data set, say, that were fitted on different machines.
+    """Write one zoo of all networks of several, such as parts of one data set fitted on different machines.
 
     Where the zoos differ in recipe, seed, init regime or data, the new zoo's ``recipe`` is ``{"merged": [...]}``, its
     seed is none, its regime ``"unknown"``, its digest none. Sources must mean the same in all of them.
@@ -43,10 +42,9 @@ def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Z
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.zoo import merge, write_zoo
-        >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
-        >>> a = write_zoo(tempfile.mkdtemp(), {"train": (w, None, [0, 1, 2], None, None)})
-        >>> b = write_zoo(tempfile.mkdtemp(), {"train": (w, None, [3, 4, 5], None, None)})
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1)), source=[0, 1, 2])
+        >>> a = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks)
+        >>> b = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks.replace(source=[3, 4, 5]))
         >>> merge([a, b], tempfile.mkdtemp()).sources("train")
         tensor([0, 1, 2, 3, 4, 5])
     """
@@ -69,7 +67,7 @@ def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Z
 
 
 def subset(zoo: Zoo, out: str | Path, rows: Mapping[str, Any], *, shard_size: int = SHARD) -> Zoo:
-    """A zoo of some of the networks of another.
+    """Write a zoo of some of the networks of another.
 
     Args:
         zoo: where they come from.
@@ -84,22 +82,21 @@ def subset(zoo: Zoo, out: str | Path, rows: Mapping[str, Any], *, shard_size: in
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.zoo import subset, write_zoo
-        >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
-        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, [5, 6, 7], None, None, None)})
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1)), label=[5, 6, 7])
+        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks)
         >>> subset(zoo, tempfile.mkdtemp(), {"train": zoo.labels("train") > 5}).labels("train")
         tensor([6, 7])
     """
     chosen = {split: _index(zoo, split, index) for split, index in rows.items()}
     if not chosen:
         raise ValueError("rows: expected at least one split, got none")
-    return _write(out, {split: [(zoo, split, index)] for split, index in chosen.items()}, shard_size, _about(zoo))
+    return _write(out, {split: [(zoo, split, index)] for split, index in chosen.items()}, shard_size, _settings(zoo))
 
 
 def sample(
     zoo: Zoo, out: str | Path, counts: Mapping[str, int], *, generator: torch.Generator, shard_size: int = SHARD
 ) -> Zoo:
-    """A zoo of all views of a few sources of another, drawn at random.
+    """Write a zoo of all views of a few sources of another, drawn at random.
 
     Args:
         zoo: where they come from.
@@ -114,9 +111,9 @@ def sample(
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.zoo import sample, write_zoo
-        >>> w = ws.Weights(torch.zeros(6, 17), ws.siren(2, 4, 1))
-        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, None, [0, 0, 1, 1, 2, 2], [0, 1] * 3, None)})
+        >>> weights = ws.Weights(torch.zeros(6, 17), ws.siren(2, 4, 1))
+        >>> networks = ws.Networks(weights, source=[0, 0, 1, 1, 2, 2], view=[0, 1, 0, 1, 0, 1])
+        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks)
         >>> sample(zoo, tempfile.mkdtemp(), {"train": 2}, generator=torch.Generator().manual_seed(0)).count("train")
         4
     """
@@ -134,14 +131,14 @@ def sample(
 
 
 def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: int = 0, shard_size: int = SHARD) -> Zoo:
-    """The networks of a zoo in new splits, dealt by source: all views of one signal lie in one split.
+    """Write the networks of a zoo in new splits, split by source: all views of one signal are in one split.
 
     Args:
         zoo: where they come from, all its splits together.
         out: the folder, new or empty.
         fractions: of the sources, for each new split; they sum to one. Each source is decided by a hash of its own
             number and the seed, so sizes are near these, and stay put when sources are added.
-        seed: another seed deals otherwise.
+        seed: of the hash; another seed makes other splits.
         shard_size: networks in a file.
 
     Raises:
@@ -150,9 +147,8 @@ def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: in
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.zoo import split, write_zoo
-        >>> w = ws.Weights(torch.zeros(200, 17), ws.siren(2, 4, 1))
-        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, None, None, None, None)})
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(200, 17), ws.siren(2, 4, 1)))
+        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks)
         >>> split(zoo, tempfile.mkdtemp(), {"train": 0.8, "test": 0.2}).splits
         ('train', 'test')
     """
@@ -174,7 +170,7 @@ def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: in
         parts[name] = [part for part in taken if len(part[2])]
         if not parts[name]:
             raise ValueError(f"fractions: expected sources for every split, got none for {name!r}; use another seed")
-    return _write(out, parts, shard_size, _about(zoo))
+    return _write(out, parts, shard_size, _settings(zoo))
 
 
 def _index(zoo: Zoo, split: str, rows: Any) -> Tensor:
@@ -190,10 +186,9 @@ def _index(zoo: Zoo, split: str, rows: Any) -> Tensor:
     return index.to(torch.int64)
 
 
-def _about(zoo: Zoo) -> dict[str, Any]:
-    """What a zoo says of itself; the digest is that of its signals as they were, which no part of it has."""
-    names = ("recipe", "init_regime", "seed", "classes", "provenance")
-    return {**{name: getattr(zoo, name) for name in names}, "views": zoo.num_views}
+def _settings(zoo: Zoo) -> dict[str, Any]:
+    """Return the settings of a part of a zoo: those of the zoo, but for the digest, which is that of all its signals."""
+    return {**vars(zoo.settings), "data_digest": None}
 
 
 def _merged(zoos: Sequence[Zoo]) -> dict[str, Any]:
@@ -208,28 +203,23 @@ def _merged(zoos: Sequence[Zoo]) -> dict[str, Any]:
     }
 
 
-def _write(out: str | Path, splits: Mapping[str, list[Part]], shard_size: int, about: dict[str, Any]) -> Zoo:
+def _write(out: str | Path, splits: Mapping[str, list[Part]], shard_size: int, settings: dict[str, Any]) -> Zoo:
     out = Path(out)
     whole_number("shard_size", shard_size)
     check_empty(out, MANIFEST)
     chunks = [(split, chunk) for split, parts in splits.items() for chunk in _chunks(parts, shard_size)]
     spec = chunks[0][1][0][0].spec
     plan = [(split, sum(len(index) for _, _, index in chunk), None) for split, chunk in chunks]
-    with staged(out) as stage, ZooWriter.create(stage, spec, plan=plan, **about) as writer:
+    with staged(out) as stage, ZooWriter.create(stage, spec, plan=plan, **settings) as writer:
         for number, (_, chunk) in enumerate(chunks):
-            columns = {
-                name: torch.cat([zoo.take(name, split, index) for zoo, split, index in chunk])
-                for name in ("flat", *COLUMNS)
-            }
-            names = {"labels": "label", "sources": "source", "views": "view", "psnr": "psnr"}
-            given = {name: columns[column] for name, column in names.items()}
-            writer.write(number, Weights(columns["flat"], spec), **given, commit=False)
+            networks = Networks.cat([zoo.take(split, index) for zoo, split, index in chunk])
+            writer.write(number, networks, commit=False)
         writer.commit()
     return Zoo.open(out, verify=False)
 
 
 def _chunks(parts: Sequence[Part], size: int) -> Iterator[list[Part]]:
-    """The parts' rows laid end to end and cut every ``size`` rows."""
+    """Iterate over the parts' rows, laid end to end and cut every ``size`` rows."""
     chunk, room = list[Part](), size
     for zoo, split, index in parts:
         while len(index):

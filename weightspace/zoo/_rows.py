@@ -1,60 +1,73 @@
-"""Rows of shards laid end to end, read from the mapped files."""
+"""Rows of shards laid end to end, gathered from the mapped files or from memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def batches(parts: list[Tensor], order: Tensor | None, stop: int, batch_size: int) -> Iterator[Tensor]:
-    """The rows ``order[:stop]`` (all in their order if it is ``None``), ``batch_size`` at a time."""
-    rows = None if order is None else Rows(parts)
-    for start in range(0, stop, batch_size):
-        end = min(start + batch_size, stop)
-        if rows is None or order is None:
-            yield stretch(parts, start, end)
-        else:
-            yield rows.take(order[start:end])
+class ShardRows:
+    """Tensors laid end to end, to take rows of in any order.
 
+    Args:
+        parts: ``[rows, ...]`` each, alike in dtype and in the shape of a row; mapped files, or tensors in memory or on
+            a device.
+    """
 
-def stretch(parts: list[Tensor], start: int, end: int) -> Tensor:
-    """Rows ``start`` to ``end``; a view where one part holds them."""
-    pieces, first = [], 0
-    for part in parts:
-        if first < end and start < first + len(part):
-            pieces.append(part[max(start - first, 0) : end - first])
-        first += len(part)
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-class Rows:
-    """Parts laid end to end, to take rows of in any order."""
-
-    def __init__(self, parts: list[Tensor]) -> None:
-        self._parts = parts
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self._parts = list(parts)
         self._ends = np.cumsum([len(part) for part in parts])
         self._firsts = self._ends - [len(part) for part in parts]
         self._addresses = np.array([part.data_ptr() for part in parts], dtype=np.uint64)
         self._plain = all(part.dtype == torch.float32 and part.ndim == 2 and part.is_contiguous() for part in parts)
 
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all rows in bytes."""
+        return sum(part.numel() * part.element_size() for part in self._parts)
+
+    def joined(self) -> ShardRows:
+        """Return the same rows as one tensor in memory."""
+        return self if len(self._parts) == 1 else ShardRows([torch.cat(self._parts)])
+
+    def tensor(self) -> Tensor:
+        """Return all rows as one tensor: the part itself where there is one, else a copy in memory."""
+        return self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts)
+
+    def to(self, device: torch.device) -> ShardRows:
+        """Return the same rows as one tensor on a device."""
+        return ShardRows([self.tensor().to(device)])
+
+    def stretch(self, start: int, end: int) -> Tensor:
+        """Return the rows ``start`` to ``end``; a view where one part holds them."""
+        pieces = [
+            part[max(start - first, 0) : end - first]
+            for part, first in zip(self._parts, self._firsts.tolist(), strict=True)
+            if first < end and start < first + len(part)
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
     def take(self, index: Tensor) -> Tensor:
-        """The rows ``index``, in that order.
+        """Return the rows ``index``, in that order.
 
         Raises:
             IndexError: for a row that is not there.
         """
         first = self._parts[0]
         if len(self._parts) == 1:
-            return first.index_select(0, index)
-        rows = index.numpy()
+            return first.index_select(0, index.to(first.device))
+        rows = index.cpu().numpy()
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._ends[-1]):
             raise IndexError(f"index: expected rows in [0, {self._ends[-1]}), got others")
         part = np.searchsorted(self._ends, rows, side="right")
         if self._plain:
-            from weightspace.zoo._gather import copy_rows  # numba: too slow to import where it is not needed
+            from weightspace.zoo._gather import copy_rows  # numba takes a while to load, and few zoos need it
 
             out = torch.empty(len(index), first.shape[1])
             copy_rows(self._addresses, part, rows - self._firsts[part], out.numpy())

@@ -15,12 +15,10 @@ from torch import Tensor
 from weightspace._architectures import siren
 from weightspace._files import check_empty, staged, write_atomic
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights
-from weightspace.zoo._about import read_about, write_about
-from weightspace.zoo._checks import check_finite
+from weightspace._weights import Weights, check_finite
 from weightspace.zoo._format import MANIFEST
-from weightspace.zoo._in_memory import write_zoo
-from weightspace.zoo._listing import LabelFrom, Listing, read_listings
+from weightspace.zoo._listing import LabelFrom, Listing, read_listings, read_spec_file, write_spec_file
+from weightspace.zoo._write import write_zoo
 from weightspace.zoo._zoo import Zoo
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,7 +37,7 @@ def import_state_dicts(
     source_of: Callable[[str], Hashable] | None = None,
     shard_size: int = 4096,
     provenance: Mapping[str, Any] | None = None,
-    **about: Any,
+    **settings: Any,
 ) -> Zoo:
     """Turn a folder of state dicts into a zoo. Files are read as tensors only; code in them is refused, not run.
 
@@ -59,7 +57,7 @@ def import_state_dicts(
             own. Networks of one source get the views 0, 1, ... in the order listed.
         shard_size: networks in a shard.
         provenance: data set name, licence, citation, ...; the original key names are added.
-        about: recipe, init_regime (``"unknown"`` by default), seed, classes, ... as for :meth:`ZooWriter.create`;
+        settings: recipe, init_regime (``"unknown"`` by default), seed, classes, ... as for :meth:`ZooWriter.create`;
             what is given here wins over ``spec.json``.
 
     Raises:
@@ -84,17 +82,17 @@ def import_state_dicts(
     folder, out = Path(folder), Path(out)
     check_empty(out, MANIFEST)
     listings = read_listings(folder, splits, label_from, source_of)
-    if spec is None and (found := read_about(folder if isinstance(splits, Mapping) else (folder / splits).parent)):
-        spec, about = found[0], {**found[1], **about}
+    if spec is None and (found := read_spec_file(folder if isinstance(splits, Mapping) else (folder / splits).parent)):
+        spec, settings = found[0], {**found[1], **settings}
     reader = _Reader(spec)
     batches = {split: reader.batch(listing) for split, listing in listings.items()}
     form = {"keys": reader.keys, "label_in_file": reader.label_in_file, "dtype": str(reader.dtype).split(".")[-1]}
     return write_zoo(
         out,
-        {split: (batches[split], *listing.columns()) for split, listing in listings.items()},
+        {split: listing.networks(batches[split]) for split, listing in listings.items()},
         shard_size=shard_size,
         provenance={**(provenance or {}), "state_dicts": form},
-        **about,
+        **settings,
     )
 
 
@@ -116,9 +114,8 @@ def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.zoo import write_zoo
-        >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
-        >>> zoo = write_zoo(tempfile.mkdtemp(), {"train": (w, [0, 1, 0], None, None, None)})
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1)), label=[0, 1, 0])
+        >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks)
         >>> folder = tempfile.mkdtemp()
         >>> export_state_dicts(zoo, folder)
         >>> list(torch.load(folder + "/train/000000.pth", weights_only=True))
@@ -137,7 +134,7 @@ def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
                 "view": zoo.views(split).tolist(),
                 "psnr": [None if value != value else value for value in zoo.psnr(split).tolist()],
             }
-        write_about(zoo, stage)
+        write_spec_file(zoo, stage)
         write_atomic(stage / "splits.json", json.dumps(listing).encode())
 
 
@@ -188,7 +185,7 @@ class _Reader:
             listing.take_file_labels = False
         assert flat is not None
         assert self.spec is not None
-        check_finite(flat, "state dicts", listing.files)
+        check_finite("state dicts", flat, listing.files)
         return Weights(flat, self.spec)
 
     def _learn(self, state: dict[str, Any], file: Path) -> None:

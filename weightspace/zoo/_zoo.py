@@ -1,4 +1,4 @@
-"""Reading a zoo."""
+"""Read a zoo: its splits as networks, and epochs of batches."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from weightspace._checks import check_generator, whole_number
+from weightspace._checks import whole_number
+from weightspace._networks import COLUMNS, Networks
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.signals import SignalSet
-from weightspace.zoo import _rows, _verify
-from weightspace.zoo._format import InitRegime, Manifest, Shard, map_shard, shard_problem
-from weightspace.zoo._order import adopt
+from weightspace.zoo._format import InitRegime, Manifest, Shard, ZooSettings, map_shard, shard_problem
+from weightspace.zoo._rows import ShardRows
+from weightspace.zoo._target import adopt
 
-SHOWN = 3
-HASHERS = 8
+RESIDENT_BYTES = 2 << 30
+"""Splits of at most this size are held in memory by :meth:`Zoo.batches`, and larger ones read from the files."""
+MOST_PROBLEMS = 3
+MOST_HASHERS = 8
 Verify = bool | Literal["lazy"]
 
 
 class Zoo:
-    """Weights on disk, with labels, sources, recipe and fit quality; made by :meth:`open`.
+    """Networks on disk, with labels, sources, recipe and fit quality; opened by :meth:`open`.
+
+    ``zoo["train"]`` is a split as :class:`Networks`, :meth:`batches` walks through one.
 
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.zoo import Zoo, write_zoo
-        >>> path = tempfile.mkdtemp()
-        >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
-        >>> zoo = write_zoo(path, {"train": (w, [0, 1, 0], None, None, None)})
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1)), label=[0, 1, 0])
+        >>> path = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks).path
         >>> zoo = Zoo.open(path)
-        >>> zoo.splits, zoo.count("train"), zoo.weights("train")
-        (('train',), 3, Weights(3x17, torch.float32, cpu))
-        >>> batches = zoo.batches("train", 2, generator=torch.Generator().manual_seed(0))
-        >>> [len(weights) for weights, labels in batches]
+        >>> zoo.splits, zoo["train"]
+        (('train',), Networks(3 x siren(2-4-1, omega=30), label, source, view, psnr, cpu))
+        >>> [len(batch) for batch in zoo.batches("train", 2, generator=torch.Generator().manual_seed(0))]
         [2, 1]
     """
 
@@ -49,6 +50,7 @@ class Zoo:
         self._manifest = manifest
         self._maps: dict[str, dict[str, Tensor]] = {}
         self._joined: dict[tuple[str, str], Tensor] = {}
+        self._resident: dict[tuple[str, torch.device], ShardRows] = {}
 
     @classmethod
     def open(cls, path: str | Path, *, verify: Verify = "lazy", allow_incomplete: bool = False) -> Zoo:
@@ -61,10 +63,10 @@ class Zoo:
             path: its folder.
             verify: ``"lazy"`` for that; ``True`` to compare every sha256 now (reads all of it, about a second per
                 gigabyte); ``False`` never to.
-            allow_incomplete: whether a fit that has not ended will do; its done shards are the zoo.
+            allow_incomplete: whether to open a zoo whose fit has not ended, with the shards that are done.
 
         Raises:
-            ValueError: if the folder is no zoo or one of an unknown version, if the fit has not ended, or if a shard
+            ValueError: if the folder is not a zoo, or one of an unknown version, if the fit has not ended, or if a shard
                 is missing, truncated or altered.
         """
         if verify not in (True, False, "lazy"):
@@ -96,37 +98,37 @@ class Zoo:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """How the networks were fitted, as the writer told it."""
-        return json.loads(json.dumps(self._manifest.recipe))
+        """How the networks were fitted, as the writer recorded it."""
+        return json.loads(json.dumps(self._manifest.settings.recipe))
 
     @property
     def init_regime(self) -> InitRegime:
         """``"independent"`` starts, one ``"shared"``, one learned start (``"meta"``), or ``"unknown"``."""
-        return self._manifest.init_regime
+        return self._manifest.settings.init_regime
 
     @property
     def seed(self) -> int | None:
-        return self._manifest.seed
+        return self._manifest.settings.seed
 
     @property
     def num_views(self) -> int:
         """Fits per signal."""
-        return self._manifest.views
+        return self._manifest.settings.views
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the signals come from and what wrote the zoo."""
-        return json.loads(json.dumps(self._manifest.provenance))
+        return json.loads(json.dumps(self._manifest.settings.provenance))
 
     @property
     def data_digest(self) -> str | None:
         """Hash of the signals, if the writer gave one."""
-        return self._manifest.data_digest
+        return self._manifest.settings.data_digest
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the labels 0, 1, ...; empty when they have none."""
-        return self._manifest.classes
+        return tuple(self._manifest.settings.classes)
 
     @property
     def shards(self) -> tuple[Shard, ...]:
@@ -142,28 +144,69 @@ class Zoo:
         """Number of networks in a split."""
         return sum(shard.count for shard in self._done(split))
 
-    def weights(self, split: str) -> Weights:
-        """A split's networks: mapped from the file if the split is one shard, else joined in memory once and kept.
+    @property
+    def settings(self) -> ZooSettings:
+        """All that the zoo records of its networks as a whole."""
+        return self._manifest.settings
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: as many as are named, or one more than the largest label.
+
+        Raises:
+            ValueError: if a network has no label, labels are real-valued, or a label is too large to be a class.
+
+        Example:
+            >>> import tempfile
+            >>> import weightspace as ws
+            >>> networks = ws.Networks(ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1)), label=[0, 2, 1])
+            >>> ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks).num_classes
+            3
+        """
+        labels = torch.cat([self.labels(split) for split in self.splits])
+        if labels.is_floating_point():
+            raise ValueError("expected a zoo with classes, got real-valued labels; train with objective='regression'")
+        if bool((labels < 0).any()):
+            raise ValueError(
+                f"expected a zoo with labels, got {int((labels < 0).sum())} of {len(labels)} networks without (label -1); "
+                "fit labelled signals"
+            )
+        found = 1 + int(labels.max())
+        if not self.classes and found > max(1000, len(labels)):
+            raise ValueError(
+                f"expected labels that number classes, got the label {found - 1} in a zoo of {len(labels)} networks; "
+                "number the classes 0, 1, ..., or store the labels as real numbers to predict them"
+            )
+        return max(len(self.classes), found)
+
+    def __getitem__(self, split: str) -> Networks:
+        """Return a split: mapped from the file if the split is one shard, else joined in memory once and kept.
 
         Raises:
             ValueError: for a split that the zoo does not have.
         """
+        return Networks(
+            self.weights(split), self.labels(split), self.sources(split), self.views(split), self.psnr(split)
+        )
+
+    def weights(self, split: str) -> Weights:
+        """Return a split's weights, see :meth:`__getitem__`."""
         return Weights(self._join("flat", split), self.spec)
 
     def labels(self, split: str) -> Tensor:
-        """``[batch]`` int64; -1 where unlabelled."""
+        """Return ``[batch]`` int64, -1 where unlabelled, or float32 for real-valued labels."""
         return self._join("label", split)
 
     def sources(self, split: str) -> Tensor:
-        """``[batch]`` int64: the signal that each network was fitted to."""
+        """Return ``[batch]`` int64: the signal that each network was fitted to."""
         return self._join("source", split)
 
     def views(self, split: str) -> Tensor:
-        """``[batch]`` int64: which of the fits to its signal each network is."""
+        """Return ``[batch]`` int64: which of the fits to its signal each network is."""
         return self._join("view", split)
 
     def psnr(self, split: str) -> Tensor:
-        """``[batch]`` float32, dB; NaN where unknown."""
+        """Return ``[batch]`` float32, dB; NaN where unknown."""
         return self._join("psnr", split)
 
     def batches(
@@ -174,79 +217,48 @@ class Zoo:
         generator: torch.Generator | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
+        rows: Tensor | None = None,
         device: torch.device | str | None = None,
-    ) -> Iterator[tuple[Weights, Tensor]]:
-        """One epoch of ``(weights, labels)``, every network once.
+        resident_bytes: int = RESIDENT_BYTES,
+    ) -> Iterator[Networks]:
+        """Iterate over one epoch: batches of networks, every network once.
 
-        The rows of a batch are gathered from the mapped shards, so a split larger than the memory will do; the
-        order depends on the generator alone, not on how the split lies in shards. It is drawn when this is called.
-        Without shuffling, batches are views of the mapped file wherever they lie within one shard.
+        A split that fits ``resident_bytes`` is held in memory (or on the device) from its first epoch on. Of a larger
+        one the rows of each batch are gathered from the mapped files. The batches are the same in both cases: their
+        order depends on the generator alone, not on how the split is cut into shards. It is drawn when this is called.
+        Without shuffling, batches are views of the mapped file wherever they are within one shard.
 
         Args:
-            split: which.
+            split: name of the split.
             batch_size: networks in a batch; the last may have fewer.
             generator: where the order comes from.
             shuffle: whether to shuffle; if not, the order is that on disk.
             drop_last: whether to leave out a last batch that is not full.
+            rows: numbers of the networks to walk through, by default all of the split.
             device: where the batches shall be; by default in memory.
+            resident_bytes: the largest size of a split's weights to hold in memory; 0 to read from the files always.
 
         Raises:
             TypeError: when asked to shuffle without a generator.
             ValueError: for an unknown split or a batch size below one.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size!r}")
+        whole_number("batch_size", batch_size)
         if shuffle and not isinstance(generator, torch.Generator):
             raise TypeError(
                 f"generator: expected a torch.Generator to shuffle with, got {type(generator).__name__}; "
                 "make one with torch.Generator().manual_seed(0), or pass shuffle=False"
             )
-        count = self.count(split)
-        order = None
+        count = self.count(split) if rows is None else len(rows)
+        order = rows
         if shuffle and generator is not None:
             order = torch.randperm(count, generator=generator, device=generator.device).cpu()
+            order = order if rows is None else rows[order]
         stop = count - count % batch_size if drop_last else count
-        return self._epoch(split, order, stop, batch_size, device)
-
-    def sample(self, split: str, count: int, *, generator: torch.Generator) -> tuple[Weights, Tensor]:
-        """``count`` networks of a split drawn at random, each at most once, and their labels.
-
-        Raises:
-            TypeError: without a generator.
-            ValueError: for an unknown split, or more networks than it has.
-
-        Example:
-            >>> import tempfile
-            >>> import weightspace as ws
-            >>> w = ws.Weights(torch.zeros(9, 17), ws.siren(2, 4, 1))
-            >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), {"train": (w, None, None, None, None)})
-            >>> zoo.sample("train", 4, generator=torch.Generator().manual_seed(0))[0]
-            Weights(4x17, torch.float32, cpu)
-        """
-        check_generator(generator)
-        whole_number("count", count)
-        if count > (there := self.count(split)):
-            raise ValueError(f"count: expected at most the {there} networks of {split!r}, got {count}")
-        index = torch.randperm(there, generator=generator, device=generator.device)[:count].cpu()
-        return Weights(self.take("flat", split, index), self.spec), self.take("label", split, index)
-
-    def verify(self, data: SignalSet | None = None, *, sample: int = 256, seed: int = 0) -> list[str]:
-        """Everything that is wrong with the zoo, one line each; empty if nothing is.
-
-        Reads every shard: its hash and shapes, that all numbers are finite, labels within the classes, views within
-        their number, no view of a source twice, and no source in two splits. Shards still planned count as wrong.
-
-        Args:
-            data: the signals that the zoo was fitted to: a sample of the networks is evaluated at them, and must have
-                the PSNR that is recorded, to 0.1 dB.
-            sample: networks to evaluate.
-            seed: of the choice of those.
-        """
-        whole_number("sample", sample)
-        return _verify.problems(self, data, sample, seed)
+        device = torch.device("cpu" if device is None else device)
+        return self._epoch(split, order, stop, batch_size, device, resident_bytes)
 
     def summary(self) -> dict[str, Any]:
-        """What is in the zoo, as plain values: spec, recipe, and per split counts, labels and PSNR in dB."""
+        """Describe the zoo by plain values: spec, recipe, and per split counts, labels and PSNR in dB."""
         return {
             "path": str(self.path),
             "spec": str(self.spec),
@@ -269,7 +281,7 @@ class Zoo:
         return [shard for shard in self.shards if shard.done and shard.split == split]
 
     def _columns(self, name: str, split: str) -> list[Tensor]:
-        """One tensor per shard, mapped; hashed before, if that is still to be done."""
+        """Return one mapped tensor for each shard; a shard is hashed before it is read for the first time."""
         shards = self._done(split)
         if unread := [shard for shard in shards if shard.file in self._unread]:
             _raise_problems(self.path, unread, self.spec.num_params, digest=True)
@@ -279,30 +291,46 @@ class Zoo:
                 self._maps[shard.file] = map_shard(self.path / shard.file)
         return [self._maps[shard.file][name] for shard in shards]
 
-    def take(self, name: str, split: str, index: Tensor) -> Tensor:
-        """Rows of a split, in the order of ``index``, of a column: flat, label, source, view or psnr."""
+    def take(self, split: str, rows: Tensor) -> Networks:
+        """Return the networks of a split at ``rows``, in that order, gathered from the mapped files.
+
+        Raises:
+            ValueError: for an unknown split.
+            IndexError: for a row that is not there.
+        """
+        label, source, view, psnr = (self._rows(name, split).take(rows) for name in COLUMNS)
+        return Networks(Weights(self._rows("flat", split).take(rows), self.spec), label, source, view, psnr)
+
+    def _rows(self, name: str, split: str) -> ShardRows:
         joined = self._joined.get((name, split))
-        return _rows.Rows(self._columns(name, split) if joined is None else [joined]).take(index)
+        return ShardRows(self._columns(name, split) if joined is None else [joined])
 
     def _join(self, name: str, split: str) -> Tensor:
         key = (name, split)
         if key not in self._joined:
-            parts = self._columns(name, split)
-            self._joined[key] = parts[0] if len(parts) == 1 else torch.cat(parts)
+            self._joined[key] = ShardRows(self._columns(name, split)).tensor()
         return self._joined[key]
 
+    def _flat(self, split: str, device: torch.device, resident_bytes: int) -> ShardRows:
+        """Return a split's weights for an epoch: in memory or on the device where they fit, else mapped."""
+        if (held := self._resident.get((split, device))) is not None:
+            return held
+        mapped = self._rows("flat", split)
+        if mapped.nbytes > resident_bytes:
+            return mapped
+        self._resident[split, device] = mapped.to(device) if device.type != "cpu" else mapped.joined()
+        return self._resident[split, device]
+
     def _epoch(
-        self, split: str, order: Tensor | None, stop: int, batch_size: int, device: torch.device | str | None
-    ) -> Iterator[tuple[Weights, Tensor]]:
-        joined = self._joined.get(("flat", split))
-        parts = self._columns("flat", split) if joined is None else [joined]
-        labels = self._join("label", split)
-        labels = (labels if order is None else labels[order])[:stop].split(batch_size)
-        for flat, label in zip(_rows.batches(parts, order, stop, batch_size), labels, strict=stop > 0):
-            if device is None:
-                yield Weights(flat, self.spec), label
-            else:
-                yield Weights(flat.to(device), self.spec), label.to(device)
+        self, split: str, order: Tensor | None, stop: int, batch_size: int, device: torch.device, resident_bytes: int
+    ) -> Iterator[Networks]:
+        flat = self._flat(split, device, resident_bytes)
+        columns = [self._join(name, split) for name in COLUMNS]
+        for start in range(0, stop, batch_size):
+            end = min(start + batch_size, stop)
+            rows = slice(start, end) if order is None else order[start:end]
+            own = flat.stretch(start, end) if order is None else flat.take(order[start:end])
+            yield Networks(Weights(own.to(device), self.spec), *(column[rows] for column in columns))
 
     def _split_summary(self, split: str) -> dict[str, Any]:
         psnr = self.psnr(split)
@@ -330,12 +358,12 @@ def _raise_problems(path: Path, shards: Sequence[Shard], num_params: int, *, dig
         return shard_problem(path, shard, num_params, digest=digest)
 
     if digest and len(shards) > 1:  # hashing leaves the interpreter to others
-        with ThreadPoolExecutor(min(HASHERS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(MOST_HASHERS, os.cpu_count() or 1)) as pool:
             found = [text for text in pool.map(problem, shards) if text]
     else:
         found = [text for text in map(problem, shards) if text]
     if found:
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        more = f"; and {len(found) - MOST_PROBLEMS} more" if len(found) > MOST_PROBLEMS else ""
         raise ValueError(
-            f"{path}: {'; '.join(found[:SHOWN])}{more}; copy the zoo again, or run the fit again to mend it"
+            f"{path}: {'; '.join(found[:MOST_PROBLEMS])}{more}; copy the zoo again, or run the fit again to mend it"
         )

@@ -1,19 +1,19 @@
-"""More views of a zoo that is there: the same networks as if they had been asked for at once."""
+"""Add further fits per signal to an existing zoo, identical to fitting them in the first run."""
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from weightspace._checks import whole_number
 from weightspace._weights import Weights
-from weightspace.fitting._executors import Executor, ShardJob, executor_named
-from weightspace.fitting._fit import FitConfig
-from weightspace.fitting._fit_zoo import Progress, run_jobs, shard_job, start_digest
+from weightspace.fitting._config import FitConfig
+from weightspace.fitting._executors import Executor, ShardTask, executor_named
+from weightspace.fitting._fit import OnProgress
+from weightspace.fitting._fit_zoo import run_tasks, shard_task, start_digest
 from weightspace.signals import SignalSet
 from weightspace.zoo import Zoo, ZooWriter
 from weightspace.zoo._format import Manifest, Shard, map_shard
@@ -28,7 +28,7 @@ def add_views(
     device: str | torch.device = "cpu",
     workers: int | None = None,
     executor: str | Executor = "local",
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Zoo:
     """Fit more views of every signal of a finished zoo; called again, it goes on where it stopped.
 
@@ -49,10 +49,9 @@ def add_views(
     Example:
         >>> import tempfile
         >>> import weightspace as ws
-        >>> from weightspace.fitting import add_views
         >>> data, spec, folder = ws.datasets.embedded(), ws.siren(2, 8, 1), tempfile.mkdtemp()
         >>> zoo = ws.fit_zoo(folder, data, spec, config=ws.FitConfig(steps=2), counts={"train": 4})
-        >>> zoo = add_views(folder, data, 3)
+        >>> zoo = ws.fitting.add_views(folder, data, 3)
         >>> zoo.views("train").tolist()
         [0, 0, 0, 0, 1, 2, 1, 2, 1, 2, 1, 2]
     """
@@ -61,43 +60,43 @@ def add_views(
     manifest = Manifest.read(path)
     base, first = _base(path, manifest, views)
     config = replace(_config(path, manifest), views=views)
-    if manifest.recipe.get("start") != start_digest(start):
+    if manifest.settings.recipe.get("start") != start_digest(start):
         raise ValueError(f"{path}: expected start= to be what its networks started from, got another, or none")
     rows = _rows(path, base, data)
     _check_data(path, manifest, base, rows, data)
-    ran_by = executor_named(executor, device=torch.device(device), workers=workers)
+    chosen = executor_named(executor, device=torch.device(device), workers=workers)
     plan = [
         (shard.split, len(index) * (views - first), {"of": shard.file, "views": [first, views]})
         for shard, index in zip(base, rows, strict=True)
     ]
     if first == views:
         return Zoo.open(path)
-    with ZooWriter.extend(path, plan=plan, views=views, recipe={**manifest.recipe, "views": views}) as writer:
+    with ZooWriter.extend(path, plan=plan, views=views, recipe={**manifest.settings.recipe, "views": views}) as writer:
         before = len(writer.shards) - len(plan)
 
-        def job(number: int) -> ShardJob:
+        def task(number: int) -> ShardTask:
             if number < before:
                 raise ValueError(f"{path}: {writer.shards[number].file} is damaged; run the first fit again to mend it")
-            return shard_job(writer, number, data, rows[number - before], config, str(device), workers, first, start)
+            return shard_task(writer, number, data, rows[number - before], config, str(device), workers, first, start)
 
-        run_jobs(writer, job, ran_by, on_progress)
+        run_tasks(writer, task, chosen, on_progress)
     return Zoo.open(path, verify=False)
 
 
 def _base(path: Path, manifest: Manifest, views: int) -> tuple[list[Shard], int]:
-    """The shards of the first fit, which hold every signal, and the first view to add (``views`` if none is)."""
+    """Return the shards of the first fit, which hold every signal, and the first view to add (``views`` if none is)."""
     base = [shard for shard in manifest.shards if not _added(shard)]
-    if manifest.views > views:
-        raise ValueError(f"views: expected at least the {manifest.views} that {path} has, got {views}")
+    if manifest.settings.views > views:
+        raise ValueError(f"views: expected at least the {manifest.settings.views} that {path} has, got {views}")
     added = [shard.key["views"] for shard in manifest.shards if _added(shard)]
-    going_on = manifest.views == views and bool(added) and added[-1][1] == views
+    going_on = manifest.settings.views == views and bool(added) and added[-1][1] == views
     planned = [shard for shard in manifest.shards if not shard.done]
     if planned and not (going_on and all(_added(shard) for shard in planned)):
         done = len(manifest.shards) - len(planned)
         raise ValueError(
             f"{path}: expected a finished zoo, got {done} of {len(manifest.shards)} shards; finish what was begun first"
         )
-    return base, added[-1][0] if going_on and planned else manifest.views
+    return base, added[-1][0] if going_on and planned else manifest.settings.views
 
 
 def _added(shard: Shard) -> bool:
@@ -105,16 +104,17 @@ def _added(shard: Shard) -> bool:
 
 
 def _config(path: Path, manifest: Manifest) -> FitConfig:
-    """The configuration that the recipe tells of."""
-    names = {field.name for field in fields(FitConfig)}
-    recipe: dict[str, Any] = {name: value for name, value in manifest.recipe.items() if name in names}
-    if not {"steps", "lr", "seed"} <= set(recipe) or manifest.data_digest is None:
-        raise ValueError(f"{path}: expected a zoo that fit_zoo made, got one whose recipe is {manifest.recipe}")
-    return FitConfig(**recipe)
+    """Return the configuration that the recipe records."""
+    if manifest.settings.data_digest is None:
+        raise ValueError(f"{path}: expected a zoo that fit_zoo made, got one without a digest of its signals")
+    try:
+        return FitConfig.from_recipe(manifest.settings.recipe)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a zoo that fit_zoo made, got {error}") from error
 
 
 def _rows(path: Path, base: list[Shard], data: SignalSet) -> list[np.ndarray]:
-    """Where in the data the signals of each shard are."""
+    """Return the rows of the data that hold the signals of each shard."""
     place = {int(source): row for row, source in enumerate(data.sources)}
     out = []
     for shard in base:
@@ -129,5 +129,5 @@ def _check_data(path: Path, manifest: Manifest, base: list[Shard], rows: list[np
     splits = dict[str, list[np.ndarray]]()
     for shard, index in zip(base, rows, strict=True):
         splits.setdefault(shard.split, []).append(index)
-    if data.digest({split: np.concatenate(parts) for split, parts in splits.items()}) != manifest.data_digest:
+    if data.digest({split: np.concatenate(parts) for split, parts in splits.items()}) != manifest.settings.data_digest:
         raise ValueError(f"{path}: expected the data that the zoo was fitted to, got others with the same sources")

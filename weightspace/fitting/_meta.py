@@ -1,4 +1,4 @@
-"""Recipes by name, and the learned start of the ``meta`` recipe."""
+"""Learn a start for the recipe ``meta``, from which few steps fit any signal of a data set."""
 
 from __future__ import annotations
 
@@ -9,37 +9,12 @@ from weightspace._checks import check_generator, number, whole_number
 from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.fitting._fit import FitConfig, check_signals, fit
+from weightspace.fitting._config import RECIPES, FitConfig
+from weightspace.fitting._fit import check_signals, fit
 from weightspace.fitting._init import initial_weights
 
 META_SIGNALS = 2000
-"""Training signals that the command line learns a start from, at most."""
-
-RECIPES: dict[str, FitConfig] = {
-    "dws": FitConfig(steps=1000, lr=5e-4, init="dws"),
-    "siren": FitConfig(steps=1000, lr=5e-4, init="siren", target_psnr=40.0),
-    "siren-long": FitConfig(steps=1000, lr=5e-3, init="siren"),
-    "shared": FitConfig(steps=1000, lr=5e-4, init="dws", shared_init=True),
-    "meta": FitConfig(steps=100, lr=5e-3, init="dws", shared_init=True),
-}
-"""``dws``: as the released INR data sets were made. ``siren``: the first layer wider, up to 40 dB; ``siren-long`` ten
-times the step size and no early stop. ``shared``: ``dws`` from one and the same start. ``meta``: a tenth of the steps,
-with larger ones, from a start that :func:`meta_start` learned."""
-
-
-def recipe(name: str) -> FitConfig:
-    """A recipe by name: ``"dws"``, ``"siren"``, ``"siren-long"``, ``"shared"`` or ``"meta"``.
-
-    Raises:
-        ValueError: for a name that is none of them.
-
-    Example:
-        >>> recipe("siren").target_psnr
-        40.0
-    """
-    if name not in RECIPES:
-        raise ValueError(f"unknown recipe: expected one of {list(RECIPES)}, got {name!r}")
-    return RECIPES[name]
+"""The most training signals that the command line learns a start from."""
 
 
 def meta_start(
@@ -77,7 +52,7 @@ def meta_start(
         One network, to be given to :func:`weightspace.fitting.fit` as ``start``.
 
     Raises:
-        TypeError: for a generator or numbers that are none.
+        TypeError: for a generator or numbers of another type.
         ValueError: for signals that do not fit the spec, or numbers out of range.
 
     Example:
