@@ -1,7 +1,8 @@
-"""One training loop, with what a model is trained for as an objective."""
+"""One training loop, and the objectives that a model can be trained for."""
 
-from weightspace.training._config import TrainConfig, schedule
+from weightspace.training._config import TrainConfig
 from weightspace.training._objectives import (
+    OBJECTIVES,
     Classification,
     Contrastive,
     Editing,
@@ -9,22 +10,17 @@ from weightspace.training._objectives import (
     Reconstruction,
     Regression,
 )
-from weightspace.training._run import Split, score, seeded
-from weightspace.training._train import TrainResult, num_classes, train
+from weightspace.training._train import TrainResult, train
 
 __all__ = [
+    "OBJECTIVES",
     "Classification",
     "Contrastive",
     "Editing",
     "Objective",
     "Reconstruction",
     "Regression",
-    "Split",
     "TrainConfig",
     "TrainResult",
-    "num_classes",
-    "schedule",
-    "score",
-    "seeded",
     "train",
 ]

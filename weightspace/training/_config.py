@@ -49,9 +49,7 @@ class TrainConfig:
             "weight_decay": number("weight_decay", self.weight_decay, "weight_decay >= 0", low=0),
             "warmup": number("warmup", self.warmup, "warmup in [0, 1)", low=0, below=1),
             "seed": whole_number("seed", self.seed, None),
-            "val_fraction": number(
-                "val_fraction", self.val_fraction, "val_fraction in (0, 1)", above=0, below=1
-            ),
+            "val_fraction": number("val_fraction", self.val_fraction, "val_fraction in (0, 1)", above=0, below=1),
         }
         plain["ema"] = number("ema", self.ema, "ema in [0, 1)", low=0, below=1)
         if self.clip is not None:

@@ -1,11 +1,11 @@
-"""What a model is trained for: labels in, a loss and a score out."""
+"""Objectives: a model and networks in, a loss and a score for each network out."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,54 +13,87 @@ from torch.nn import functional as F
 
 from weightspace._checks import check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
+from weightspace._networks import Networks
+from weightspace._plugins import find, subclass_of
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights, check_built_for
-from weightspace.models import Autoencoder, Model
-from weightspace.models.layers._chain import chain
+from weightspace.models import Autoencoder
 from weightspace.transforms import Transform
+from weightspace.zoo import Zoo
 
-PROBE_SEED = 0  # of the values by which an edit is known
-VIEW_SEED = 0  # of the views that a score compares with
-BLOCK = 256  # points that a score looks at together, for all networks of a batch
+PROBE_SEED = 0
+"""Seed of the values by whose edits an edit is known."""
+BLOCK = 256
+"""Points that an evaluation decodes together, for all networks of a batch."""
 
 
 class Objective(ABC):
-    """Turns labels into targets, outputs into a loss, and outputs into a score where higher is better.
+    """A loss to minimise, and a score by which epochs are compared, where higher is better.
 
-    Losses and scores are also given the networks that the outputs are of, transformed as the model saw them: what
-    needs no labels compares with those. ``gives`` is what outputs are: tensors, or ``Weights`` of an equivariant head.
-    In training a score is asked for after each batch's loss, and takes no gradient. ``model`` is the one that an
-    objective asks itself, and must be the one that is trained.
+    An objective is called with the model and networks as the model shall see them, transformed already. It keeps no
+    state between calls. Your own objective is a class with :meth:`__call__`.
     """
 
     score_name: str
-    gives: type = Tensor
-    model: Any = None
+
+    @classmethod
+    def for_zoo(cls, zoo: Zoo) -> Self:
+        """Make the objective for the networks of a zoo, where it needs to know of them."""
+        return cls()
 
     def __repr__(self) -> str:
-        """What a kept run is known by: two objectives that ask for different things read differently."""
+        """The text by which a run folder knows the objective: objectives that differ read differently."""
         return type(self).__name__
 
-    def targets(self, labels: Tensor) -> Tensor:
-        """Targets that transforms may mix: float ``[batch, ...]``; the labels' numbers, of no use to a loss that reads
-        none."""
-        return labels.to(torch.float32)[:, None]
+    def check(self, model: Any) -> None:  # noqa: B027 (most objectives take any model)
+        """Raise ``TypeError`` or ``ValueError`` for a model that the objective cannot train."""
+
+    def targets(self, networks: Networks) -> Tensor:
+        """Return the targets of networks, float ``[batch, ...]``, which transforms may mix.
+
+        An objective without labels has no use for them; the default is a column of zeros.
+        """
+        return torch.zeros(len(networks), 1, device=networks.weights.device)
 
     @abstractmethod
-    def loss(self, output: Any, targets: Tensor, weights: Weights) -> Tensor:
-        """Mean loss of a batch."""
+    def __call__(
+        self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch and the score of each network.
 
-    @abstractmethod
-    def score(self, output: Any, labels: Tensor, weights: Weights) -> Tensor:
-        """Score of every network, ``[batch]``; its mean over a split is what the best epoch is chosen by."""
+        Args:
+            model: the model; whether it trains is its mode, ``model.training``.
+            networks: a batch, as the model shall see it. Its labels are those before any mixing.
+            targets: what :meth:`targets` returned, mixed if a transform mixes.
+            generator: source of randomness, on the networks' device.
+
+        Returns:
+            ``(loss [], score [batch])``; the score takes no gradient.
+        """
+
+
+def output_of(model: Any, networks: Networks, kind: type) -> Any:
+    """Run the model and check that its output has the type that an objective expects."""
+    output = model(networks.weights)
+    if not isinstance(output, kind):
+        words, head = ("Weights", "equivariant") if kind is Weights else ("a tensor", "invariant")
+        raise TypeError(
+            f"expected a model with an {head} head, which returns {words}, got {type(output).__name__}; "
+            f"build it with head={head!r}"
+        )
+    return output
 
 
 class Classification(Objective):
     """Cross-entropy with (mixed, smoothed) class probabilities; the score is accuracy.
 
+    Args:
+        num_classes: number of classes, at least two.
+
     Example:
-        >>> objective = Classification(3)
-        >>> objective.targets(torch.tensor([1])).tolist()
+        >>> import weightspace as ws
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(1, 17), ws.siren(2, 4, 1)), label=[1])
+        >>> Classification(3).targets(networks).tolist()
         [[0.0, 1.0, 0.0]]
     """
 
@@ -71,41 +104,56 @@ class Classification(Objective):
             raise ValueError(f"expected at least 2 classes, got {num_classes}")
         self.num_classes = num_classes
 
-    def targets(self, labels: Tensor) -> Tensor:
-        return F.one_hot(labels, self.num_classes).to(torch.float32)
+    @classmethod
+    def for_zoo(cls, zoo: Zoo) -> Self:
+        """Make the objective for as many classes as the zoo has."""
+        return cls(zoo.num_classes)
 
-    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
+    def targets(self, networks: Networks) -> Tensor:
+        label = _labels(networks)
+        if label.is_floating_point():
+            raise ValueError("expected labels that number classes, got real ones; train with objective='regression'")
+        if len(label) and not 0 <= int(label.min()) <= int(label.max()) < self.num_classes:
+            raise ValueError(
+                f"expected labels from 0 to {self.num_classes - 1}, got {int(label.min())} to {int(label.max())}"
+            )
+        return F.one_hot(label, self.num_classes).to(torch.float32)
+
+    def __call__(
+        self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        output = output_of(model, networks, Tensor)
         if output.shape != targets.shape:
             raise ValueError(
                 f"expected outputs {list(targets.shape)}, one a class, got {list(output.shape)}; "
                 f"build the model with out_features={self.num_classes}"
             )
-        return F.cross_entropy(output, targets)
-
-    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-        return (output.argmax(1) == labels).float()
+        return F.cross_entropy(output, targets), (output.detach().argmax(1) == _labels(networks)).float()
 
 
 class Regression(Objective):
-    r"""Squared error of numbers that the labels stand for, in units of their variance.
+    r"""Squared error of a number for each network, in units of its standard deviation.
 
-    .. math:: \frac{1}{k} \sum_{j=1}^k \Big( \frac{y_j - v_{label, j}}{std(v_j)} \Big)^2
+    .. math:: \frac{1}{k} \sum_{j=1}^k \Big( \frac{y_j - v_j}{std_j} \Big)^2
 
-    Outputs are in the numbers' own units, and so is the score, minus the mean absolute error. The variance is over all
-    values given. Transforms that mix labels mix the numbers; smoothing them means nothing here.
+    The numbers are the networks' labels where these are real-valued, or those of a table that whole-numbered labels
+    look up. Outputs are in the numbers' own units, and so is the score, minus the mean absolute error. Transforms that
+    mix labels mix the numbers.
 
     Args:
-        values: ``[label]`` or ``[label, k]``, in the order of the labels: of each class, or where labels count the
-            networks, of each network, such as its accuracy.
+        values: ``[label]`` or ``[label, k]``, the numbers of the labels 0, 1, ...; ``None`` where the labels are the
+            numbers.
+        std: standard deviation of the labels, where they are the numbers.
 
     Raises:
-        TypeError: for values that are no tensor.
+        TypeError: for values that are not a tensor.
         ValueError: for values that are not finite or all alike, and in training for labels without a value.
 
     Example:
-        >>> objective = Regression(torch.tensor([0.1, 0.3, 0.8]))
-        >>> objective.targets(torch.tensor([2, 0])).tolist()
-        [[0.800000011920929], [0.10000000149011612]]
+        >>> import weightspace as ws
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(2, 17), ws.siren(2, 4, 1)), label=[2, 0])
+        >>> Regression(torch.tensor([0.25, 0.5, 0.75])).targets(networks).tolist()
+        [[0.75], [0.25]]
 
     Reference:
         Unterthiner et al., *Predicting Neural Network Accuracy from Weights*, 2020, the task.
@@ -113,7 +161,10 @@ class Regression(Objective):
 
     score_name = "negative absolute error"
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor | None = None, *, std: float = 1.0) -> None:
+        if values is None:
+            self.values, self.std = None, torch.tensor([number("std", std, "a positive number", above=0)])
+            return
         check_tensor("values", values)
         exact = values.detach().double() if not values.is_complex() else values.new_zeros(0)
         if exact.ndim not in (1, 2) or len(exact) < 2 or not exact.numel() or not bool(torch.isfinite(exact).all()):
@@ -126,76 +177,87 @@ class Regression(Objective):
             raise ValueError("values: expected numbers to learn, got one that is the same for all labels")
         self.values, self.std = exact.float(), exact.std(0).float()
 
-    def __repr__(self) -> str:
-        return f"Regression({_digest(self.values)})"
+    @classmethod
+    def for_zoo(cls, zoo: Zoo) -> Self:
+        """Make the objective for a zoo whose labels are the numbers, in units of the training split's spread."""
+        label = zoo.labels("train").double()
+        if not float(label.std()) > 0:
+            raise ValueError("expected labels to learn, got the same number for every network")
+        return cls(std=float(label.std()))
 
-    def targets(self, labels: Tensor) -> Tensor:
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(self.values):
+    def __repr__(self) -> str:
+        return f"Regression({_digest(self.std if self.values is None else self.values)})"
+
+    def targets(self, networks: Networks) -> Tensor:
+        label = _labels(networks)
+        if self.values is None:
+            return label.to(torch.float32)[:, None]
+        if label.is_floating_point() or (
+            len(label) and not 0 <= int(label.min()) <= int(label.max()) < len(self.values)
+        ):
             raise ValueError(
                 f"expected labels from 0 to {len(self.values) - 1}, one a row of values, got "
-                f"{int(labels.min())} to {int(labels.max())}"
+                f"{label.min().item()} to {label.max().item()}"
             )
-        return self.values.to(labels.device)[labels]
+        return self.values.to(label.device)[label]
 
-    def _error(self, output: Tensor, targets: Tensor) -> Tensor:
+    def __call__(
+        self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        output = output_of(model, networks, Tensor)
         if output.shape != targets.shape:
             raise ValueError(
                 f"expected outputs {list(targets.shape)}, one a number, got {list(output.shape)}; "
-                f"build the model with out_features={self.values.shape[1]}"
+                f"build the model with out_features={targets.shape[1]}"
             )
-        return output - targets.to(output)
-
-    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
-        return (self._error(output, targets) / self.std.to(output)).square().mean()
-
-    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-        return -self._error(output, self.targets(labels)).abs().mean(1)
+        loss = ((output - targets.to(output)) / self.std.to(output)).square().mean()
+        return loss, -(output.detach() - self.targets(networks).to(output)).abs().mean(1)
 
 
 class Editing(Objective):
-    r"""Weights to weights: networks whose functions are an edit of what the given networks compute.
+    r"""Weights to weights: networks whose functions are an edit of the functions of the given networks.
 
     .. math:: \frac{1}{M c} \sum_m \lVert f_{m(w)}(x_m) - edit(f_w)(x_m) \rVert^2
 
-    The score is minus that error. Transforms that move the networks' inputs move what is to be edited. Any model with
-    weights as outputs can learn it; with ``head="editing"`` it starts close to the networks as they are.
+    The score is minus that error. Transforms that move the networks' inputs move the functions to be edited. Any model
+    with weights as outputs can learn it; with ``head="editing"`` it starts close to the networks as they are.
 
     Args:
         spec: the networks that are edited.
-        coords: the points that are looked at, ``[point, in]``.
+        coords: the points at which functions are compared, ``[point, in]``.
         edit: from values at them, ``[batch, point, out]``, to values wanted there, the same every time; such as a
             dilation of pictures.
 
     Raises:
         TypeError: for other than a spec, a tensor and a function.
-        ValueError: for networks that are no chain of linear layers, points of another size, or an edit that gives
+        ValueError: for networks that are not a chain of linear layers, points of another size, or an edit that returns
             another shape or numbers that are not finite.
 
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 8, 8, 1)
         >>> objective = Editing(spec, ws.signals.grid(8, 8), lambda values: 1 - values)
-        >>> w = ws.Weights(torch.zeros(3, spec.num_params), spec)  # gray: its negative is itself
-        >>> objective.score(w, torch.zeros(3), w).tolist()
+        >>> gray = ws.Networks(ws.Weights(torch.zeros(3, spec.num_params), spec))  # its negative is itself
+        >>> loss, score = objective(lambda w: w, gray, objective.targets(gray), generator=torch.Generator())
+        >>> score.tolist()
         [-0.0, -0.0, -0.0]
 
     Reference:
-        Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing). Departure: what is
-        edited is what the network computes, not the picture that it was fitted to, so that errors do not compare.
+        Zhou et al., *Permutation Equivariant Neural Functionals*, 2023 (weight-space style editing). Departure: the
+        function of the network is edited, not the picture that it was fitted to, so that errors do not compare.
     """
 
     score_name = "negative mean squared error"
-    gives = Weights
 
     def __init__(self, spec: NetSpec, coords: Tensor, edit: Callable[[Tensor], Tensor]) -> None:
-        chain(spec, "Editing")
+        _ = spec.layers  # refuses networks that cannot be evaluated
         self.spec, self.coords = spec, _points(coords, spec)
         if not callable(edit):
             raise TypeError(f"edit: expected a function of values, got {edit!r}")
         self.edit = edit
         shape = [3, len(coords), spec.out_features]
         probe = 2 * torch.randn(shape, generator=torch.Generator().manual_seed(PROBE_SEED))
-        self._probed = edit(probe.to(coords.device))  # what the edit does: a kept run knows it by that
+        self._probed = edit(probe.to(coords.device))  # a run folder knows the edit by its result on these values
         if not isinstance(self._probed, Tensor) or list(self._probed.shape) != shape:
             raise ValueError(
                 f"edit: expected values of the shape given, {shape}, got {getattr(self._probed, 'shape', self._probed)}"
@@ -206,18 +268,15 @@ class Editing(Objective):
     def __repr__(self) -> str:
         return f"Editing({_digest(self.coords)}, edit={_digest(self._probed)})"
 
-    def _errors(self, output: Weights, weights: Weights) -> Tensor:
-        check_built_for(self.spec, weights)
-        coords = self.coords.to(weights.device)
+    def __call__(
+        self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        check_built_for(self.spec, networks.weights)
+        output, coords = output_of(model, networks, Weights), self.coords.to(networks.weights.device)
         with torch.no_grad():
-            wanted = self.edit(evaluate(weights, coords))
-        return (evaluate(output, coords) - wanted).square().mean((1, 2))
-
-    def loss(self, output: Weights, targets: Tensor, weights: Weights) -> Tensor:
-        return self._errors(output, weights).mean()
-
-    def score(self, output: Weights, labels: Tensor, weights: Weights) -> Tensor:
-        return -self._errors(output, weights)
+            wanted = self.edit(evaluate(networks.weights, coords))
+        errors = (evaluate(output, coords) - wanted).square().mean((1, 2))
+        return errors.mean(), -errors.detach()
 
 
 class Contrastive(Objective):
@@ -226,101 +285,82 @@ class Contrastive(Objective):
     .. math:: -\frac{1}{2B} \sum_i \Big( \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}}
         + \log \frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}} \Big), \qquad s_{ij} = \langle z_i, z'_j \rangle / temperature
 
-    No label is read. One view is the network as the training loop gives it, the other is that one moved by
+    No label is read. One view is the network as the training loop passes it, the other is that one moved by
     ``transform``. The score is 1 for a network whose second view is the most similar of all in its batch, else 0: it
-    falls as batches grow, in evaluation to 1,024. Views to score by are the same every time.
+    falls as batches grow, in evaluation to 1,024. Views in evaluation are the same every time.
 
     Args:
-        model: the model that is trained, built with ``head="embedding"``.
-        transform: what makes the second view.
+        transform: makes the second view.
         temperature: of the similarities.
 
     Raises:
-        TypeError: for other than a model and a transform.
-        ValueError: for outputs that are not of length one, transforms that mix networks or do not fit the spec, or a
-            temperature that is not positive.
+        TypeError: for something other than a transform.
+        ValueError: for models whose outputs are not of length one, transforms that mix networks or do not fit the
+            spec, or a temperature that is not positive.
 
     Example:
-        >>> import weightspace as ws
         >>> from weightspace.transforms import Rotate
-        >>> model = ws.models.build("dwsnet", ws.siren(2, 8, 8, 1), 16, hidden=4, layers=1, head="embedding")
-        >>> Contrastive(model, Rotate(10.0)).score_name
+        >>> Contrastive(Rotate(10.0)).score_name
         'retrieval accuracy'
 
     Reference:
         Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, 2020, equation 1; on
         weights: Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023. Departures: a view
-        is held against the other views alone, not against those of its own kind too; where the training loop moves
-        networks, the second view is a moved copy of the first.
+        is compared with the views of the other kind alone; where the training loop transforms networks, the second
+        view is a moved copy of the first.
     """
 
     score_name = "retrieval accuracy"
-    model: Model
 
-    def __init__(self, model: Model, transform: Transform, *, temperature: float = 0.1) -> None:
-        if not isinstance(model, Model):
-            raise TypeError(f"model: expected a model of ws.models, got {type(model).__name__}")
-        if not model.unit:
-            raise ValueError("model: expected outputs of length one; build it with head='embedding'")
+    def __init__(self, transform: Transform, *, temperature: float = 0.1) -> None:
         if not isinstance(transform, Transform):
             raise TypeError(f"transform: expected a transform, got {transform!r}")
-        if transform.mixes:
+        if transform.mixes_networks:
             raise ValueError(
                 f"transform: expected one that makes a view of a network, got one that mixes: {transform!r}"
             )
-        transform.check(model.spec)
-        self.model, self.transform = model, transform
+        self.transform = transform
         self.temperature = number("temperature", temperature, "a positive number", above=0)
-        self._last: tuple[Weights, Tensor] | None = None
 
     def __repr__(self) -> str:
         return f"Contrastive({self.transform!r}, temperature={self.temperature})"
 
-    def _similarities(self, output: Tensor, weights: Weights, generator: torch.Generator) -> Tensor:
-        view = self.model(self.transform(weights, generator=generator))
-        return output @ view.T / self.temperature
+    def check(self, model: Any) -> None:
+        self.transform.check(model.spec)
 
-    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
-        seed = int(torch.randint(2**62, ()))  # of torch's global generator, as dropout
-        s = self._similarities(output, weights, torch.Generator(weights.device).manual_seed(seed))
+    def __call__(
+        self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        output = output_of(model, networks, Tensor)
+        if not bool(((output.detach().float().norm(dim=-1) - 1).abs() < 1e-2).all()):
+            raise ValueError("expected outputs of length one, got others; build the model with head='embedding'")
+        view = model(self.transform(networks.weights, generator=generator))
+        s = output @ view.T / self.temperature
         own = torch.arange(len(s), device=s.device)
-        self._last = weights, s.detach()
-        return (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
-
-    @torch.no_grad()
-    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-        last, self._last = self._last, None
-        if last is not None and last[0] is weights:
-            s = last[1]  # of the loss that was asked for just before
-        else:
-            s = self._similarities(output, weights, torch.Generator(weights.device).manual_seed(VIEW_SEED))
-        return (s.argmax(1) == torch.arange(len(s), device=s.device)).float()
+        loss = (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
+        return loss, (s.detach().argmax(1) == own).float()
 
 
 class Reconstruction(Objective):
-    r"""What an autoencoder is for: the values that every network gives at points of its input, without any label.
+    r"""The objective of an autoencoder: the values that every network computes at points of its input, without labels.
 
     .. math:: \frac{1}{M c} \sum_m \lVert \hat y(x_m) - f_w(x_m) \rVert^2
 
-    for ``c`` outputs, over points drawn anew for every batch (by torch's global generator, as dropout), all networks of
-    it looked at in the same places; the score is minus the mean squared error, over all points where the model is in
-    evaluation mode. Transforms that move the networks' inputs move with them what is asked
-    for.
+    for ``c`` outputs. In training the points are drawn anew for every batch, the same for all its networks; in
+    evaluation all points are used. The score is minus the mean squared error. Transforms that move the networks' inputs
+    move the values to be reconstructed with them.
 
     Args:
-        model: the autoencoder that is trained: it decodes its own outputs.
         coords: the points, ``[point, in]``.
-        points: how many of them each batch looks at; all where None.
+        points: number of them to draw for each batch; all where ``None``.
 
     Raises:
-        TypeError: for another model, or points that are no tensor.
+        TypeError: for points that are not a tensor, or a model that is not an autoencoder.
         ValueError: for points of another size, none of them, or fewer than are to be drawn.
 
     Example:
         >>> import weightspace as ws
-        >>> encoder = ws.models.NFT(ws.siren(2, 8, 8, 1), 32, hidden=8, layers=1)
-        >>> objective = Reconstruction(ws.models.Autoencoder(encoder, queries=4), ws.signals.grid(28, 28), points=128)
-        >>> objective.score_name
+        >>> Reconstruction(ws.signals.grid(28, 28), points=128).score_name
         'negative mean squared error'
 
     Reference:
@@ -328,46 +368,71 @@ class Reconstruction(Objective):
     """
 
     score_name = "negative mean squared error"
-    model: Autoencoder
 
-    def __init__(self, model: Autoencoder, coords: Tensor, points: int | None = None) -> None:
-        if not isinstance(model, Autoencoder):
-            raise TypeError(f"model: expected a ws.models.Autoencoder, got {type(model).__name__}")
-        coords = _points(coords, model.spec)
+    def __init__(self, coords: Tensor, points: int | None = None) -> None:
+        check_tensor("coords", coords)
+        self.coords = _finite_points(coords)
         if points is not None and whole_number("points", points) > len(coords):
             raise ValueError(f"points: expected at most the {len(coords)} that there are, got {points}")
-        self.model, self.coords, self.points = model, coords, points
+        self.points = points
 
     def __repr__(self) -> str:
         return f"Reconstruction({_digest(self.coords)}, points={self.points})"
 
-    def _drawn(self, device: torch.device) -> Tensor:
-        coords = self.coords.to(device)
-        return coords if self.points is None else coords[torch.randperm(len(coords), device=device)[: self.points]]
+    def check(self, model: Any) -> None:
+        if not isinstance(model, Autoencoder):
+            raise TypeError(f"model: expected a ws.models.Autoencoder, got {type(model).__name__}")
+        _points(self.coords, model.spec)
 
-    def loss(self, output: Tensor, targets: Tensor, weights: Weights) -> Tensor:
-        coords = self._drawn(output.device)
-        return (self.model.decode(output, coords) - evaluate(weights, coords)).square().mean()
-
-    @torch.no_grad()
-    def score(self, output: Tensor, labels: Tensor, weights: Weights) -> Tensor:
-        coords = self._drawn(output.device) if self.model.training else self.coords.to(output.device)
+    def __call__(
+        self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        output, coords = output_of(model, networks, Tensor), self.coords.to(networks.weights.device)
+        if model.training and self.points is not None:
+            drawn = torch.randperm(len(coords), generator=generator, device=generator.device)[: self.points]
+            coords = coords[drawn.to(coords.device)]
         total = output.new_zeros(len(output))
-        for part in coords.split(BLOCK):
-            total += (self.model.decode(output, part) - evaluate(weights, part)).square().flatten(1).sum(1)
-        return -total / (len(coords) * self.model.spec.out_features)
+        for part in coords.split(len(coords) if model.training else BLOCK):
+            total = total + (model.decode(output, part) - evaluate(networks.weights, part)).square().flatten(1).sum(1)
+        errors = total / (len(coords) * model.spec.out_features)
+        return errors.mean(), -errors.detach()
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"classification": Classification, "regression": Regression}
+"""Objectives by name: those that need nothing beyond the zoo."""
+
+
+def objective_for(name: str, zoo: Zoo) -> Objective:
+    """Make the objective of a name, or of an import path such as ``my_package.module:MyObjective``, for a zoo.
+
+    Raises:
+        ValueError: for an unknown name, or a zoo without the labels that the objective needs.
+    """
+    return find("objectives", name, OBJECTIVES, subclass_of(Objective)).for_zoo(zoo)
+
+
+def _labels(networks: Networks) -> Tensor:
+    if networks.label is None:
+        raise ValueError("expected labelled networks, got none with labels; give them as Networks(weights, label=...)")
+    return networks.label
 
 
 def _points(coords: Tensor, spec: NetSpec) -> Tensor:
-    """A copy of points of a network's input, at least one."""
+    """Return a copy of points of a network's input, at least one."""
     check_tensor("coords", coords)
     if coords.ndim != 2 or coords.shape[1] != spec.in_features or not len(coords):
         raise ValueError(f"coords: expected [point, {spec.in_features}], got {list(coords.shape)}")
+    return _finite_points(coords)
+
+
+def _finite_points(coords: Tensor) -> Tensor:
+    if coords.ndim != 2 or not len(coords):
+        raise ValueError(f"coords: expected [point, in] with at least one point, got {list(coords.shape)}")
     if not coords.is_floating_point() or not bool(torch.isfinite(coords).all()):
         raise ValueError(f"coords: expected finite numbers of a floating type, got {coords.dtype}")
     return coords.detach().clone()
 
 
 def _digest(values: Tensor) -> str:
-    """A short name of these numbers."""
+    """Return a short name of these numbers."""
     return hashlib.sha256(values.detach().cpu().double().numpy().tobytes()).hexdigest()[:16]

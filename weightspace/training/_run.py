@@ -1,10 +1,10 @@
-"""The state of a training run, and what one epoch does to it."""
+"""The state of a training run, and one epoch of it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,106 +13,126 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from weightspace._weights import Weights
+from weightspace._networks import Networks
 from weightspace._random import seeded
-from weightspace.models import Model
+from weightspace._weights import check_finite
 from weightspace.training._config import TrainConfig, schedule
 from weightspace.training._objectives import Objective
 from weightspace.transforms import Transform
+from weightspace.zoo import Zoo
 
 EVAL_BATCH = 1024
+EVAL_SEED = 0
+"""Seed of the random choices that some objectives make in evaluation: the same in every epoch."""
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Networks and their labels on the device that trains."""
+class Part:
+    """Networks of a zoo to train on or to evaluate: a split, or some rows of one.
 
-    weights: Weights
-    labels: Tensor
+    Args:
+        zoo: the zoo.
+        split: name of the split.
+        rows: numbers of the networks; ``None`` for all.
+        device: where the batches shall be.
+        resident_bytes: the largest size of a split's weights to hold in memory.
+    """
+
+    zoo: Zoo
+    split: str
+    rows: Tensor | None
+    device: torch.device
+    resident_bytes: int
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.zoo.count(self.split) if self.rows is None else len(self.rows)
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Networks]:
+        """Iterate over one epoch: shuffled and without a last batch that is not full, given a generator."""
+        return self.zoo.batches(
+            self.split,
+            size,
+            generator=generator,
+            shuffle=generator is not None,
+            drop_last=generator is not None and len(self) >= size,
+            rows=self.rows,
+            device=self.device,
+            resident_bytes=self.resident_bytes,
+        )
+
+    def check(self, objective: Objective, name: str) -> None:
+        """Refuse networks that are not finite, and labels without a target, before the training instead of in it."""
+        for batch in self.batches(EVAL_BATCH):
+            check_finite(f"split {name!r}", batch.weights)
+            objective.targets(batch)
 
 
 @torch.no_grad()
-def score(model: Model, split: Split, objective: Objective) -> float:
-    """Mean score of a model on a split."""
+def score(model: nn.Module, part: Part, objective: Objective) -> float:
+    """Compute the mean score of a model on a part of a zoo, in evaluation mode."""
     model.eval()
-    parts = []
-    for start in range(0, len(split), EVAL_BATCH):
-        rows = slice(start, start + EVAL_BATCH)
-        weights = split.weights[rows]
-        parts.append(objective.score(output_of(model, weights, objective), split.labels[rows], weights))
-    return torch.cat(parts).mean().item()
-
-
-def output_of(model: Model, weights: Weights, objective: Objective) -> Any:
-    """What a model makes of networks, which must be what the objective is about."""
-    output = model(weights)
-    if not isinstance(output, objective.gives):
-        kind, head = ("Weights", "equivariant") if objective.gives is Weights else ("a tensor", "invariant")
-        raise TypeError(
-            f"expected a model with an {head} head, which returns {kind}, got {type(output).__name__}; "
-            f"build it with head={head!r}"
-        )
-    return output
+    generator = torch.Generator(part.device).manual_seed(EVAL_SEED)
+    scores = [
+        objective(model, batch, objective.targets(batch), generator=generator)[1] for batch in part.batches(EVAL_BATCH)
+    ]
+    return torch.cat(scores).mean().item()
 
 
 class Run:
-    """What changes from epoch to epoch, and can be kept and restored."""
+    """Everything that changes from epoch to epoch, and can be saved and restored."""
 
     def __init__(
         self,
-        model: Model,
-        splits: dict[str, Split],
+        model: nn.Module,
+        parts: Mapping[str, Part],
         objective: Objective,
         transform: Transform | None,
         config: TrainConfig,
-        device: torch.device,
     ) -> None:
-        self.model, self.splits, self.objective = model, splits, objective
-        self.transform, self.config, self.device = transform, config, device
-        self.generator = torch.Generator(device=device).manual_seed(config.seed)
-        self.steps = max(1, len(splits["train"]) // config.batch_size)
+        self.model, self.parts, self.objective = model, parts, objective
+        self.transform, self.config, self.device = transform, config, parts["train"].device
+        self.generator = torch.Generator(device=self.device).manual_seed(config.seed)
+        self.steps = max(1, len(parts["train"]) // config.batch_size)
         total = self.steps * config.epochs
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, total, config.warmup))
         self.epoch, self.best_epoch, self.best_val = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
-        # What a running mean is of: parameters and running statistics, the model's own tensors; empty without one.
+        # The exponential moving average is of parameters and running statistics; these are the model's own tensors.
         state = model.state_dict().values() if config.ema else ()
-        self.moving = [value.detach() for value in state if value.is_floating_point()]
-        self.mean = [value.clone() for value in self.moving]
+        self.tracked = [value.detach() for value in state if value.is_floating_point()]
+        self.average = [value.clone() for value in self.tracked]
         self.best_state = self._copy()
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     @torch.no_grad()
-    def _average(self, step: int) -> None:
+    def _update_average(self, step: int) -> None:
         decay = min(self.config.ema, (1 + step) / (10 + step))
-        for mean, value in zip(self.mean, self.moving, strict=True):
+        for mean, value in zip(self.average, self.tracked, strict=True):
             mean.lerp_(value, 1 - decay)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The model with its running mean for a while, where there is one."""
-        own = [value.clone() for value in self.moving]
-        for value, mean in zip(self.moving, self.mean, strict=True):
+        """Put the moving average into the model for a while, where there is one."""
+        own = [value.clone() for value in self.tracked]
+        for value, mean in zip(self.tracked, self.average, strict=True):
             value.copy_(mean)
         try:
             yield
         finally:
-            for value, before in zip(self.moving, own, strict=True):
+            for value, before in zip(self.tracked, own, strict=True):
                 value.copy_(before)
 
     def one_epoch(self) -> dict[str, float]:
+        """Train for one epoch and validate; returns the epoch's line of the history."""
         started, lr = time.perf_counter(), self.scheduler.get_last_lr()[0]
         with seeded(self.config.seed + 1_000_003 * (self.epoch + 1), self.device):  # dropout, the same after a resume
-            loss, train = self._pass()
+            loss, train = self._train()
         self.epoch += 1
         with self._averaged():
-            val = score(self.model, self.splits["val"], self.objective)
+            val = score(self.model, self.parts["val"], self.objective)
             if val > self.best_val:
                 self.best_epoch, self.best_val, self.best_state = self.epoch, val, self._copy()
         line = {"epoch": self.epoch, "loss": loss, "lr": lr, "train": train, "val": val}
@@ -120,31 +140,22 @@ class Run:
         self.history.append(line)
         return line
 
-    def _pass(self) -> tuple[float, float]:
-        """One pass over the training split, in an order of its own; mean loss and score."""
+    def _train(self) -> tuple[float, float]:
+        """Walk once through the training networks; the mean loss and score."""
         self.model.train()
-        split, size = self.splits["train"], self.config.batch_size
-        order = torch.randperm(len(split), generator=self.generator, device=self.generator.device)
         losses, scores = [], []
-        for step in range(self.steps):
-            rows = order[step * size : (step + 1) * size]
-            weights, targets = split.weights[rows], self.objective.targets(split.labels[rows])
+        for step, batch in enumerate(self.parts["train"].batches(self.config.batch_size, self.generator)):
+            weights, targets = batch.weights, self.objective.targets(batch)
             if self.transform is not None:
                 weights, targets = self.transform(weights, targets, generator=self.generator)
-            output = output_of(self.model, weights, self.objective)
-            loss = self.objective.loss(output, targets, weights)
-            output = output.detach() if isinstance(output, Tensor) else output.replace(output.flat.detach())
-            with torch.no_grad():
-                scores.append(self.objective.score(output, split.labels[rows], weights).mean())
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.config.clip is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-            self.optimizer.step()
-            self.scheduler.step()
-            if self.mean:
-                self._average(self.epoch * self.steps + step)
+            loss, of_each = self.objective(
+                self.model, batch.replace(weights=weights), targets, generator=self.generator
+            )
+            self._step(loss)
+            if self.average:
+                self._update_average(self.epoch * self.steps + step)
             losses.append(loss.detach())
+            scores.append(of_each.mean())
         mean = torch.stack(losses).mean().item()
         if not math.isfinite(mean):
             raise FloatingPointError(
@@ -153,7 +164,16 @@ class Run:
             )
         return mean, torch.stack(scores).mean().item()
 
+    def _step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.scheduler.step()
+
     def state(self) -> dict[str, Any]:
+        """Return all that a run needs to go on."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -162,16 +182,17 @@ class Run:
             "epoch": self.epoch,
             "best": (self.best_epoch, self.best_val),
             "best_state": self.best_state,
-            "mean": self.mean,
+            "average": self.average,
             "history": self.history,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"].cpu())
         self.epoch, (self.best_epoch, self.best_val) = state["epoch"], state["best"]
         self.best_state, self.history = state["best_state"], state["history"]
-        if self.mean:
-            self.mean = [value.to(self.device) for value in state["mean"]]
+        if self.average:
+            self.average = [value.to(self.device) for value in state["average"]]

@@ -1,4 +1,4 @@
-"""What a training run leaves on disk: checkpoints to go on from, the best model, the result, TensorBoard logs."""
+"""The folder of a training run: a checkpoint to go on from, the best model, the result, and TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,43 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
-from weightspace._files import write_atomic
-from weightspace.models import Model
+from weightspace._files import remove_leftovers, write_atomic
+from weightspace._version import __version__
+from weightspace.models import save_model
 from weightspace.training._config import TrainConfig
 from weightspace.training._objectives import Objective
 from weightspace.training._run import Run
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
 
-SHOWN = 200
+RUN_FORMAT = 2
+HEADER = b"weightspace run, format 2, sha256 "
+"""How a checkpoint begins; the digest of what follows and a line break come next."""
+CHECKPOINT, RUN, RESULT, WEIGHTS = "last.ckpt", "run.json", "result.json", "model.safetensors"
+MOST_CHARACTERS = 200
 
 
-class Keeper:
-    """Writes ``last.pt`` and the logs after every epoch, ``best.safetensors`` and ``result.json`` at the end."""
+class RunFolder:
+    """A folder that holds one run.
+
+    ``run.json`` names the run from its start. ``last.ckpt`` and the logs follow after every epoch. At the end come
+    ``model.json`` and ``model.safetensors``, which :func:`weightspace.models.load_model` reads, and ``result.json``.
+    TensorBoard logs are written where the package ``tensorboard`` is installed.
+
+    Args:
+        path: the folder, made where it is missing.
+        config: the hyper-parameters.
+        zoo: the networks.
+        transform: the augmentation.
+        model: the model.
+        objective: the objective.
+
+    Raises:
+        ValueError: if the folder holds another run, or one of another version.
+        OSError: if the folder cannot be written.
+    """
 
     def __init__(
         self,
@@ -34,86 +57,128 @@ class Keeper:
         config: TrainConfig,
         zoo: Zoo,
         transform: Transform | None,
-        model: Model,
+        model: nn.Module,
         objective: Objective,
     ) -> None:
-        self.path, self.last = path, path / "last.pt"
+        self.path, self.checkpoint = path, path / CHECKPOINT
         self.key = {
             "config": asdict(config),
             "transform": repr(transform),
             "objective": repr(objective),
-            "model": type(model).__name__ + (" to embeddings" if model.unit else ""),
-            "options": _options(model),
-            "parameters": model.num_parameters,
+            "model": type(model).__name__,
+            "options": _plain(getattr(model, "config", {})),
+            "parameters": sum(p.numel() for p in model.parameters()),
             "layers": hashlib.sha256(repr(model).encode()).hexdigest(),  # widths, dropout: all that torch prints
             "spec": zoo.spec.to_json(),
             "zoo": hashlib.sha256(",".join(str(shard.sha256) for shard in zoo.shards).encode()).hexdigest(),
         }
         self._logs: Any = None
+        self._check_same_run()
+        path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
+        body = {"format": RUN_FORMAT, "weightspace": __version__, **self.key}
+        write_atomic(path / RUN, json.dumps(body, indent=1).encode())
+
+    def _check_same_run(self) -> None:
+        file = self.path / RUN
+        if not file.exists():
+            if (self.path / "last.pt").exists():
+                raise ValueError(
+                    f"{self.path}: expected a run of format {RUN_FORMAT}, got one of version 0.1.0; finish it with that "
+                    "version, or use another folder"
+                )
+            return
+        try:
+            before = json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: expected a run's description in JSON ({error}); remove the folder") from error
+        if not isinstance(before, dict) or before.get("format") != RUN_FORMAT:
+            found = before.get("format") if isinstance(before, dict) else type(before).__name__
+            raise ValueError(
+                f"{file}: expected a run of format {RUN_FORMAT}, got {found!r}; use another folder or remove it"
+            )
+        key = json.loads(json.dumps(self.key))
+        if different := [name for name, value in key.items() if before.get(name) != value]:
+            was, now = _differing(before.get(different[0]), key[different[0]])
+            raise ValueError(
+                f"{self.path} holds another run: expected {different[0]} {now}, got {was}; "
+                "use another folder or remove it"
+            )
 
     def load(self, run: Run) -> None:
         """Go on where an earlier run of the same configuration stopped.
 
         Raises:
-            ValueError: if the folder holds another run, or a checkpoint that cannot be read.
+            ValueError: for a checkpoint that is damaged or of another form.
         """
-        if not self.last.exists():
+        if not self.checkpoint.exists():
             return
-        try:
-            state = torch.load(self.last, weights_only=True, map_location="cpu")
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        remedy = "remove it to begin the run again"
+        content = self.checkpoint.read_bytes()
+        head, _, body = content.partition(b"\n")
+        if not head.startswith(HEADER) or head[len(HEADER) :].decode("ascii", "replace") != _sha256(body):
             raise ValueError(
-                f"{self.last}: expected a checkpoint of this library, got another file or a part of one; remove it"
-            ) from error
-        before = state.get("key", {}) if isinstance(state, dict) else {}
-        if "config" in before:  # runs of before these were kept go on
-            before = {**before, "config": TrainConfig.filled(before["config"])}
-            before.setdefault("options", self.key["options"])
-        if different := [name for name, value in self.key.items() if before.get(name) != value]:
-            was, now = _differing(before.get(different[0]), self.key[different[0]])
-            raise ValueError(
-                f"{self.path} holds another run: expected {different[0]} {now}, got {was}; "
-                "use another folder or remove it"
+                f"{self.checkpoint}: expected a whole checkpoint of this library, got a damaged one; {remedy}"
             )
-        run.restore(state)
+        try:
+            run.restore(torch.load(io.BytesIO(body), weights_only=True, map_location="cpu"))
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{self.checkpoint}: expected a checkpoint of this run ({error}); {remedy}") from error
 
     def save(self, run: Run, line: Mapping[str, float]) -> None:
+        """Write the checkpoint, and the epoch's line to the logs."""
         buffer = io.BytesIO()
-        torch.save({"key": self.key, **run.state()}, buffer)
-        write_atomic(self.last, buffer.getvalue())
+        torch.save(run.state(), buffer)
+        body = buffer.getvalue()
+        write_atomic(self.checkpoint, HEADER + _sha256(body).encode() + b"\n" + body)
         if self._logs is None:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
-            self._logs = SummaryWriter(str(self.path / "logs"), purge_step=int(line["epoch"]))
-        for name in ("loss", "lr", "train", "val"):
-            self._logs.add_scalar(name, line[name], int(line["epoch"]))
+            self._logs = _logs(self.path / "logs", int(line["epoch"]))
+        if self._logs:
+            for name in ("loss", "lr", "train", "val"):
+                self._logs.add_scalar(name, line[name], int(line["epoch"]))
 
     def close(self) -> None:
-        if self._logs is not None:
+        """Close the logs."""
+        if self._logs:
             self._logs.close()
 
-    def finish(self, result: Mapping[str, Any], model: Model) -> None:
-        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        write_atomic(self.path / "best.safetensors", save(state))
-        write_atomic(self.path / "result.json", json.dumps({**self.key, **result}, indent=1).encode())
+    def finish(self, result: Mapping[str, Any], model: nn.Module) -> None:
+        """Write the trained model and the result."""
+        try:
+            save_model(model, self.path)  # pyright: ignore[reportArgumentType]
+        except TypeError:  # a model that cannot be found again by a name: its weights alone
+            state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+            write_atomic(self.path / WEIGHTS, save(state))
+        write_atomic(self.path / RESULT, json.dumps({**self.key, **result}, indent=1).encode())
 
 
-def _options(model: Model) -> dict[str, Any]:
-    """What a model was made with, by text; of a model in it the same."""
-    return {name: _option(value) for name, value in model.options.items()}
+def _logs(folder: Path, epoch: int) -> Any:
+    """Open TensorBoard logs, or return ``False`` where the package is not installed."""
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        return False
+    return SummaryWriter(str(folder), purge_step=epoch)
 
 
-def _option(value: Any) -> Any:
-    if isinstance(value, Model):
-        return _options(value)
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return the arguments that a model was made with as text; of a model in it its own arguments."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(own) for name, own in value.items()}
     if isinstance(value, list | tuple):
-        return [_option(item) for item in value]
+        return [_plain(item) for item in value]
+    if isinstance(value, nn.Module):
+        return {"model": type(value).__name__, **_plain(getattr(value, "config", {}))}
     return str(value)
 
 
 def _differing(was: Any, now: Any) -> tuple[str, str]:
-    """What differs, in few characters: of two mappings their differing entries alone."""
+    """Return the two values, shortened; of two mappings the differing entries alone."""
     if isinstance(was, dict) and isinstance(now, dict):
         names = [name for name in {**was, **now} if was.get(name) != now.get(name)]
         was, now = ({name: own.get(name) for name in names} for own in (was, now))
-    return str(was)[:SHOWN], str(now)[:SHOWN]
+    return str(was)[:MOST_CHARACTERS], str(now)[:MOST_CHARACTERS]
