@@ -258,7 +258,7 @@ def test_views_that_cannot_be_added(tmp_path: Path) -> None:
         add_views(zoo.path, data(images=other_pixel()), 3)
     assert {path: path.read_bytes() for path in (tmp_path / "zoo").rglob("*") if path.is_file()} == before
     own = write_zoo(
-        tmp_path / "own", {"train": (zoo.weights("test"), None, zoo.sources("test"), zoo.views("test"), None)}
+        tmp_path / "own", {"train": ws.Networks(zoo.weights("test"), None, zoo.sources("test"), zoo.views("test"))}
     )
     with pytest.raises(ValueError, match=r"expected a zoo that fit_zoo made, got one whose recipe is \{\}"):
         add_views(own.path, data(), 3)

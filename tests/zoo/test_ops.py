@@ -69,13 +69,13 @@ def test_merge_refuses(tmp_path: Path) -> None:
     a = make(tmp_path / "a")
     other = ws.siren(2, 5, 1)
     bad = {
-        "expected one spec, got <2->1 h1:4sine.*and <2->1 h1:5sine": write_zoo(
-            tmp_path / "spec", {"train": (networks(2, spec=other), None, None, None, None)}
+        "expected one spec, got siren.2-4-1.*and siren.2-5-1": write_zoo(
+            tmp_path / "spec", {"train": ws.Networks(networks(2, spec=other))}
         ),
         "expected the same classes": make(tmp_path / "classes", first=50, classes=["x", "y", "z"]),
         "expected every view of a source once, got source 0, view 0 twice in 'train'": make(tmp_path / "again"),
         "expected no source in two splits, got source 3": write_zoo(
-            tmp_path / "straddles", {"test": (networks(1), [0], [3], None, None)}, **ABOUT
+            tmp_path / "straddles", {"test": ws.Networks(networks(1), [0], [3])}, **ABOUT
         ),
     }
     for match, zoo in bad.items():
@@ -207,7 +207,7 @@ def test_stats_against_all_in_memory(tmp_path: Path, shard_size: int) -> None:
 def test_stats_of_large_numbers_with_a_small_spread(tmp_path: Path) -> None:
     """The difference of two large squares would lose the spread."""
     flat = 1e4 + 1e-2 * networks(4000).flat
-    zoo = write_zoo(tmp_path / "zoo", {"train": (ws.Weights(flat, SPEC), None, None, None, None)}, shard_size=500)
+    zoo = write_zoo(tmp_path / "zoo", {"train": ws.Networks(ws.Weights(flat, SPEC))}, shard_size=500)
     found, values = stats(zoo)["train"]["params"]["0.weight"], flat[:, :8].double()
     assert found["std"] == pytest.approx(values.std(correction=0).item(), rel=1e-6)
 
@@ -259,7 +259,7 @@ def test_verify_evaluates_a_sample(tmp_path: Path) -> None:
         assert "dB; these are other networks, or other data" in problem
     (problem,) = zoo.verify(data.subset(range(4)))
     assert "expected sources of toy, got 4; verify with the zoo's data" in problem
-    unknown = write_zoo(tmp_path / "unknown", {"train": (*columns[:4], None)})  # pyright: ignore[reportArgumentType]
+    unknown = write_zoo(tmp_path / "unknown", {"train": ws.Networks(*columns[:4])})  # pyright: ignore[reportArgumentType]
     assert unknown.verify(data) == []
     with pytest.raises(ValueError, match="sample: expected at least 1, got 0"):
         zoo.verify(data, sample=0)

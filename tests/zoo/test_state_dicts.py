@@ -105,7 +105,7 @@ def assert_same(zoo, other):
 
 @pytest.mark.parametrize("spec", [ws.mlp(2, 6, 5, 1), ws.siren(2, 6, 1, omega=10, output_shift=0)])
 def test_spec_json_makes_import_the_inverse_of_export(tmp_path, spec):
-    data = {"train": (networks(3, spec=spec), [0, 1, 1], None, None, None), "test": (networks(1, 1, spec), *[None] * 4)}
+    data = {"train": ws.Networks(networks(3, spec=spec), [0, 1, 1]), "test": ws.Networks(networks(1, 1, spec))}
     zoo = write_zoo(tmp_path / "zoo", data, **ABOUT)
     export_state_dicts(zoo, tmp_path / "out")
     again = import_state_dicts(tmp_path / "out", tmp_path / "again")
@@ -121,7 +121,7 @@ def test_spec_json_makes_import_the_inverse_of_export(tmp_path, spec):
 
 
 def test_arguments_win_over_spec_json(tmp_path):
-    zoo = write_zoo(tmp_path / "zoo", {"train": (networks(2), [0, 1], None, None, None)}, **ABOUT)
+    zoo = write_zoo(tmp_path / "zoo", {"train": ws.Networks(networks(2), [0, 1])}, **ABOUT)
     export_state_dicts(zoo, tmp_path / "out")
     mixed = import_state_dicts(
         tmp_path / "out", tmp_path / "mixed", init_regime="shared", seed=None, classes=["a", "b"]
@@ -147,7 +147,7 @@ def test_arguments_win_over_spec_json(tmp_path):
     ],
 )
 def test_spec_json_refused(tmp_path, change, match):
-    zoo = write_zoo(tmp_path / "zoo", {"train": (networks(1), None, None, None, None)})
+    zoo = write_zoo(tmp_path / "zoo", {"train": ws.Networks(networks(1))})
     export_state_dicts(zoo, tmp_path / "out")
     file = tmp_path / "out" / "spec.json"
     for text in (json.dumps(change(json.loads(file.read_text()))), "{"):
@@ -349,7 +349,7 @@ def test_label_from_refused(tmp_path):
 
 
 def test_export_refuses_a_folder_in_use_and_leaves_nothing_when_it_fails(tmp_path, monkeypatch):
-    zoo = write_zoo(tmp_path / "zoo", {"train": (networks(2), None, None, None, None)})
+    zoo = write_zoo(tmp_path / "zoo", {"train": ws.Networks(networks(2))})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"got one that holds 'notes.txt'"):

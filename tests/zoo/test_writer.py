@@ -130,7 +130,7 @@ def test_resume_refuses_another_fit(tmp_path, changes, match):
 
 def test_resume_refuses_another_spec_and_another_version(tmp_path):
     begin(tmp_path / "zoo")
-    with pytest.raises(ValueError, match=r"spec: expected <2->1 h1:4sine.*got <2->1 h1:8sine"):
+    with pytest.raises(ValueError, match=r"spec: expected siren\(2-4-1.*got siren\(2-8-1"):
         ZooWriter.resume(tmp_path / "zoo", ws.siren(2, 4, 1), plan=PLAN, **ABOUT)
     with pytest.raises(ValueError, match="expected a zoo"):
         ZooWriter.resume(tmp_path / "none", SPEC, plan=PLAN, **ABOUT)
@@ -266,7 +266,7 @@ def test_networks_that_are_not_finite_are_refused(tmp_path, value):
         writer.write(0, bad, sources=range(4))
     assert writer.pending() == [0, 1, 2]
     assert not (tmp_path / "zoo" / "shards").exists()
-    data = {"train": (networks(4), None, None, None, None), "test": (bad, None, None, None, None)}
+    data = {"train": ws.Networks(networks(4)), "test": ws.Networks(bad)}
     with pytest.raises(ValueError, match="split 'test': " + match):
         write_zoo(tmp_path / "other", data, shard_size=1)
     assert not (tmp_path / "other").exists()
@@ -326,7 +326,7 @@ def test_create_after_a_crash_before_the_first_manifest(tmp_path):
 
 
 def test_write_zoo_leaves_nothing_behind(tmp_path, monkeypatch):
-    data = {"train": (networks(9), None, None, None, None), "test": (networks(2), None, [3, 11], None, None)}
+    data = {"train": ws.Networks(networks(9)), "test": ws.Networks(networks(2), None, [3, 11])}
     with pytest.raises(ValueError, match="expected no source in two splits"):
         write_zoo(tmp_path / "zoo", data, shard_size=4)
     assert list(tmp_path.iterdir()) == []
@@ -346,12 +346,12 @@ def test_write_zoo_leaves_nothing_behind(tmp_path, monkeypatch):
     [
         ({}, {}, "splits: expected at least one split"),
         (
-            {"train": (networks(0), None, None, None, None)},
+            {"train": ws.Networks(networks(0))},
             {},
             "expected a batch of at least one network",
         ),
-        ({"train": (networks(2), None, None, None, None)}, {"shard_size": 0}, "shard_size: expected at least 1"),
-        ({"train": (networks(2), None, None, None, None)}, {"views": 0}, "views: expected at least 1"),
+        ({"train": ws.Networks(networks(2))}, {"shard_size": 0}, "shard_size: expected at least 1"),
+        ({"train": ws.Networks(networks(2))}, {"views": 0}, "views: expected at least 1"),
     ],
 )
 def test_write_zoo_refuses(tmp_path, splits, about, match):

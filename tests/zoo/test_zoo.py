@@ -24,7 +24,7 @@ def make(path, *, shard_size=5, train=13, test=6, **about):
     psnr[3] = float("nan")
     data = {
         "train": (networks(train), torch.arange(train) % 3, torch.arange(train) // 2, torch.arange(train) % 2, psnr),
-        "test": (networks(test, seed=1), None, 100 + torch.arange(test), None, None),
+        "test": ws.Networks(networks(test, seed=1), None, 100 + torch.arange(test)),
     }
     about = {"recipe": {"steps": 20, "lr": 1e-3}, "seed": 5, "classes": ["a", "b", "c"], **about}
     zoo = write_zoo(path, data, shard_size=shard_size, init_regime="independent", **about)
@@ -68,7 +68,7 @@ def test_one_shard_is_a_view_and_writing_to_it_leaves_the_file(tmp_path):
 
 def test_opening_does_not_read_the_shards(tmp_path):
     spec = ws.mlp(2, 256, 256, 1)
-    write_zoo(tmp_path / "zoo", {"train": (networks(256, spec=spec), None, None, None, None)})
+    write_zoo(tmp_path / "zoo", {"train": ws.Networks(networks(256, spec=spec))})
     size = sum(file.stat().st_size for file in (tmp_path / "zoo" / "shards").iterdir())
     assert size > 60e6
     script = """if True:
