@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-import weightspace.signals as signals
 from weightspace import datasets
 from weightspace.datasets._named import EMBEDDED
 
-DEFAULT_OUT = Path(signals.__file__).parent / "data" / EMBEDDED
+DEFAULT_OUT = Path(datasets.__file__).parent / "data" / EMBEDDED
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:

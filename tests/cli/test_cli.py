@@ -23,7 +23,7 @@ import weightspace as ws
 from weightspace import cli
 from weightspace.bench import SUITES, Entry, Suite
 from weightspace.cli._options import argument_help
-from weightspace.fitting import FitConfig
+from weightspace.fitting import RECIPES, FitConfig
 from weightspace.training import TrainConfig
 from weightspace.zoo import Zoo
 
@@ -45,6 +45,7 @@ COMMANDS = (
     "sample",
     "split",
     "data",
+    "list",
 )
 RECIPE = ("--widths", "4", "--steps", "3", "--lr", "0.01", "--workers", "1")
 TINY = Suite("tiny", {"mlp": Entry("mlp", {"hidden": 8, "layers": 1})}, ("none",), TrainConfig(epochs=2, batch_size=16))
@@ -210,7 +211,7 @@ def test_fit_resizes_pictures(run: Run, pictures: Path, tmp_path: Path) -> None:
 def test_inspect_shows_spec_counts_and_quality(run: Run, zoo: Path) -> None:
     code, out, err = run("inspect", zoo)
     assert (code, err) == (0, "")
-    assert "h1:4sine(30)" in out
+    assert "siren(2-4-1, omega=30)" in out
     assert "steps 3" in out
     assert "2 of 2 shards" in out
     line = next(line for line in out.splitlines() if "train" in line)
@@ -286,8 +287,8 @@ def test_bench_then_report(run: Run, zoo: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_demo_does_all_three_steps(run: Run, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ws.datasets.load(pictures)
-    monkeypatch.setattr(ws.signals, "embedded", lambda: data)
-    monkeypatch.setattr(cli, "DEMO_RECIPE", FitConfig(steps=2, lr=1e-2))
+    monkeypatch.setattr(ws.datasets, "embedded", lambda: data)
+    monkeypatch.setitem(RECIPES, "dws", FitConfig(steps=2, lr=1e-2))
     monkeypatch.setitem(SUITES, "demo", TINY)
     code, out, err = run("demo", "--out", tmp_path / "demo", "--workers", "1")
     assert (code, err) == (0, "")
@@ -296,7 +297,7 @@ def test_demo_does_all_three_steps(run: Run, pictures: Path, tmp_path: Path, mon
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"zoo", "bench", "report.html"}
     result = json.loads((tmp_path / "demo" / "bench" / "result.json").read_text())
     assert len(result["rows"][0]["runs"][0]["history"]) == TINY.train.epochs
-    assert Zoo.open(tmp_path / "demo" / "zoo").verify() == []
+    assert ws.zoo.verify(Zoo.open(tmp_path / "demo" / "zoo")) == []
 
 
 def test_export_and_import_are_inverse(run: Run, zoo: Path, tmp_path: Path) -> None:
@@ -473,7 +474,7 @@ def test_interrupt_of_any_command_is_one_line(run: Run, zoo: Path, monkeypatch: 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.ws.Zoo, "open", interrupt)
+    monkeypatch.setattr(ws.Zoo, "open", interrupt)
     assert_error(run("verify", zoo), 130, "interrupted")
 
 

@@ -12,14 +12,17 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from weightspace import cli, datasets, signals
-from weightspace.datasets import DATASETS, _catalogue, _emoji, _named, _parts
-from weightspace.datasets import _packages as _cache
+from weightspace._files import sha256
+from weightspace.cli._options import argument_help
+from weightspace.datasets import DATASETS, _emoji, _packages, _parts, _places
+from weightspace.datasets._data_set import imported
 from weightspace.datasets._emoji import PACKAGES, concept_of, drawings, emoji_set, read_table, render
 
 pytest.importorskip("resvg_py")
@@ -237,7 +240,7 @@ def test_preparing_emoji_end_to_end(cache: Path, tmp_path: Path) -> None:
     no_leaks(data)
     record = json.loads((cache / "emoji.json").read_text(encoding="utf-8"))
     assert record["signals"] == 80
-    assert record["sha256"] == _cache.sha256(path)
+    assert record["sha256"] == sha256(path)
     assert len(record["made_of"]) == 9
     assert sum(record["splits"].values()) == 80
     assert record["options"] == {"size": 32, "tones": False}
@@ -366,7 +369,7 @@ def test_preparing_modelnet40(cache: Path, tmp_path: Path) -> None:
 
 
 def test_fashion_mnist_from_its_package(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_named, "DEBIAN", tmp_path / "none")
+    monkeypatch.setattr(_places, "DEBIAN", tmp_path / "none")
     assert DATASETS["fashion-mnist"].state == "prepare"
     import gzip
 
@@ -431,9 +434,9 @@ def test_the_client_is_asked_once(cache: Path, tmp_path: Path, monkeypatch: pyte
         calls.append(command)
         (folder / "iconify-json-noto-1.2.9.tgz").write_bytes(b"")
 
-    monkeypatch.setattr(_cache, "_run", run)
+    monkeypatch.setattr(_packages, "_run", run)
     for _ in range(2):
-        path = _cache.npm_package("@iconify-json/noto", "1.2.9", tmp_path / "new")
+        path = _packages.npm_package("@iconify-json/noto", "1.2.9", tmp_path / "new")
         assert path.is_file()
     assert calls == [["npm", "pack", "--silent", "@iconify-json/noto@1.2.9"]]
 
@@ -457,12 +460,13 @@ def test_a_missing_extra(
 @pytest.mark.parametrize("entry", DATASETS.values(), ids=list(DATASETS))
 def test_every_data_set_declares_all(entry: datasets.DataSet) -> None:
     assert DATASETS[entry.name] is entry
-    assert all((entry.what, entry.split, entry.licence, entry.citation, entry.obtain))
+    assert all((entry.description, entry.split, entry.licence, entry.citation, entry.obtain))
     assert entry.classes > 1
-    assert (entry.make is None) != (entry.read is None)
-    assert (entry.read is None) == (entry.here is None)
-    assert set(entry.defaults or {}) <= entry.options
+    assert all(callable(imported(function)) for function in (entry.read, entry.fetch, entry.build) if function)
     assert entry.state in ("here", "prepare", "fetch")
+    assert (entry.options is None) == (entry.build is None)
+    if entry.options is not None:
+        assert set(argument_help(type(entry.configured()))) == {own.name for own in fields(entry.configured())}
 
 
 def test_what_is_declared_is_what_the_data_says() -> None:
@@ -484,7 +488,12 @@ def test_the_page_lists_every_data_set() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "error", "text"),
     [
-        ("emojis", {}, ValueError, "unknown data set: expected one of embedded, fashion-mnist"),
+        (
+            "emojis",
+            {},
+            ValueError,
+            "unknown dataset: expected one of .*emoji.* or an import path .*did you mean 'emoji'",
+        ),
         (
             "digits",
             {},
@@ -538,7 +547,8 @@ def test_the_command_lists_data_sets(
     words = " ".join(out.split())
     assert code == 0
     assert all(" ".join(text.split()) in words for text in (entry.split, entry.licence, entry.citation, entry.obtain))
-    assert "size, 32 if not given" in out
+    assert "option size (32): pixels each way." in words
+    assert "option tones (False): whether to add" in words
     assert "state prepare" in words
 
 
@@ -549,14 +559,14 @@ def test_the_command_prepares(capsys: pytest.CaptureFixture[str], cache: Path, t
     assert f"wrote {cache / 'emoji.npz'}" in out
     assert "ImageSet('emoji', 88 images 8x8x3 uint8" in out
     code, out, _ = run(capsys, "data", "list", "emoji")
-    assert "state     here" in out
+    assert "state here" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["list", "nothing"], 2, "unknown data set: expected one of embedded"),
-        (["prepare", "nothing"], 2, "unknown data set: expected one of embedded"),
+        (["list", "nothing"], 2, "unknown dataset: expected one of"),
+        (["prepare", "nothing"], 2, "unknown dataset: expected one of"),
         (
             ["prepare", "emoji", "--per-family", "3"],
             2,
@@ -601,4 +611,4 @@ def test_what_is_prepared_on_this_machine(name: str) -> None:
 
 def test_the_packages_are_pinned() -> None:
     assert len(PACKAGES) == 8
-    assert _catalogue.DATASETS["emoji"].make is _emoji.prepare_emoji
+    assert imported(DATASETS["emoji"].build) is _emoji.build_emoji

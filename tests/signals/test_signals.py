@@ -19,7 +19,7 @@ from PIL import Image
 import weightspace.signals as signals
 from weightspace import datasets
 from weightspace._split import split_by_source
-from weightspace.datasets import _named
+from weightspace.datasets import _named, _places
 from weightspace.signals import _cifar
 
 
@@ -642,7 +642,7 @@ def test_embedded_equals_the_original():
 
 
 def test_fashion_mnist_looks_in_its_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_named, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(_places, "DEBIAN", tmp_path / "debian")
     monkeypatch.setenv("WEIGHTSPACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("WEIGHTSPACE_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match=r"debian, got none; install Debian's package"):

@@ -1,4 +1,4 @@
-"""Command-line options derived from configuration dataclasses: each is declared once, help text included."""
+"""Options of the commands: those that several commands share, and those derived from configuration dataclasses."""
 
 from __future__ import annotations
 
@@ -8,33 +8,122 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+import weightspace as ws
+from weightspace._plugins import find, subclass_of
+
+
+def usage(check: Callable[..., Any], *args: Any) -> Any:
+    """Call a function; a ``ValueError`` or ``TypeError`` that it raises becomes an error of usage, exit code 2."""
+    try:
+        return check(*args)
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "models": lambda: ws.models.MODELS,
+    "augmentations": lambda: ws.transforms.AUGMENTATIONS,
+    "suites": lambda: ws.bench.SUITES,
+    "recipes": lambda: ws.fitting.RECIPES,
+    "datasets": lambda: ws.datasets.DATASETS,
+}
+"""The kinds of things that commands find by name, and the tables of the library's own."""
+
+
+def _problem(kind: str) -> Callable[[Any], str | None]:
+    if kind == "models":
+        return subclass_of(ws.models.Model)
+    expected = {"suites": lambda: ws.bench.Suite, "datasets": lambda: ws.datasets.DataSet}[kind]()
+    return lambda found: None if isinstance(found, expected) else f"expected a {expected.__name__}, got {found!r}"
+
+
+def member(kind: str, name: str) -> Any:
+    """Find a model, suite or data set by its name, an import path or an entry point; failure is an error of usage."""
+    return usage(find, kind, name, KINDS[kind](), _problem(kind))
+
+
+def _device(text: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise typer.BadParameter(f"expected 'cpu' or a CUDA device that is there, got {text!r}") from None
+    return text
+
+
+def numbers(text: str) -> list[int]:
+    """Parse whole numbers separated by commas."""
+    return [int(part) for part in text.split(",")]
+
+
+def _positive(text: str) -> bool:
+    return all(part.strip().isdecimal() and int(part) > 0 for part in text.split(","))
+
+
+def check_widths(text: str | None) -> str | None:
+    """Check that an option holds positive widths; it remains text, the type of the option."""
+    if text is not None and not _positive(text):
+        raise typer.BadParameter(f"expected positive widths such as 32,32, got {text!r}")
+    return text
+
+
+def check_input_shape(text: str | None) -> str | None:
+    """Check that an option holds a shape without the batch; it remains text, the type of the option."""
+    if text is not None and not _positive(text):
+        raise typer.BadParameter(f"expected a shape without the batch such as 3,32,32, got {text!r}")
+    return text
+
+
+Workers = Annotated[int | None, typer.Option(min=1, help="cores to use; all if not given")]
+Device = Annotated[str, typer.Option(callback=_device, help="'cpu' or 'cuda'")]
+ExecutorName = Annotated[Literal["local", "ray"], typer.Option("--executor", help="fit in this process or on Ray")]
+Address = Annotated[str | None, typer.Option(help="address of a Ray cluster; RAY_ADDRESS or a new one if not given")]
+Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a Ray task; one with --device cuda if not given")]
+Seed = Annotated[int, typer.Option(min=0, help="seed of the random choice")]
+Size = Annotated[int | None, typer.Option(min=1, help="side in pixels to which images of class folders are resized")]
+
+
+def executor_of(name: str, workers: int | None, device: str, address: str | None, gpus: float | None) -> Any:
+    """Return the executor that :func:`weightspace.fit_zoo` takes: "local", or Ray with its settings."""
+    if name == "ray":
+        from weightspace.fitting import RayExecutor
+
+        gpus = float(device != "cpu") if gpus is None else gpus
+        return RayExecutor(address=address, cpus=workers or 1, gpus=gpus)
+    if address is not None or gpus is not None:
+        raise typer.BadParameter("expected --executor ray with --address and --gpus, got the local one")
+    return name
+
 
 def argument_help(cls: type) -> dict[str, str]:
-    """What a dataclass' docstring says of each field under ``Args:``.
+    """Read the descriptions of a dataclass' fields from the ``Args:`` of its docstring and its bases' docstrings.
 
     Example:
         >>> from weightspace.training import TrainConfig
         >>> argument_help(TrainConfig)["epochs"]
         'passes over the training split.'
     """
-    text = inspect.getdoc(cls) or ""
-    section = re.search(r"Args:\n(.*?)(?:\n\S|\Z)", text, flags=re.DOTALL)
-    found = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section.group(1) if section else "", flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", value).replace("``", "") for name, value in found}
+    found: dict[str, str] = {}
+    for parent in cls.__mro__[::-1]:
+        text = inspect.cleandoc(vars(parent).get("__doc__") or "")
+        section = re.search(r"Args:\n(.*?)(?:\n\S|\Z)", text, flags=re.DOTALL) if parent is not object else None
+        found |= re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section.group(1) if section else "", flags=re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", value).replace("``", "") for name, value in found.items()}
 
 
 def _plain(hint: Any) -> Any:
-    """A type that the command line can read: literals become strings, which the dataclass checks itself."""
+    """Return a type that the command line can parse: literals become text, which the dataclass checks itself."""
     if get_origin(hint) is typing.Literal:
         return str
     if get_origin(hint) in (typing.Union, types.UnionType):
-        kept = [_plain(arg) for arg in get_args(hint) if arg is not type(None)]
-        return kept[0] | None
+        parsed = [_plain(arg) for arg in get_args(hint) if arg is not type(None)]
+        return parsed[0] | None
     return hint
 
 
@@ -46,14 +135,14 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
 def options(
     config: type, *, skip: tuple[str, ...] = (), named: tuple[str, Callable[[str], Any]] | None = None, **defaults: Any
 ) -> Callable[[Callable[..., Any]], Any]:
-    """Give a command one option for each field of ``config``; the command gets a ready ``config=`` argument.
+    """Make a decorator that gives a command one option per field of ``config``, and passes it a ready ``config=``.
 
     Args:
         config: a dataclass with defaults and an ``Args:`` section.
         skip: fields without an option.
-        named: an option of the command that names a ready config, and what makes it; fields given on the command line
-            replace those of it.
-        defaults: replace the dataclass' own defaults.
+        named: an option of the command that names a ready configuration, and the function that returns it by its name.
+            Fields that are given on the command line replace those of the named configuration.
+        defaults: values that replace the dataclass' own defaults.
     """
     hints, texts = get_type_hints(config), argument_help(config)
     fields = [field for field in dataclasses.fields(config) if field.name not in skip]
@@ -76,15 +165,15 @@ def options(
         @functools.wraps(command)
         def run(**values: Any) -> Any:
             given = {field.name: values.pop(field.name) for field in fields}
-            try:
+            context = values.pop("context", None)
+
+            def made() -> Any:
                 base = None if named is None or values.get(named[0]) is None else named[1](values[named[0]])
-                if base is not None:
-                    given = {n: value for n, value in given.items() if _on_command_line(values["context"], n)}
-                made = config(**given) if base is None else dataclasses.replace(base, **given)
-                values.pop("context", None)
-            except (ValueError, TypeError) as error:  # an option out of range is wrong usage, not a failure
-                raise typer.BadParameter(str(error)) from error
-            return command(config=made, **values)
+                if base is None:
+                    return config(**given)
+                return dataclasses.replace(base, **{n: v for n, v in given.items() if _on_command_line(context, n)})
+
+            return command(config=usage(made), **values)  # an option out of range is wrong usage, not a failure
 
         run.__signature__ = signature.replace(  # pyright: ignore[reportAttributeAccessIssue]
             parameters=[p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + extra

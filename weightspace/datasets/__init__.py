@@ -1,13 +1,21 @@
-"""Named data sets of signals: how to get each, its licence and its splits."""
+"""Named data sets of signals: how to obtain each, its licence and its splits."""
 
-from weightspace.datasets._catalogue import DATASETS, prepare
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weightspace._extras import lazy
+from weightspace.datasets._catalogue import DATASETS, find
 from weightspace.datasets._data_set import DataSet
-from weightspace.datasets._load import load
-from weightspace.datasets._mesh import Mesh, meshes
-from weightspace.datasets._mesh_files import read_mesh
-from weightspace.datasets._mesh_sets import from_meshes
-from weightspace.datasets._named import digits, embedded, fashion_mnist
-from weightspace.datasets._packages import cache_dir
+from weightspace.datasets._places import cache_dir
+
+if TYPE_CHECKING:
+    from weightspace.datasets._load import load
+    from weightspace.datasets._mesh import Mesh, meshes
+    from weightspace.datasets._mesh_files import read_mesh
+    from weightspace.datasets._mesh_sets import from_meshes
+    from weightspace.datasets._named import digits, embedded, fashion_mnist
+    from weightspace.datasets._prepare import prepare
 
 __all__ = [
     "DATASETS",
@@ -17,9 +25,26 @@ __all__ = [
     "digits",
     "embedded",
     "fashion_mnist",
+    "find",
     "from_meshes",
     "load",
     "meshes",
     "prepare",
     "read_mesh",
 ]
+
+__getattr__ = lazy(  # listing the data sets must not import torch, which takes seconds
+    __name__,
+    {
+        "_load": ["load"],
+        "_mesh": ["Mesh", "meshes"],
+        "_mesh_files": ["read_mesh"],
+        "_mesh_sets": ["from_meshes"],
+        "_named": ["digits", "embedded", "fashion_mnist"],
+        "_prepare": ["prepare"],
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The emoji data set: one concept drawn by several vendors, with the groups of the Unicode standard as classes."""
+"""The emoji data set: concepts that several vendors drew, with the groups of the Unicode standard as classes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PACKAGES = {
     "fluent-emoji-flat": "1.2.6",
     "fluent-emoji": "1.2.7",
 }
-"""npm packages ``@iconify-json/NAME`` and the versions that the figures in the documentation were made with."""
+"""The npm packages ``@iconify-json/NAME``, in the versions of the figures in the documentation."""
 
 TABLE = Path("/usr/share/unicode/emoji/emoji-test.txt")
-"""Where Debian's package unicode-data puts the table of emoji."""
+"""The table of emoji that Debian's package unicode-data installs."""
 
 _TONES = frozenset(range(0x1F3FB, 0x1F400))
 _IGNORED = _TONES | {0xFE0E, 0xFE0F}
@@ -54,7 +54,7 @@ Concept = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Table:
-    """The Unicode table of emoji: the group of every concept, and code point sequences by name."""
+    """The Unicode table of emoji: the group of every concept, and the code point sequence of every name."""
 
     groups: Mapping[Concept, str]
     names: Mapping[str, tuple[int, ...]]
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """One vendor's drawing of one concept, as SVG, and whether it shows one of the five skin tones."""
+    """One vendor's SVG drawing of one concept; ``toned`` if it shows one of the five skin tones."""
 
     vendor: str
     name: str
@@ -72,12 +72,12 @@ class Drawing:
 
 
 def concept_of(points: Sequence[int]) -> Concept:
-    """What a code point sequence shows, without skin tones and variation selectors."""
+    """Strip a code point sequence of skin tones and variation selectors."""
     return tuple(point for point in points if point not in _IGNORED)
 
 
 def _without_gender(concept: Concept) -> Concept:
-    """A concept with persons for men and women, children for boys and girls, and no sign of either."""
+    """Replace men and women by persons, boys and girls by children, and drop the signs of gender."""
     out: list[int] = []
     for point in concept:
         if point in _GENDER and out and out[-1] == _JOINER:
@@ -93,7 +93,7 @@ def _slug(name: str) -> str:
 
 
 def read_table(text: str, where: str = "emoji-test.txt") -> Table:
-    """The table ``emoji-test.txt`` of the Unicode standard (UTS 51); its group "Component" is left out.
+    """Read the table ``emoji-test.txt`` of the Unicode standard (UTS 51), without its group "Component".
 
     Raises:
         ValueError: if a line is malformed or there are no groups.
@@ -118,10 +118,10 @@ def read_table(text: str, where: str = "emoji-test.txt") -> Table:
 
 
 def drawings(packages: Mapping[str, tuple[dict[str, Any], dict[str, str]]], table: Table) -> Iterator[Drawing]:
-    """The drawings of all vendors whose concept is in the table.
+    """Iterate over the drawings of all vendors whose concept is in the table.
 
-    A drawing is known by its code points (``chars.json``) or, where its package has none, by its name: that of the
-    table, or one that another package gives the same concept. Hidden drawings are left out.
+    The code points of a drawing (``chars.json``) identify its concept. If its package has none, its name does: the name
+    in the table, or in another package. Hidden drawings are left out.
 
     Args:
         packages: vendor to the contents of ``icons.json`` and of ``chars.json``.
@@ -129,7 +129,7 @@ def drawings(packages: Mapping[str, tuple[dict[str, Any], dict[str, str]]], tabl
     """
     known = _known_names(packages.values(), table)
     for vendor, (icons, chars) in packages.items():
-        points = {name: _points(code) for code, name in reversed(chars.items())}  # of several codes the first
+        points = {name: _points(code) for code, name in reversed(chars.items())}  # the first of several codes remains
         names = _names(icons)
         for name, icon in icons["icons"].items():
             found = points.get(name) if chars else _by_name(names[name], known)
@@ -143,7 +143,7 @@ def _points(code: str) -> tuple[int, ...]:
 
 
 def _names(icons: dict[str, Any]) -> dict[str, list[str]]:
-    """Every icon's names: its own first, then its aliases."""
+    """List every icon's names: its own first, then its aliases."""
     names = {name: [name] for name in icons["icons"]}
     for alias, entry in icons.get("aliases", {}).items():
         if entry["parent"] in names:
@@ -158,7 +158,7 @@ def _by_name(names: Sequence[str], known: Mapping[str, tuple[int, ...]]) -> tupl
 
 
 def _known_names(packages: Iterable[tuple[dict[str, Any], dict[str, str]]], table: Table) -> dict[str, tuple[int, ...]]:
-    """Names that mean one concept alone, over all packages with code points; the table's come before them."""
+    """Collect the names that mean a single concept in all packages with code points; the table overrides them."""
     meant: dict[str, tuple[int, ...]] = {}
     doubtful: set[str] = set()
     for icons, chars in packages:
@@ -181,9 +181,9 @@ def _svg(icons: dict[str, Any], icon: dict[str, Any]) -> str:
 
 
 def render(svg: str, size: int) -> np.ndarray:
-    """An SVG drawing on white, uint8 ``[size, size, 3]``; what is not square is put into the middle."""
+    """Render an SVG drawing in the middle of a white square, uint8 ``[size, size, 3]``."""
     resvg = optional("resvg_py", "resvg_py", "emoji", "drawing the emoji")
-    for finer in (1, 2, 4):  # some filters make resvg panic at some sizes: draw those finer, then average
+    for finer in (1, 2, 4):  # some filters make resvg panic at some sizes: then draw finer and average
         side = size * finer
         framed = re.sub(r'width="[^"]*" height="[^"]*">', f'width="{side}" height="{side}">', svg, count=1)
         try:
@@ -203,9 +203,9 @@ def emoji_set(
     *,
     size: int,
     on_progress: Callable[[int], None] | None = None,
-    **about: Any,
+    **facts: Any,
 ) -> ImageSet:
-    """Rendered drawings with labels, and splits by concept.
+    """Render drawings and make them an image set with labels, and with splits by concept.
 
     Concepts that differ in gender alone (woman, man, person) count as one, and so do those of which two drawings are
     equal, pixel by pixel: some vendors draw one flag for two territories, or one picture for all families of a size.
@@ -238,21 +238,35 @@ def emoji_set(
         splits=shuffled(split_groups(groups, labels), sources),
         classes=classes,
         groups=groups,
-        **about,
+        **facts,
     )
 
 
-def prepare_emoji(
-    folder: Path,
-    *,
-    size: int = 32,
-    tones: bool = False,
-    on_progress: Callable[[int], None] | None = None,
-    **about: Any,
+@dataclass(frozen=True)
+class EmojiOptions:
+    """Options of the emoji data set.
+
+    Args:
+        size: pixels each way.
+        tones: whether to add the drawings with skin tones to the plain ones.
+    """
+
+    size: int = 32
+    tones: bool = False
+
+    def __post_init__(self) -> None:
+        whole_number("size", self.size)
+
+
+OPTIONS = EmojiOptions()
+"""The default options."""
+
+
+def build_emoji(
+    folder: Path, options: EmojiOptions, *, on_progress: Callable[[int], None] | None = None, **facts: Any
 ) -> tuple[ImageSet, list[Path]]:
-    """Fetch the packages, draw the emoji; the data set and the files it was made of."""
-    whole_number("size", size)
-    optional("resvg_py", "resvg_py", "emoji", "drawing the emoji")  # before anything is fetched
+    """Fetch the packages and draw the emoji; return the image set and the files it was made of."""
+    optional("resvg_py", "resvg_py", "emoji", "drawing the emoji")  # it should fail before anything is fetched
     place, text = _table_text(folder)
     table = read_table(text, str(place))
     paths, packages = [place], {}
@@ -260,8 +274,8 @@ def prepare_emoji(
         path = npm_package(f"@iconify-json/{vendor}", version, folder)
         packages[vendor] = (_json(path, "icons.json"), _json(path, "chars.json"))
         paths.append(path)
-    found = [drawing for drawing in drawings(packages, table) if tones or not drawing.toned]
-    return emoji_set(found, table, size=size, on_progress=on_progress, **about), paths
+    found = [drawing for drawing in drawings(packages, table) if options.tones or not drawing.toned]
+    return emoji_set(found, table, size=options.size, on_progress=on_progress, **facts), paths
 
 
 def _json(path: Path, name: str) -> dict[str, Any]:
@@ -269,14 +283,14 @@ def _json(path: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(data) if data is not None else {}
         if name == "icons.json" and not isinstance(content["icons"], dict):
-            raise TypeError("icons is no object")
+            raise TypeError("icons is not an object")
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path}: expected an icon set with {name}, got: {error!r}; delete it to fetch it") from error
     return content
 
 
 def _table_text(folder: Path) -> tuple[Path, str]:
-    """``emoji-test.txt`` and where it is from: the folder, the installed package, or the package fetched."""
+    """Read ``emoji-test.txt`` from the folder, the installed package or the fetched package; return origin and text."""
     for path in (folder / TABLE.name, TABLE):
         if path.is_file():
             return path, path.read_text(encoding="utf-8")

@@ -1,43 +1,46 @@
-"""A data set by its name or its path, as a person types it."""
+"""Loading a data set by its name, its import path or its path on the disk."""
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from os import PathLike
 from pathlib import Path
 
-from weightspace.datasets._catalogue import DATASETS
+from weightspace.datasets._catalogue import DATASETS, find
+from weightspace.datasets._data_set import DataSet
 from weightspace.datasets._mesh_sets import from_meshes, mesh_files
-from weightspace.signals._cifar import batches, from_cifar10
-from weightspace.signals._idx import from_idx, has_idx
-from weightspace.signals._read import from_folder, from_npz, has_pictures
-from weightspace.signals._sets import ImageSet, PointSet
+from weightspace.signals import ImageSet, PointSet, from_cifar10, from_folder, from_idx, from_npz
+from weightspace.signals._cifar import batches
+from weightspace.signals._idx import has_idx
+from weightspace.signals._read import has_pictures
 from weightspace.signals._store import names_in, points_from_npz, read_saved
 
 _KNOWN = (
-    f"expected one of {', '.join(DATASETS)}, or a path: an .npz file, or a folder of IDX files (MNIST family), "
-    "of CIFAR-10 batches, or of class folders of PNG/JPEG images or of meshes"
+    f"expected one of {', '.join(DATASETS)}, an import path such as my_package.data:SHAPES, or a path: an .npz file, "
+    "or a folder of IDX files (MNIST family), of CIFAR-10 batches, or of class folders of PNG/JPEG images or of meshes"
 )
 
 
 def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | None = None) -> ImageSet | PointSet:
-    """A data set by its name, or by a path whose kind is told from what lies there.
+    """Load a data set by its name, or by a path; the content of the path decides how it is read.
 
-    A data set that comes without splits gets ``"train"`` and ``"test"``, four to one, by group.
+    A data set without splits gets ``"train"`` and ``"test"``, four to one, in whole groups.
 
     Args:
-        name_or_path: a name in ``DATASETS`` (``"embedded"``, ``"emoji"``, ``"kicad"``, ...), an ``.npz`` file (of
-            images, see ``from_npz``; of ``coords`` and ``targets``; of ``series``; or one that ``save`` wrote), or a
-            folder of IDX files, of CIFAR-10 batches, or of class folders of images or meshes.
-        size: for class folders of images, the size to bring every image to.
+        name_or_path: a name or import path that :func:`find` knows (``"embedded"``, ``"emoji"``,
+            ``"my_package.data:SHAPES"``), an ``.npz`` file (of images, see :func:`weightspace.signals.from_npz`; of
+            ``coords`` and ``targets``; of ``series``; or one that :func:`weightspace.signals.save` wrote), or a folder
+            of IDX files, of CIFAR-10 batches, or of class folders of images or meshes.
+        size: for class folders of images, the size to which every image is resized, in pixels.
 
     Returns:
-        images, or points with values; both have ``signals``, labels, sources and splits, see :class:`SignalSet`.
+        Images, or points with values; both are a :class:`weightspace.signals.SignalSet`.
 
     Raises:
         FileNotFoundError: if the named data set is not on this machine.
         ImportError: for ``"digits"`` without scikit-learn, or for meshes without libigl.
-        ValueError: if nothing of a known kind is there, what is there is malformed, or ``size`` is given for
-            anything but class folders of images.
+        ValueError: if the name or path is unknown, its content is malformed, or ``size`` is given for anything but
+            class folders of images.
 
     Example:
         >>> import weightspace as ws
@@ -50,7 +53,7 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
 
 def _read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None) -> ImageSet | PointSet:
     path = Path(name_or_path)
-    named = DATASETS.get(str(name_or_path))
+    named = _named(str(name_or_path))
     if named is None and path.is_dir() and not has_idx(path) and not batches(path) and has_pictures(path):
         return from_folder(path, size)
     if size is not None:
@@ -70,3 +73,14 @@ def _read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None)
         return from_meshes(path)
     got = "nothing there" if not path.exists() else "a folder of none of these" if path.is_dir() else "another file"
     raise ValueError(f"{name_or_path}: {_KNOWN}; got {got}")
+
+
+def _named(name: str) -> DataSet | None:
+    """Find the data set of a name or an import path; return None for a path on the disk and for an unknown name."""
+    if name in DATASETS:
+        return DATASETS[name]
+    if Path(name).exists():
+        return None
+    if ":" in name or name in entry_points(group="weightspace.datasets").names:
+        return find(name)
+    return None

@@ -1,4 +1,4 @@
-"""Triangle meshes as functions: signed and unsigned distance at points on, near and away from the surface."""
+"""Triangle meshes, and their signed or unsigned distance at sampled points."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Mesh:
     """A triangle mesh.
 
     Args:
-        vertices: ``[vertex, 3]``, held as float64.
-        faces: ``[face, 3]``, numbers of vertices, counter-clockwise seen from outside, held as int64.
-        name: for messages.
+        vertices: ``[vertex, 3]``, stored as float64.
+        faces: ``[face, 3]``, indices of vertices, counter-clockwise seen from outside, stored as int64.
+        name: the name in error messages.
 
     Raises:
         TypeError: for vertices that are not numbers, or faces that are not integers.
-        ValueError: for other shapes, no faces, faces without area alone, numbers of vertices that are not there, NaN.
+        ValueError: for other shapes, no faces, a surface without area, indices out of range, or NaN.
 
     Example:
         >>> import weightspace as ws
@@ -89,15 +89,15 @@ class Mesh:
         return float(self.areas.sum())
 
     def normalized(self, to: Literal["box", "sphere"] = "box", size: float = SIZE) -> Mesh:
-        r"""The mesh moved and scaled, one factor for all axes, into the middle of [-1, 1]³.
+        r"""Move the mesh to the middle of [-1, 1]³ and scale it, by one factor for all axes.
 
         .. math:: v' = size \cdot (v - c) / r
 
-        ``"box"``: c is the middle of the bounding box and r half its longest side. ``"sphere"``: c is the middle of
-        the bounding box and r the distance of the farthest vertex. Vertices that no face uses do not count.
+        Here c is the middle of the bounding box, and r is half its longest side (``"box"``) or the distance of the
+        farthest vertex from c (``"sphere"``). Vertices that no face uses do not count.
 
         Args:
-            to: what is brought to ``size``.
+            to: ``"box"`` or ``"sphere"``.
             size: half the longest side, or the radius, afterwards; below 1 it leaves room outside the surface.
 
         Raises:
@@ -109,8 +109,7 @@ class Mesh:
             >>> mesh.vertices.tolist()
             [[-1.0, -0.5, 0.0], [1.0, -0.5, 0.0], [-1.0, 0.5, 0.0]]
         """
-        if to not in ("box", "sphere"):
-            raise ValueError(f"to: expected 'box' or 'sphere', got {to!r}")
+        check_shape(to)
         number("size", size, "a positive number", low=np.finfo(float).tiny)
         used = self.used
         low, high = used.min(0), used.max(0)
@@ -119,12 +118,12 @@ class Mesh:
         return Mesh((self.vertices - centre) * (size / radius), self.faces, self.name)
 
     def distance(self, points: Any, *, signed: bool = True) -> Tensor:
-        r"""Distance of points from the surface, negative inside where it is signed.
+        r"""Compute the distance of points from the surface; if it is signed, it is negative inside.
 
         .. math:: d(x) = s(x) \min_{y \in \text{surface}} \lVert x - y \rVert
 
         The distance is exact (to the nearest triangle). The sign is -1 where the winding number exceeds 1/2, within the
-        bounding box, so that it is defined, if less meaningful, for surfaces with holes; use ``signed=False`` for
+        bounding box. So it is defined for surfaces with holes too, if less meaningful; use ``signed=False`` for
         surfaces that enclose nothing.
 
         Args:
@@ -135,7 +134,7 @@ class Mesh:
             ``[point]``, float32, on the CPU; computed in float64.
 
         Raises:
-            ImportError: without libigl (extra ``mesh``).
+            ImportError: if libigl is not installed (extra ``mesh``).
             ValueError: for points of another shape.
 
         Example:
@@ -171,15 +170,15 @@ class Mesh:
         std: float = STD,
         generator: torch.Generator,
     ) -> Tensor:
-        """Points on the surface, near it, and anywhere in [-1, 1]³, in this order.
+        """Sample points on the surface, near it, and anywhere in [-1, 1]³, in this order.
 
-        Points on the surface are uniform over its area; those near it are such points plus a normal deviation.
+        Points on the surface are uniform over its area. Points near it are such points plus normal noise.
 
         Args:
-            points: how many in all.
-            shares: of the points on the surface, near it, and uniform in the cube; they add up to 1.
-            std: standard deviation of the near points' distance from where they started, on each axis.
-            generator: where the randomness comes from.
+            points: the number of points in all.
+            shares: shares of the points on the surface, near it, and uniform in the cube; they add up to 1.
+            std: standard deviation of the noise, on each axis.
+            generator: the source of randomness.
 
         Returns:
             ``[points, 3]``, float32, on the CPU.
@@ -195,7 +194,7 @@ class Mesh:
             >>> flat.sample(100, shares=(1, 0, 0), generator=torch.Generator().manual_seed(0))[:, 2].unique()
             tensor([0.])
         """
-        on, near, free = _counts(whole_number("points", points), shares)
+        on, near, free = share_out(whole_number("points", points), shares)
         number("std", std, "a number of at least 0", low=0)
         check_generator(generator)
         surface = self._on_surface(on + near, generator)
@@ -205,7 +204,7 @@ class Mesh:
         return torch.cat([surface, anywhere]).float()
 
     def _on_surface(self, count: int, generator: torch.Generator) -> Tensor:
-        """Points uniform over the area, ``[count, 3]``, float64: a face by its area, a place in it by a square root."""
+        """Sample points uniform over the area, ``[count, 3]``, float64: a face by its area, then a point in it."""
         total = torch.from_numpy(np.cumsum(self.areas))
         u = rand((3, count), generator=generator, dtype=torch.float64).cpu()
         face = torch.searchsorted(total, u[0] * total[-1], right=True).clamp_(max=len(total) - 1)
@@ -215,8 +214,18 @@ class Mesh:
         return (weights[:, :, None] * corners).sum(1)
 
 
-def _counts(points: int, shares: Sequence[float]) -> list[int]:
-    """``points`` shared out: the parts add up, none is further than one from its share."""
+def check_shape(to: str) -> None:
+    """Raise ``ValueError`` for anything but the shapes that a mesh can be scaled to fit."""
+    if to not in ("box", "sphere"):
+        raise ValueError(f"to: expected 'box' or 'sphere', got {to!r}")
+
+
+def share_out(points: int, shares: Sequence[float]) -> list[int]:
+    """Divide ``points`` by ``shares`` into whole numbers that add up, each within one of its share.
+
+    Raises:
+        ValueError: for other than three shares of at least 0 that add up to 1.
+    """
     given = [number("shares", share, "shares of at least 0", low=0) for share in shares]
     if len(given) != 3 or abs(sum(given) - 1) > 1e-6:
         raise ValueError(f"shares: expected three (surface, near, uniform) that add up to 1, got {tuple(shares)}")
@@ -234,24 +243,24 @@ def meshes(
     to: Literal["box", "sphere"] | None = "box",
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Meshes as coordinates of their own and the distances there.
+    """Convert meshes to points of their own and the distances there.
 
     Args:
         surfaces: the meshes.
-        points: of each mesh.
-        signed: whether the inside is negative; see :meth:`Mesh.distance`.
-        shares: of the points on the surface, near it, and uniform in [-1, 1]³; see :meth:`Mesh.sample`.
-        std: standard deviation of the near points.
-        to: normalise every mesh to fit a ``"box"`` of half side 0.9 or a ``"sphere"`` of radius 0.9, see
-            :meth:`Mesh.normalized`; leave them as they are where None.
-        generator: where the randomness comes from.
+        points: points of each mesh.
+        signed: whether distances inside are negative; see :meth:`Mesh.distance`.
+        shares: shares of the points on the surface, near it, and uniform in [-1, 1]³; see :meth:`Mesh.sample`.
+        std: standard deviation of the points near the surface.
+        to: every mesh is scaled to fit a ``"box"`` of half side 0.9 or a ``"sphere"`` of radius 0.9, see
+            :meth:`Mesh.normalized`; None leaves the meshes unchanged.
+        generator: the source of randomness.
 
     Returns:
         ``(coords, targets)``: ``coords [mesh, point, 3]`` and ``targets [mesh, point, 1]``, float32, on the CPU.
 
     Raises:
-        ImportError: without libigl (extra ``mesh``).
-        TypeError: for something other than meshes, or without a generator.
+        ImportError: if libigl is not installed (extra ``mesh``).
+        TypeError: for anything but meshes, or without a generator.
         ValueError: for no meshes, or options out of range.
 
     Example:

@@ -1,4 +1,4 @@
-"""One mesh from a file: OFF and VRML by readers of our own, OBJ, PLY and STL by trimesh."""
+"""Reading a mesh from a file: OFF and VRML by our own readers, OBJ, PLY and STL by trimesh."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SUFFIXES = (".off", ".obj", ".ply", ".stl", ".wrl")
 
 
 def read_mesh(path: str | PathLike[str]) -> Mesh:
-    """A triangle mesh from an ``.off``, ``.obj``, ``.ply``, ``.stl`` or ``.wrl`` file.
+    """Read a triangle mesh from an ``.off``, ``.obj``, ``.ply``, ``.stl`` or ``.wrl`` file.
 
-    Polygons are cut into triangles. Materials, colours and normals are passed over.
+    Polygons are cut into triangles. Materials, colours and normals are ignored.
 
     Args:
-        path: the file; its suffix tells the format.
+        path: the file; its suffix decides the format.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ImportError: for OBJ, PLY and STL without trimesh (extra ``mesh``).
+        ImportError: for OBJ, PLY and STL files if trimesh is not installed (extra ``mesh``).
         ValueError: for another suffix, a malformed file, or one without faces.
 
     Example:
@@ -41,7 +41,7 @@ def read_mesh(path: str | PathLike[str]) -> Mesh:
 
 
 def parse_mesh(data: bytes, suffix: str, name: str, where: str | None = None) -> Mesh:
-    """A mesh from the bytes of a file; ``where`` is what messages call it."""
+    """Parse the bytes of a file as a mesh; error messages call the file ``where``."""
     if suffix not in SUFFIXES:
         raise ValueError(f"{where or name}: expected a mesh ({', '.join(SUFFIXES)}), got {suffix or 'no suffix'}")
     try:
@@ -69,7 +69,7 @@ def _by_trimesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_off(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and triangles of an OFF file; the header may run into the counts, as it does in ModelNet40."""
+    """Parse an OFF file into vertices and triangles; as in ModelNet40, the counts may follow "OFF" without a break."""
     lines = [line for raw in text.splitlines() if (line := raw.split("#")[0].strip())]
     if not lines or not lines[0].startswith("OFF"):
         raise ValueError(f"a first line other than OFF: {lines[0][:20] if lines else 'an empty file'!r}")

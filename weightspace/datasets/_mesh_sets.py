@@ -1,4 +1,4 @@
-"""Sets of meshes as sets of points: class folders, ModelNet40, and what the named data sets are built with."""
+"""Point sets made of many meshes: class folders such as ModelNet40's, and the base of the named sets of meshes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from weightspace._checks import whole_number
-from weightspace.datasets._mesh import SHARES, STD, Mesh
+from weightspace._checks import number, whole_number
+from weightspace.datasets._mesh import SHARES, STD, Mesh, check_shape, share_out
 from weightspace.datasets._mesh_files import SUFFIXES, read_mesh
 from weightspace.signals._groups import group_numbers, shuffled, split_groups, stable_numbers
 from weightspace.signals._sets import PointSet
@@ -23,15 +23,18 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How meshes become points and distances.
+    """Options of sampling meshes: the points, and the distances there.
 
     Args:
-        points: of each mesh.
-        signed: whether the inside is negative.
-        shares: of the points on the surface, near it, and uniform in [-1, 1]³.
-        std: standard deviation of the near points.
-        to: what is brought to 0.9, see :meth:`Mesh.normalized`.
-        seed: a mesh's points derive from (seed, source) alone.
+        points: points of each mesh.
+        signed: whether distances inside are negative.
+        shares: shares of the points on the surface, near it, and uniform in [-1, 1]³.
+        std: standard deviation of the points near the surface.
+        to: ``"box"`` or ``"sphere"``, the shape that every mesh is scaled to fit.
+        seed: seed of the points; those of a mesh derive from it and the mesh's path alone.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
     points: int = 4096
@@ -41,10 +44,21 @@ class Sampling:
     to: Literal["box", "sphere"] = "box"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        whole_number("points", self.points)
+        whole_number("seed", self.seed, least=0)
+        share_out(self.points, self.shares)
+        number("std", self.std, "a number of at least 0", low=0)
+        check_shape(self.to)
+
+
+UNSIGNED = Sampling(signed=False)
+"""The default options for surfaces that enclose nothing."""
+
 
 @dataclass(frozen=True)
 class Model:
-    """A mesh of a data set, its class, and the family whose members must not straddle a split."""
+    """A mesh of a data set, its class, and its family, which no split may divide."""
 
     mesh: Mesh
     path: str
@@ -54,9 +68,9 @@ class Model:
 
 
 def sampled(mesh: Mesh, source: int, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """``coords [point, 3]`` on the float16 lattice, held so, and the exact distances there ``[point, 1]``, float32.
+    """Sample ``coords [point, 3]`` in float16 and compute the exact distances there, ``[point, 1]`` in float32.
 
-    The points are rounded first and measured then, so that half the memory costs no accuracy.
+    The points are rounded before the distances are computed, so that half the memory costs no accuracy.
     """
     state = np.random.SeedSequence([how.seed, source]).generate_state(2, np.uint32)
     generator = torch.Generator().manual_seed(int(state[0]) << 31 ^ int(state[1]))
@@ -66,7 +80,7 @@ def sampled(mesh: Mesh, source: int, how: Sampling) -> tuple[np.ndarray, np.ndar
 
 
 def shape_key(mesh: Mesh) -> str:
-    """A digest of the shape, whatever its place, size and order of vertices; to a thousandth of its longest side."""
+    """Hash a shape, to a thousandth of its longest side, regardless of its place, its size and the vertices' order."""
     x, y, z = np.rint(500 * mesh.normalized(size=1.0).used).astype(np.int64).T  # -500 to 500
     return hashlib.blake2b(np.unique((1001 * x + y) * 1001 + z).tobytes(), digest_size=16).hexdigest()
 
@@ -77,21 +91,20 @@ def build(
     *,
     least_families: int = 1,
     on_progress: Callable[[int], None] | None = None,
-    **about: Any,
+    **facts: Any,
 ) -> PointSet:
-    """Sample every model as it comes; groups are families joined where shapes are equal.
+    """Sample models one after another; families form the groups, and equal shapes join them.
 
     Args:
-        models: one by one, so that a large data set needs no memory for its meshes.
-        how: the sampling.
-        least_families: classes with fewer groups are left out.
-        on_progress: called after each model with the number of those done.
-        about: name, licence and citation.
+        models: an iterator, so that the meshes of a large data set need no memory.
+        how: the options of sampling.
+        least_families: the least number of groups of a class; smaller classes are left out.
+        on_progress: a function that is called after each model with the number of finished ones.
+        facts: name, licence and citation.
 
     Raises:
         ValueError: if there are no models.
     """
-    whole_number("points", how.points)
     rows, coords, targets = [], [], []
     for model in models:
         source = int(stable_numbers([model.path])[0])
@@ -105,39 +118,39 @@ def build(
         if on_progress is not None:
             on_progress(len(rows))
     if not rows:
-        raise ValueError(f"{about.get('name', 'meshes')}: expected at least one mesh, got none")
+        raise ValueError(f"{facts.get('name', 'meshes')}: expected at least one mesh, got none")
     paths, kinds, families, parts, shapes = (list(column) for column in zip(*rows, strict=True))
     groups = group_numbers(families, shapes)
-    kept = _kept(kinds, groups, least_families)
-    classes = sorted({kinds[i] for i in kept})
-    labels = np.array([classes.index(kinds[i]) for i in kept])
-    splits = {part: [n for n, i in enumerate(kept) if parts[i] == part] for part in _SPLITS if part in parts}
-    sources = stable_numbers([paths[i] for i in kept])
+    chosen = _of_large_classes(kinds, groups, least_families)
+    classes = sorted({kinds[i] for i in chosen})
+    labels = np.array([classes.index(kinds[i]) for i in chosen])
+    splits = {part: [n for n, i in enumerate(chosen) if parts[i] == part] for part in _SPLITS if part in parts}
+    sources = stable_numbers([paths[i] for i in chosen])
     return PointSet(
-        coords=np.stack([coords[i] for i in kept]),
-        targets=np.stack([targets[i] for i in kept]),
+        coords=np.stack([coords[i] for i in chosen]),
+        targets=np.stack([targets[i] for i in chosen]),
         labels=labels,
         sources=sources,
-        groups=None if splits else groups[kept],
-        splits=shuffled(splits or split_groups(groups[kept], labels), sources),
+        groups=None if splits else groups[chosen],
+        splits=shuffled(splits or split_groups(groups[chosen], labels), sources),
         classes=tuple(classes),
-        **about,
+        **facts,
     )
 
 
-def _kept(kinds: Sequence[str], groups: np.ndarray, least: int) -> list[int]:
-    """The rows whose class has enough groups."""
+def _of_large_classes(kinds: Sequence[str], groups: np.ndarray, least: int) -> list[int]:
+    """Select the rows whose class has at least ``least`` groups."""
     members: dict[str, set[int]] = {}
     for kind, group in zip(kinds, groups.tolist(), strict=True):
         members.setdefault(kind, set()).add(group)
-    kept = [i for i, kind in enumerate(kinds) if len(members[kind]) >= least]
-    if not kept:
+    chosen = [i for i, kind in enumerate(kinds) if len(members[kind]) >= least]
+    if not chosen:
         raise ValueError(f"expected a class with at least {least} families, got none of {len(members)} classes")
-    return kept
+    return chosen
 
 
 def mesh_files(folder: Path) -> list[tuple[str, str, Path]]:
-    """Split, class and path of every mesh below a folder, sorted; of ``CLASS/SPLIT``, ``SPLIT/CLASS`` and ``CLASS``."""
+    """List split, class and path of every mesh below ``CLASS/SPLIT``, ``SPLIT/CLASS`` or ``CLASS``, sorted by path."""
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
         above = path.relative_to(folder).parts[:-1]
@@ -158,32 +171,32 @@ def from_meshes(
     to: Literal["box", "sphere"] = "box",
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
-    **about: Any,
+    **facts: Any,
 ) -> PointSet:
-    """Class folders of meshes, as points and distances: ModelNet40's tree, or your own.
+    """Read class folders of meshes, such as ModelNet40's, as points and distances.
 
-    Known are ``CLASS/train/*.off`` (ModelNet40), ``train/CLASS/*`` and ``CLASS/*``, with ``.off``, ``.obj``, ``.ply``,
-    ``.stl`` and ``.wrl`` files. Where the tree names splits they are taken as they are. Otherwise files whose names
-    differ in digits alone (``chair_1``, ``chair_2``) and files of one shape are a group, and "train", "val" and "test"
-    are made of whole groups. A source is a hash of the file's path below the folder.
+    The folders may be ``CLASS/train/*.off`` (ModelNet40), ``train/CLASS/*`` or ``CLASS/*``; the files ``.off``,
+    ``.obj``, ``.ply``, ``.stl`` or ``.wrl``. If folders name splits, these are the splits. Otherwise files whose names
+    differ in digits alone (``chair_1``, ``chair_2``) and files of one shape form a group, and "train", "val" and
+    "test" consist of whole groups. The source of a mesh is a hash of its path below the folder.
 
     Args:
-        folder: the tree.
-        points: of each mesh.
-        signed: whether the inside is negative; False for surfaces that enclose nothing, such as ModelNet40's.
-        shares: of the points on the surface, near it, and uniform in [-1, 1]³; see :meth:`Mesh.sample`.
-        std: standard deviation of the near points.
-        to: every mesh is normalised to a ``"box"`` of half side 0.9, or a ``"sphere"`` of radius 0.9.
-        seed: a mesh's points derive from (seed, source) alone.
-        on_progress: called after each mesh with the number of those done.
-        about: ``name``, ``licence`` and ``citation`` of the set.
+        folder: the folder of class folders.
+        points: points of each mesh.
+        signed: whether distances inside are negative; False for surfaces that enclose nothing, such as ModelNet40's.
+        shares: shares of the points on the surface, near it, and uniform in [-1, 1]³; see :meth:`Mesh.sample`.
+        std: standard deviation of the points near the surface.
+        to: every mesh is scaled to fit a ``"box"`` of half side 0.9, or a ``"sphere"`` of radius 0.9.
+        seed: seed of the points; those of a mesh derive from it and the mesh's source alone.
+        on_progress: a function that is called after each mesh with the number of finished ones.
+        facts: ``name``, ``licence`` and ``citation`` of the set.
 
     Returns:
         ``coords [mesh, point, 3]`` in float16 and the exact distances at these points ``[mesh, point, 1]`` in float32.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ImportError: without libigl, or trimesh where it is needed (extra ``mesh``).
+        ImportError: if libigl, or trimesh for formats that need it, is not installed (extra ``mesh``).
         ValueError: for a folder without meshes in class folders, or a malformed mesh.
 
     Example:
@@ -210,7 +223,7 @@ def from_meshes(
         )
     on, near, free = shares
     how = Sampling(points, signed, (on, near, free), std, to, seed)
-    named = {"name": folder.resolve().name, **about}
+    named = {"name": folder.resolve().name, **facts}
     models = (
         Model(read_mesh(path), path.relative_to(folder).as_posix(), kind, f"{kind}/{without_digits(path.stem)}", part)
         for part, kind, path in files
@@ -219,5 +232,5 @@ def from_meshes(
 
 
 def without_digits(name: str) -> str:
-    """A family's name: that of a file, without its digits."""
+    """Strip a file's name of its digits, which gives the name of its family."""
     return "".join(c for c in name if not c.isdigit())

@@ -1,13 +1,10 @@
-"""The cache folder, and packages fetched into it by their own clients."""
+"""Packages of npm and Debian: fetching them by their own clients, and reading the files in them."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -15,40 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def cache_dir() -> Path:
-    """Where prepared data sets and fetched packages lie.
-
-    ``$WEIGHTSPACE_CACHE``; where that is not set ``weightspace`` in the platform's cache folder: ``$XDG_CACHE_HOME`` or
-    ``~/.cache``, on macOS ``~/Library/Caches``, on Windows ``%LOCALAPPDATA%``.
-
-    Example:
-        >>> import os
-        >>> import weightspace as ws
-        >>> os.environ.get("WEIGHTSPACE_CACHE", "weightspace") in str(ws.datasets.cache_dir())
-        True
-    """
-    if given := os.environ.get("WEIGHTSPACE_CACHE"):
-        return Path(given).expanduser()
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "weightspace"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "weightspace"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "weightspace" / "Cache"
-    return Path.home() / ".cache" / "weightspace"
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def debian_package(name: str, folder: Path) -> Path:
-    """The ``.deb`` of a Debian package in ``folder``, fetched by apt-get where it is not there; needs no root.
+    """Find the ``.deb`` of a Debian package in ``folder``, or fetch it by apt-get, which needs no root here.
 
     Raises:
-        FileNotFoundError: if apt-get is needed and not there.
+        FileNotFoundError: if apt-get is needed and missing.
         OSError: if it fails.
     """
     if found := sorted(folder.glob(f"{name}_*.deb")):
@@ -62,10 +30,10 @@ def debian_package(name: str, folder: Path) -> Path:
 
 
 def npm_package(name: str, version: str, folder: Path) -> Path:
-    """The ``.tgz`` of an npm package in ``folder``, fetched by ``npm pack`` where it is not there.
+    """Find the ``.tgz`` of an npm package in ``folder``, or fetch it by ``npm pack``.
 
     Raises:
-        FileNotFoundError: if npm is needed and not there.
+        FileNotFoundError: if npm is needed and missing.
         OSError: if it fails.
     """
     path = folder / f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
@@ -91,10 +59,10 @@ def _run(command: list[str], folder: Path, remedy: str) -> None:
 
 @contextmanager
 def debian_files(path: Path, suffix: str, *, content: bool = True) -> Iterator[Iterator[tuple[str, bytes]]]:
-    """The files of a ``.deb`` whose names end so, one by one, by name below ``/``; nothing is written to the disk.
+    """Open a ``.deb`` and iterate over its files with the suffix: name below ``/`` and content, all in memory.
 
     Raises:
-        FileNotFoundError: if dpkg-deb is not there.
+        FileNotFoundError: if dpkg-deb is missing.
         OSError: if the package is damaged.
     """
     if shutil.which("dpkg-deb") is None:
@@ -121,7 +89,7 @@ def debian_files(path: Path, suffix: str, *, content: bool = True) -> Iterator[I
 
 
 def debian_names(path: Path, suffix: str) -> list[str]:
-    """The names of a ``.deb``'s files that end so, as :func:`debian_files` gives them."""
+    """List the names of a ``.deb``'s files with the suffix, as :func:`debian_files` spells them."""
     with debian_files(path, suffix, content=False) as files:
         return [name for name, _ in files]
 
@@ -134,7 +102,7 @@ def _members(tar: tarfile.TarFile, suffix: str, content: bool) -> Iterator[tuple
 
 
 def npm_file(path: Path, name: str) -> bytes | None:
-    """One file of an npm package, None where it has none of that name.
+    """Read one file of an npm package; return None if it has none of that name.
 
     Raises:
         OSError: if the package is damaged.

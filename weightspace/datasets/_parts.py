@@ -1,4 +1,4 @@
-"""Named sets of meshes: KiCad's electronic parts and Sweet Home 3D's furniture, from their Debian packages."""
+"""Named sets of meshes: KiCad's electronic parts, Sweet Home 3D's furniture and ModelNet40."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _CATALOGUE = "PluginFurnitureCatalog.properties"
 
 
 def kicad_model(name: str, content: bytes) -> Model:
-    """One part: its kind is its folder's name up to the first underscore, its family its name without digits."""
+    """Read one part; its class is its folder's name up to the first underscore, its family its name without digits."""
     folder, file = name.split("/")[-2:]
     stem = file.rsplit(".", 1)[0]
     kind = folder.removesuffix(".3dshapes").split("_")[0]
@@ -30,12 +31,12 @@ def kicad_model(name: str, content: bytes) -> Model:
 
 
 def furniture_models(content: bytes, name: str) -> Iterator[Model]:
-    """The models of a Sweet Home 3D library, a zip file of OBJ with a catalogue of names and categories.
+    """Iterate over the models of a Sweet Home 3D library, a zip file of OBJ files with a catalogue of names.
 
-    A model's family is its category with its name and with its file's name, each without digits.
+    The family of a model is its category with its name, or with its file's name if it has none, without digits.
 
     Raises:
-        ValueError: if it is no such library, or a model is missing or malformed.
+        ValueError: if it is not such a library, or a model is missing or malformed.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as library:
@@ -62,44 +63,58 @@ def _packaged(package: Path, suffix: str, models: Callable[[str, bytes], Iterato
             yield from models(name, content)
 
 
-def prepare_kicad(
-    folder: Path,
-    *,
-    on_progress: Callable[[int], None] | None = None,
-    how: Sampling,
-    per_family: int,
-    **about: Any,
+@dataclass(frozen=True)
+class KicadOptions(Sampling):
+    """Options of the data set of electronic parts.
+
+    Args:
+        per_family: the largest number of parts of one family.
+    """
+
+    per_family: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("per_family", self.per_family)
+
+
+KICAD_OPTIONS = KicadOptions()
+"""The default options of the electronic parts."""
+
+
+def build_kicad(
+    folder: Path, options: KicadOptions, *, on_progress: Callable[[int], None] | None = None, **facts: Any
 ) -> tuple[PointSet, list[Path]]:
-    """Fetch the parts and sample them; the data set and the files it was made of."""
-    whole_number("per_family", per_family)
+    """Fetch the electronic parts and sample them; return the point set and the files it was made of."""
     optional("igl", "libigl", "mesh", "the distance of a mesh")
     package = debian_package("kicad-packages3d", folder)
     names = debian_names(package, ".wrl")
-    wanted = at_most(names, [without_digits(Path(name).stem) for name in names], per_family, how.seed)
+    families = [without_digits(Path(name).stem) for name in names]
+    wanted = at_most(names, families, options.per_family, options.seed)
 
     def model(name: str, content: bytes) -> Iterator[Model]:
         if name in wanted:
             yield kicad_model(name, content)
 
     models = _packaged(package, ".wrl", model)
-    return build(models, how, least_families=2, on_progress=on_progress, **about), [package]
+    return build(models, options, least_families=2, on_progress=on_progress, **facts), [package]
 
 
-def prepare_furniture(
-    folder: Path, *, on_progress: Callable[[int], None] | None = None, how: Sampling, **about: Any
+def build_furniture(
+    folder: Path, options: Sampling, *, on_progress: Callable[[int], None] | None = None, **facts: Any
 ) -> tuple[PointSet, list[Path]]:
-    """Fetch the furniture and sample it; the data set and the files it was made of."""
+    """Fetch the furniture and sample it; return the point set and the files it was made of."""
     optional("igl", "libigl", "mesh", "the distance of a mesh")
     optional("trimesh", "trimesh", "mesh", "reading .obj files")
     package = debian_package("sweethome3d-furniture", folder)
     models = _packaged(package, ".sh3f", lambda name, content: furniture_models(content, name))
-    return build(models, how, least_families=3, on_progress=on_progress, **about), [package]
+    return build(models, options, least_families=3, on_progress=on_progress, **facts), [package]
 
 
-def prepare_modelnet40(
-    folder: Path, *, on_progress: Callable[[int], None] | None = None, how: Sampling, **about: Any
+def build_modelnet40(
+    folder: Path, options: Sampling, *, on_progress: Callable[[int], None] | None = None, **facts: Any
 ) -> tuple[PointSet, list[Path]]:
-    """Sample ModelNet40, which its users fetch themselves, from its unpacked folder."""
+    """Sample ModelNet40 from its unpacked folder, which users fetch themselves; return the point set and no files."""
     inner = folder / "ModelNet40"
     place = inner if inner.is_dir() else folder
     if not any(place.glob("*/train/*.off")):
@@ -107,5 +122,4 @@ def prepare_modelnet40(
             f"{place}: expected ModelNet40's tree (airplane/train/airplane_0001.off, ...), got none; "
             "fetch ModelNet40.zip from its authors, unpack it, and name the folder with --source"
         )
-    options = {"points": how.points, "signed": how.signed, "shares": how.shares, "std": how.std}
-    return from_meshes(place, **options, to=how.to, seed=how.seed, on_progress=on_progress, **about), []
+    return from_meshes(place, **asdict(options), on_progress=on_progress, **facts), []

@@ -1,4 +1,4 @@
-"""Triangles of a VRML 2.0 file: its IndexedFaceSets, through Transforms, groups and DEF/USE."""
+"""The triangles of a VRML 2.0 file: its IndexedFaceSets, with Transforms, groups and DEF/USE resolved."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ _NUMBER = re.compile(r"[+-]?(?:\d|\.\d)")
 _GROUPS = ("Group", "Transform", "Anchor", "Collision", "Billboard")
 _SOLIDS = ("Box", "Cone", "Cylinder", "Sphere", "ElevationGrid", "Extrusion", "Inline", "Text")
 
-Node = dict[str, Any]  # its fields by name, and its type under "": numbers are text until they are needed
+Node = dict[str, Any]
+"""A node: its fields by name, and its type under the empty name. Numbers remain text until they are needed."""
 
 
 class _Parser:
-    """A recursive descent over the nodes; arrays of numbers were taken out before: ``@number`` stands for one."""
+    """A recursive descent parser of nodes; ``@number`` stands for an array of numbers, which was cut out before."""
 
     def __init__(self, text: str) -> None:
         self.arrays: list[str] = []
-        text = _SKIPPED.sub(lambda match: " text " if match[0][0] == '"' else " ", text)  # no string matters here
-        self.tokens = [*_TOKEN.findall(_ARRAY.sub(self._keep, text)), ""]  # the empty word is the end
+        # The content of strings is not used: a word stands for each.
+        text = _SKIPPED.sub(lambda match: " text " if match[0][0] == '"' else " ", text)
+        self.tokens = [*_TOKEN.findall(_ARRAY.sub(self._cut, text)), ""]  # the empty word marks the end
         self.at = 0
         self.named: dict[str, Node] = {}
 
-    def _keep(self, match: re.Match[str]) -> str:
+    def _cut(self, match: re.Match[str]) -> str:
         self.arrays.append(match[1])
         return f" @{len(self.arrays) - 1} "
 
@@ -76,7 +78,7 @@ class _Parser:
         return node
 
     def _value(self) -> Any:
-        """One value of a field: a node, a list of them, an array, or one or more words and numbers."""
+        """Parse the value of a field: a node, a list of nodes, an array, or one or more words and numbers."""
         token = self._peek()
         if token == "[":
             self._next()
@@ -98,9 +100,9 @@ class _Parser:
 
 
 def read_vrml(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices ``[vertex, 3]`` and triangles ``[face, 3]`` of all IndexedFaceSets; polygons become fans.
+    """Read vertices ``[vertex, 3]`` and triangles ``[face, 3]`` of all IndexedFaceSets; polygons become fans.
 
-    Lines, points, colours and normals are passed over; of a Switch the chosen child counts, of an LOD the first.
+    Lines, points, colours and normals are ignored. Of a Switch the chosen child counts, of an LOD the first.
 
     Raises:
         ValueError: for another format or version, a malformed file, no faces, or a solid that is not given by faces.
@@ -144,7 +146,7 @@ def _face_sets(nodes: list[Node], matrix: np.ndarray | None) -> Iterator[tuple[n
 
 
 def _nodes(value: Any) -> list[Node]:
-    """The nodes of a field: none, one or several."""
+    """List the nodes of a field: none, one or several."""
     return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, dict)]
 
 
@@ -170,7 +172,7 @@ def _numbers(text: Any) -> np.ndarray:
 
 
 def _triangles(index: np.ndarray) -> np.ndarray:
-    """Polygons that end in -1, cut into fans, ``[face, 3]``."""
+    """Cut polygons, each of which ends in -1, into fans ``[face, 3]``."""
     if len(index) and index[-1] != -1:
         index = np.append(index, -1)
     if len(index) % 4 == 0 and (quads := index.reshape(-1, 4) < 0)[:, 3].all() and not quads[:, :3].any():
@@ -185,7 +187,7 @@ def _triangles(index: np.ndarray) -> np.ndarray:
 
 
 def _transform(node: Node) -> np.ndarray:
-    """The matrix of a Transform: T C R SR S -SR -C (VRML97, 6.52)."""
+    """Compute the matrix of a Transform: T C R SR S -SR -C (VRML97, 6.52)."""
 
     def moved(by: np.ndarray) -> np.ndarray:
         out = np.eye(4)
@@ -207,7 +209,7 @@ def _transform(node: Node) -> np.ndarray:
 
 
 def _rotation(axis_angle: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula, as a 4x4 matrix."""
+    """Compute the 4x4 matrix of a rotation by Rodrigues' formula."""
     out, axis, angle = np.eye(4), axis_angle[:3], axis_angle[3]
     length = np.linalg.norm(axis)
     if length:

@@ -1,0 +1,115 @@
+"""Output on the terminal: the console, progress bars, and the tables of a zoo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from weightspace import Zoo
+
+console = Console(markup=False, highlight=False)
+
+
+def say(*lines: object) -> None:
+    """Print lines without breaking them, so that paths can be copied."""
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+@contextmanager
+def fit_progress() -> Iterator[Callable[[int, int, Any], None]]:
+    """Show a bar with rate, PSNR and time left; yield the function to call after each shard of networks."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} networks/s  PSNR {task.fields[psnr]} dB"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, speed_estimate_period=120) as bar:
+        task = bar.add_task("fit", total=None, rate="-", psnr="-")
+        started, count, total_psnr = time.perf_counter(), 0, 0.0
+
+        def step(done: int, total: int, psnr: Any) -> None:
+            nonlocal count, total_psnr
+            if not count:  # the networks of an earlier run do not count for this run's rate
+                bar.reset(task, total=total, completed=done - len(psnr), rate="-", psnr="-")
+            count += len(psnr)
+            total_psnr += float(psnr.sum())
+            rate = f"{count / (time.perf_counter() - started):.1f}"
+            bar.update(task, completed=done, rate=rate, psnr=f"{total_psnr / count:.2f}")
+
+        yield step
+
+
+@contextmanager
+def training_progress(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a bar with loss, scores and time left; yield the function to call after each epoch."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[line]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("epochs", total=epochs, line="")
+
+        def step(line: dict[str, float]) -> None:
+            text = f"loss {line['loss']:.3f}  train {100 * line['train']:.1f} %  val {100 * line['val']:.1f} %"
+            bar.update(task, completed=line["epoch"], line=text)
+
+        yield step
+
+
+@contextmanager
+def build_progress(name: str) -> Iterator[Callable[[int], None]]:
+    """Show the number of finished signals; yield the function to call with it."""
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed} signals"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(f"{name}: fetching and building", total=None)
+        yield lambda count: bar.update(task, completed=count)
+
+
+def print_cell(cell: Any, result: dict[str, Any], done: int, total: int) -> None:
+    """Print a line about a finished cell of a suite."""
+    test = f"test {100 * result['test']:5.2f} %" if result["test"] is not None else ""
+    label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
+    say(f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s")
+
+
+def print_zoo(zoo: Zoo) -> None:
+    """Print spec, recipe, counts and PSNR of a zoo."""
+    found = zoo.summary()
+    say(str(found["spec"]))
+    data, views = found["provenance"].get("data", "unknown"), found["views"]
+    console.print(f"data {data}, {found['init_regime']} inits, {views} view(s)")
+    console.print(f"{found['shards_done']} of {found['shards']} shards, {found['bytes'] / 1e6:.1f} MB")
+    recipe = ", ".join(f"{name} {value}" for name, value in found["recipe"].items())
+    say(f"recipe {recipe or 'unknown'}")
+    table = Table("split", "networks", "sources", "PSNR", "5 %", "median", "95 %", Column("histogram", no_wrap=True))
+    for split in zoo.splits:
+        row, psnr = found["splits"][split], zoo.psnr(split)
+        quality = row["psnr"] or {}
+        marks = [f"{quality[name]:.2f}" if quality else "-" for name in ("mean", "q05", "median", "q95")]
+        table.add_row(split, str(row["count"]), str(row["sources"]), *marks, _histogram(psnr[~psnr.isnan()]))
+    console.print(table)
+
+
+def _histogram(values: Any, bins: int = 12) -> str:
+    """Draw a histogram as one line of text, from the smallest value to the largest."""
+    if not len(values):
+        return "-"
+    counts = values.histc(bins=bins)
+    blocks = " .:-=+*#@" if console.options.ascii_only else " ▁▂▃▄▅▆▇█"
+    return "".join(blocks[round(8 * float(c / counts.max()))] for c in counts)

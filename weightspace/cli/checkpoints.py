@@ -1,0 +1,70 @@
+"""Commands on trained modules as people have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+import weightspace as ws
+from weightspace.cli._commands import PROGRAM
+from weightspace.cli._options import check_input_shape, numbers
+from weightspace.cli._progress import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@PROGRAM.command()
+def align(
+    a: Annotated[Path, typer.Argument(help="checkpoint to align to: a state dict, .safetensors, .pth or .pt")],
+    b: Annotated[Path, typer.Argument(help="checkpoint to move")],
+    module: Annotated[str, typer.Option(help="function that makes the network, as package.module:function")],
+    group: Annotated[Literal["permutation", "signed", "full"], typer.Option(help="group to search")] = "permutation",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--input", callback=check_input_shape, help="shape of an input, as 3,32,32; usual sizes if not given"
+        ),
+    ] = None,
+    responses: Annotated[
+        Path | None,
+        typer.Option(help="inputs, one array in an .npy file: pair neurons by their responses to them, not by weights"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file for the second checkpoint, moved")] = None,
+    merge: Annotated[Path | None, typer.Option(help="file for the average of the two, aligned")] = None,
+) -> None:
+    """Move one checkpoint onto another of the same network; its function stays."""
+    import torch
+
+    states = [ws.checkpoints.read_checkpoint(path) for path in (a, b)]
+    net = ws.checkpoints.load_module(module)
+    example = None if shape is None else torch.zeros(1, *numbers(shape))
+    batches = None if responses is None else _array(responses).split(256)
+    if batches is not None and example is None:
+        example = batches[0][:1]
+    found = ws.checkpoints.align_state_dicts(net, *states, group=group, example_input=example, batches=batches)
+    say(f"squared distance {found.before:.6g} before, {found.after:.6g} after")
+    if out is not None:
+        ws.checkpoints.write_checkpoint(found.state_dict, out)
+        say(f"wrote {out}")
+    if merge is not None:
+        ws.checkpoints.write_checkpoint(ws.checkpoints.interpolate_state_dicts(states[0], found.state_dict), merge)
+        norms = any(param.statistic for param in found.symmetry.spec.params)
+        hint = "; measure its batch norms anew: ws.checkpoints.repair_batch_norm" if norms else ""
+        say(f"wrote {merge}{hint}")
+
+
+def _array(path: Path) -> Tensor:
+    """Read the inputs of a network, ``[input, ...]`` in float32."""
+    import numpy as np
+    import torch
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: expected an array in an .npy file, got no such file")
+    try:
+        with path.open("rb") as file:  # NumPy leaves an archive open
+            return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
+    except (ValueError, EOFError, AttributeError) as error:  # another or a damaged file, or an archive of arrays
+        raise ValueError(f"{path}: expected an array of numbers in an .npy file ({error})") from error

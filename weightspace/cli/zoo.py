@@ -1,0 +1,154 @@
+"""Commands that inspect, check, combine and convert zoos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+import weightspace as ws
+from weightspace.cli._commands import PROGRAM
+from weightspace.cli._options import Seed, Size, check_widths, numbers
+from weightspace.cli._progress import console, print_zoo, say
+from weightspace.cli.fit import load_data
+
+Share = Annotated[float | None, typer.Option(min=0, max=1, help="share of the sources")]
+Sources = Annotated[int | None, typer.Option(min=1, help="sources to draw from the split; none if not given")]
+
+
+@PROGRAM.command()
+def inspect(
+    zoo: Annotated[Path, typer.Argument(help="a zoo, finished or not")],
+    picture: Annotated[Path | None, typer.Option(help="PNG file to draw the first networks into")] = None,
+) -> None:
+    """Print the spec, counts, recipe and PSNR of a zoo, and draw its first networks."""
+    opened = ws.Zoo.open(zoo, verify=False, allow_incomplete=True)
+    print_zoo(opened)
+    if picture is not None:
+        from weightspace.report import write_picture
+
+        say(f"wrote {write_picture(opened, picture)}")
+
+
+@PROGRAM.command()
+def verify(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    data: Annotated[
+        str | None, typer.Option(help="the data it was fitted to: a sample must have the PSNR that is recorded")
+    ] = None,
+    size: Size = None,
+    sample: Annotated[int, typer.Option(min=1, help="networks to evaluate, with --data")] = 256,
+    seed: Seed = 0,
+) -> None:
+    """Check every shard's hash, every number, and that no source lies in two splits; with --data the PSNR too."""
+    signals = None if data is None else load_data(data, size)
+    problems = ws.zoo.verify(ws.Zoo.open(zoo, verify=False), signals, sample=sample, seed=seed)
+    say(*problems)
+    if problems:
+        raise ValueError(f"{zoo}: expected a good zoo, got {len(problems)} problem(s), listed above")
+    say(f"{zoo}: good")
+
+
+@PROGRAM.command()
+def stats(zoo: Annotated[Path, typer.Argument(help="a zoo")]) -> None:
+    """Print mean, spread and range of every parameter, and of the networks' norms."""
+    for split, found in ws.zoo.stats(ws.Zoo.open(zoo)).items():
+        table = Table("parameter", "mean", "std", "min", "max", title=f"{split}: {found['count']} networks")
+        for name, own in {**found["params"], "(norm of a network)": found["norm"]}.items():
+            table.add_row(name, *(f"{own[key]:.4g}" for key in ("mean", "std", "min", "max")))
+        console.print(table)
+
+
+@PROGRAM.command()
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="ZOOS...", help="zoos of one spec")],
+    out: Annotated[Path, typer.Option(help="folder of the zoo to write")],
+) -> None:
+    """Write all networks of several zoos into one."""
+    print_zoo(ws.zoo.merge([ws.Zoo.open(zoo) for zoo in parts], out))
+
+
+@PROGRAM.command()
+def copy(
+    source: Annotated[str, typer.Argument(help="folder of a zoo, or a URL such as s3://bucket/zoo")],
+    target: Annotated[str, typer.Argument(help="the same; one of the two must be a folder")],
+) -> None:
+    """Copy a finished zoo to an object store, or back."""
+    ws.zoo.copy(source, target)
+    say(f"wrote {target}")
+
+
+@PROGRAM.command()
+def sample(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
+    train: Sources = None,
+    val: Sources = None,
+    test: Sources = None,
+    seed: Seed = 0,
+) -> None:
+    """Write a zoo of a few sources of another, drawn at random, with all their views."""
+    import torch
+
+    counts = {name: count for name, count in (("train", train), ("val", val), ("test", test)) if count is not None}
+    if not counts:
+        raise typer.BadParameter("expected at least one of --train, --val and --test, got none")
+    generator = torch.Generator().manual_seed(seed)
+    print_zoo(ws.zoo.sample(ws.Zoo.open(zoo), out, counts, generator=generator))
+
+
+@PROGRAM.command()
+def split(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
+    train: Share = None,
+    val: Share = None,
+    test: Share = None,
+    seed: Seed = 0,
+) -> None:
+    """Write the networks of a zoo in new splits of whole sources."""
+    shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise typer.BadParameter(f"expected --train, --val and --test that sum to 1, got {sum(shares.values()):g}")
+    print_zoo(ws.zoo.split(ws.Zoo.open(zoo), out, shares, seed=seed))
+
+
+@PROGRAM.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="a folder of .pth state dicts with a splits.json")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
+    splits: Annotated[str, typer.Option(help="the split file, relative to the folder")] = "splits.json",
+    widths: Annotated[
+        str | None,
+        typer.Option(callback=check_widths, help="all widths, such as 2,32,32,1; those of the files if not given"),
+    ] = None,
+    omega: Annotated[float | None, typer.Option(help="frequency of the SIRENs, with --widths; 30 if not given")] = None,
+    output_shift: Annotated[
+        float | None, typer.Option(help="constant that their class adds to the output, with --widths; 0.5 if not given")
+    ] = None,
+    init_regime: Annotated[
+        Literal["independent", "shared", "meta", "unknown"] | None,
+        typer.Option(help="whether the networks started from initialisations of their own; unknown if not given"),
+    ] = None,
+) -> None:
+    """Read the field's own format, one .pth state dict a network, into a zoo."""
+    given: dict[str, Any] = {
+        name: value for name, value in (("omega", omega), ("output_shift", output_shift)) if value is not None
+    }
+    if given and widths is None:
+        raise typer.BadParameter("expected --widths with --omega and --output-shift, got none")
+    spec = None if widths is None else ws.siren(*numbers(widths), **given)
+    regime: dict[str, Any] = {} if init_regime is None else {"init_regime": init_regime}
+    print_zoo(ws.zoo.import_state_dicts(folder, out, splits=splits, spec=spec, **regime))
+
+
+@PROGRAM.command()
+def export(
+    zoo: Annotated[Path, typer.Argument(help="a zoo")],
+    folder: Annotated[Path, typer.Argument(help="new folder of .pth state dicts and a splits.json")],
+) -> None:
+    """Write a zoo in the field's own format."""
+    ws.zoo.export_state_dicts(ws.Zoo.open(zoo), folder)
+    say(f"wrote {folder}")
