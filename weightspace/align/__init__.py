@@ -5,6 +5,7 @@ from weightspace.align._canonical import anchor, canonicalize
 from weightspace.align._learned import LearnedAligner
 from weightspace.align._matching import distance, match, match_to
 from weightspace.align._path import Barrier, barrier, interpolate
+from weightspace.align._phases import fold_phases
 from weightspace.align._sinkhorn import sinkhorn
 from weightspace.align._zoo import align_zoo, alignment
 
@@ -17,6 +18,7 @@ __all__ = [
     "barrier",
     "canonicalize",
     "distance",
+    "fold_phases",
     "interpolate",
     "match",
     "match_activations",
