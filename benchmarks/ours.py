@@ -35,15 +35,15 @@ RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
         {"epochs": 30, "lr": 2e-3, "ema": 0.998},
         "flip+moves+label-smoothing",
     ),
-    "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, "moves"),
+    "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, "small-affine"),
     "functional": (
         "functional",
         {"layers": 4, "dropout": 0.3},
         {"epochs": 20, "lr": 2e-3},
         "flip+moves+label-smoothing",
     ),
-    "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, "moves"),
-    "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, "moves"),
+    "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, "small-affine"),
+    "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, "small-affine"),
     "probe-gen": ("probe-gen", {}, {"epochs": 30, "lr": 1e-3}, None),
     "query-grid": (
         "functional",
@@ -51,7 +51,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
         {"epochs": 16, "lr": 2e-3, "ema": 0.998},
         "flip+moves+label-smoothing",
     ),
-    "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, "moves"),
+    "typed-messages": ("typed-messages", {"hidden": 64, "layers": 2}, {"epochs": 24, "lr": 2e-3}, "small-affine"),
 }
 FITTED = 40  # networks of the three splits together, where there is no zoo
 

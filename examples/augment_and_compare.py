@@ -20,7 +20,7 @@ def main() -> None:
         out = transform(fit.weights, generator=torch.Generator().manual_seed(0))
         moved = (out.flat - fit.weights.flat).norm(dim=1) / fit.weights.flat.norm(dim=1)
         psnr = ws.signals.psnr((ws.evaluate(out, coords) - pixels).square().mean())
-        print(f"{name:20s} {transform.keeps:12s} {moved.mean():13.0%} {psnr:19.1f} dB")
+        print(f"{name:20s} {transform.preserves:12s} {moved.mean():13.0%} {psnr:19.1f} dB")
 
 
 if __name__ == "__main__":

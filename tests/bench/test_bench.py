@@ -156,7 +156,7 @@ def test_rows_hold_mean_and_spread_of_their_runs(finished: tuple) -> None:
 def test_cells_get_their_budget_and_model(finished: tuple) -> None:
     own = json.loads((finished[0] / "cells" / "dwsnet-noise-0" / "result.json").read_text())
     assert own["model"] == "DWSNet"
-    assert own["transform"] == repr(AUGMENTATIONS["noise"]())
+    assert own["transform"] == repr(AUGMENTATIONS["noise"])
     assert own["config"] == {**own["config"], "epochs": 2, "batch_size": 16, "lr": 1e-2, "seed": 0}
     assert json.loads((finished[0] / "cells" / "mlp-none-0" / "result.json").read_text())["config"]["lr"] == 2e-3
 

@@ -24,7 +24,7 @@ THREE_TRACKS = Suite(
     {
         "mlp": Entry("mlp", {"hidden": 8, "layers": 1}, augmentations=("permute+noise", "positive-scale")),
         "hybrid": Entry("hybrid", {"hidden": 8, "points": 8, "rank": 2}),
-        "functional": Entry("functional", {"hidden": 4, "layers": 1, "size": 8}, augmentations=("moves",)),
+        "functional": Entry("functional", {"hidden": 4, "layers": 1, "size": 8}, augmentations=("small-affine",)),
     },
     ("none",),
     TrainConfig(epochs=2, batch_size=16),
@@ -254,5 +254,5 @@ def test_the_suite_of_models_holds_every_model_and_every_track() -> None:
     assert {model.track for model in built.values()} == {"weights-only", "hybrid", "function"}
     assert (suite.augmentations, suite.leaders, suite.leader_seeds) == (("none",), 2, (1, 2))
     for name, model in built.items():
-        assert "moves" in suite.augmentations_of(name)
+        assert "small-affine" in suite.augmentations_of(name)
         assert ("permute" in suite.augmentations_of(name)) == (model.respects == "nothing"), name

@@ -66,10 +66,10 @@ def check_keeps(transform: Transform, w: ws.Weights) -> None:
     x = points(w.spec, w.dtype, w.device)
     draw = transform.sample(w, generator=generator())
     after = ws.evaluate(transform.apply(w, draw), x)
-    if transform.keeps == "nothing":
+    if transform.preserves == "nothing":
         assert not torch.allclose(after, ws.evaluate(w, x), atol=1e-4)
         return
-    expected = ws.evaluate(w, x if transform.keeps == "function" else phi(draw, x))
+    expected = ws.evaluate(w, x if transform.preserves == "function" else phi(draw, x))
     torch.testing.assert_close(after, expected, **tolerance(w.dtype))
 
 
@@ -112,7 +112,7 @@ def check_call(transform: Transform, w: ws.Weights) -> None:
 def check_independence(transform: Transform, w: ws.Weights) -> None:
     """Networks of one batch draw independently: equal rows come out different."""
     same = w.replace(w.flat[:1].expand(16, -1).contiguous())
-    pool = {"pool": networks(w.spec, w.dtype, seed=9, device=w.device)} if transform.mixes else {}
+    pool = {"pool": networks(w.spec, w.dtype, seed=9, device=w.device)} if transform.mixes_networks else {}
     moved = transform(same, generator=generator(), **pool)
     assert len(torch.unique(moved.flat, dim=0)) > 1
 
@@ -163,3 +163,11 @@ def check_all(transform: Transform, w: ws.Weights, *, random: bool = True, chang
     check_empty(transform, w)
     if random:
         check_independence(transform, w)
+
+
+def accepts(transform, spec):
+    try:
+        transform.check(spec)
+    except ValueError:
+        return False
+    return True

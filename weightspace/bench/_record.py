@@ -84,4 +84,4 @@ def _known(name: str, results: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _mixes(name: str) -> bool:
-    return name != "none" and augmentation(name).mixes
+    return name != "none" and augmentation(name).mixes_networks

@@ -76,8 +76,8 @@ class Suite:
         return tuple(dict.fromkeys(name for entry in self.entries for name in self.augmentations_of(entry)))
 
 
-_MOVED = ("moves",)  # small movements of the inputs: what every model can be given
-_PERMUTED = ("permute", "moves")
+_MOVED = ("small-affine",)  # small movements of the inputs: what every model can be given
+_PERMUTED = ("permute", "small-affine")
 
 # Every model at a size that a CPU trains in minutes: the table of models, the three tracks together.
 SMALL_MODELS: dict[str, Entry] = {

@@ -47,13 +47,13 @@ class Averaged(Wrapper):
             raise TypeError(f"model: expected a model of ws.models, got {type(model).__name__}")
         if not isinstance(transforms, Sequence) or not all(isinstance(t, Transform) for t in transforms):
             raise TypeError(f"transforms: expected a list of transforms, got {transforms!r}")
-        if not transforms or any(t.mixes for t in transforms):
+        if not transforms or any(t.mixes_networks for t in transforms):
             raise ValueError(f"transforms: expected one at least, and none that mixes networks, got {transforms!r}")
         for transform in transforms:
             transform.check(model.spec)
         nn.Module.__init__(self)
         self.model, self.transforms, self.seed = model, tuple(transforms), whole_number("seed", seed, 0)
-        moved = all(transform.keeps == "coordinates" for transform in transforms)
+        moved = all(transform.preserves == "coordinates" for transform in transforms)
         self.respects, self.track = model.respects if moved else "nothing", model.track
         self.train(model.training)
 

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from weightspace._evaluate import evaluate
+from weightspace._symmetry import Group
 from weightspace._weights import Weights
 from weightspace.align import distance, match
-from weightspace.align._matching import Group
 from weightspace.signals import grid
 from weightspace.transforms import AUGMENTATIONS
 from weightspace.zoo import Zoo
@@ -157,8 +157,7 @@ def _strips(
 ) -> tuple[tuple[Strip, ...], tuple[str, ...]]:
     before = render(weights, size)
     strips, left_out = [Strip("no augmentation", "", "", _pictures(before, names, "as fitted"))], []
-    for name, make in AUGMENTATIONS.items():
-        transform = make()
+    for name, transform in AUGMENTATIONS.items():
         try:
             transform.check(weights.spec)
         except ValueError:
@@ -166,7 +165,7 @@ def _strips(
             continue
         after = render(transform(weights, generator=torch.Generator().manual_seed(seed)), size)
         moved = float(np.abs(after.astype(int) - before.astype(int)).max())
-        keeps = KEEPS[transform.keeps]
+        keeps = KEEPS[transform.preserves]
         strips.append(Strip(name, repr(transform), keeps, _pictures(after, names, f"after {name}"), moved))
     return tuple(strips), tuple(left_out)
 

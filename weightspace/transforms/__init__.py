@@ -1,29 +1,23 @@
 """Augmentations of weights: coordinates, noise, symmetry, MixUp, and compositions of them."""
 
-from weightspace.transforms._base import Draw, Keeps, Transform
-from weightspace.transforms._check import Need
+from weightspace.transforms._base import Transform
 from weightspace.transforms._registry import AUGMENTATIONS, augmentation
 from weightspace.transforms.compose import Compose, Identity, OneOf, RandomApply
-from weightspace.transforms.coordinates import Affine, AffineDraw, Coordinates, Flip, Rotate, Scale, Shear, Translate
-from weightspace.transforms.mix import MixDraw, MixUp, SelfMixUp
+from weightspace.transforms.coordinates import Affine, Coordinates, Flip, Rotate, Scale, Shear, Translate
+from weightspace.transforms.mix import MixUp, SelfMixUp
 from weightspace.transforms.noise import GaussianNoise, LabelSmoothing, QuantilePrune, WeightDropout
 from weightspace.transforms.symmetry import Permute, PhaseShift, PositiveScale, SignFlip
 
 __all__ = [
     "AUGMENTATIONS",
     "Affine",
-    "AffineDraw",
     "Compose",
     "Coordinates",
-    "Draw",
     "Flip",
     "GaussianNoise",
     "Identity",
-    "Keeps",
     "LabelSmoothing",
-    "MixDraw",
     "MixUp",
-    "Need",
     "OneOf",
     "Permute",
     "PhaseShift",

@@ -1,24 +1,27 @@
-"""``Transform``: what every augmentation is, a pair of pure functions ``sample`` and ``apply``."""
+"""``Transform``: the base of every augmentation, a pair of pure functions ``sample`` and ``apply``."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import torch
 from torch import Tensor
 
+from weightspace._networks import Networks
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.transforms._check import Need, check_input, check_pool, holds, soft_labels
+from weightspace.transforms._check import check_input, check_pool, soft_labels
+from weightspace.transforms.requirements import Requirement, holds
 
-Keeps = Literal["function", "coordinates", "nothing"]
-_ORDER: tuple[Keeps, ...] = ("function", "coordinates", "nothing")
+Preserves = Literal["function", "coordinates", "nothing"]
+"""What a transform preserves, from the strongest promise to none."""
+_STRENGTHS: tuple[Preserves, ...] = get_args(Preserves)
 
 
 class Draw(Protocol):
-    """What ``sample`` returns: random numbers for a batch, one entry a network, and nothing else."""
+    """A batch of random numbers as ``sample`` returns it: one entry a network, indexable by rows."""
 
     def __len__(self) -> int: ...
 
@@ -26,18 +29,19 @@ class Draw(Protocol):
 
 
 class Transform(ABC):
-    r"""An augmentation of weights: ``sample`` draws, ``apply`` applies, calling does both.
+    r"""An augmentation of weights: ``sample`` draws, ``apply`` applies the draw, and a call does both.
 
-    A subclass writes ``sample`` and ``apply``; one that changes labels also writes ``apply_labels``, the one
-    hook with a default. The draw is indexable by rows, so that ``apply(w[i:i+1], draw[i:i+1])`` is row ``i`` of
-    ``apply(w, draw)``. Inputs are never written, and a transform keeps no state.
+    A subclass writes ``sample`` and ``apply``. One that changes labels also writes ``apply_labels``, which leaves them
+    alone by default. A draw is indexable by rows, so that ``apply(w[i:i+1], draw[i:i+1])`` is row ``i`` of
+    ``apply(w, draw)``. Inputs are never written, and a transform keeps no state. Two transforms are equal if they are
+    of one class and print the same.
 
     Attributes:
-        keeps: ``"function"``: ``f(Tw) = f(w)``; ``"coordinates"``: ``f(Tw)(x) = f(w)(phi(x))`` with the draw's
+        preserves: ``"function"``: ``f(Tw) = f(w)``; ``"coordinates"``: ``f(Tw)(x) = f(w)(phi(x))`` with the draw's
             ``phi``; ``"nothing"``: another function.
-        needs: what it asks of the spec, checked once per spec.
-        mixes: whether a draw holds other networks. Then ``sample`` takes ``pool=`` and looks at the weights.
-        stages: the transforms that a call runs one after the other; empty stands for the transform itself.
+        requires: conditions on the spec, checked once for each spec.
+        mixes_networks: whether a draw contains other networks. Then ``sample`` takes ``pool=`` and reads the weights.
+        members: the transforms that this one is made of. Their requirements are checked with its own.
 
     Example:
         >>> import weightspace as ws
@@ -49,50 +53,53 @@ class Transform(ABC):
         Weights(4x1185, torch.float32, cpu)
     """
 
-    keeps: Keeps
-    needs: tuple[Need, ...] = ()
-    mixes: bool = False
-    stages: tuple[Transform, ...] = ()
+    preserves: Preserves
+    requires: tuple[Requirement, ...] = ()
+    mixes_networks: bool = False
+    members: tuple[Transform, ...] = ()
 
     @abstractmethod
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Any:
         """Draw the random numbers for every network of the batch, independently.
 
         Args:
-            weights: the networks; most transforms look at their number and spec alone.
+            weights: ``[batch, param]``; most transforms read their number and their spec alone.
             generator: source of randomness.
 
         Returns:
-            A draw: indexable by rows, with one entry a network.
+            A draw: indexable by rows, with one entry for each network.
         """
 
     @abstractmethod
     def apply(self, weights: Weights, draw: Any) -> Weights:
-        """Apply a draw: deterministic, out of place."""
+        """Apply a draw, deterministically and out of place."""
 
     def apply_labels(self, soft: Tensor, draw: Any, *, pool: Tensor | None = None) -> Tensor:
-        """What the draw does to the labels; unless a subclass says otherwise, nothing.
+        """Return what the draw makes of the labels; by default they stay as they are.
 
         Args:
             soft: ``[batch, class]``.
-            draw: what ``sample`` returned.
+            draw: a draw of :meth:`sample`.
             pool: ``[pool, class]``, the labels of the networks that partners come from; by default ``soft``.
         """
         return soft
 
     def check(self, spec: NetSpec) -> None:
-        """Refuse a spec that lacks what the transform needs; cached, so a second call costs nothing.
+        """Raise ``ValueError`` for a spec that does not meet a requirement; asking again costs nothing.
 
         Raises:
             ValueError: with expected, got and the remedy.
         """
-        for need in self.needs:
-            if not holds(need, spec):
-                raise ValueError(f"{self!r}: expected {need.expected}, got {need.got(spec)}; {need.remedy}")
+        for member in self.members:
+            member.check(spec)
+        for requirement in self.requires:
+            if not holds(requirement, spec):
+                expected, got = requirement.expected, requirement.got(spec)
+                raise ValueError(f"{self!r}: expected {expected}, got {got}; {requirement.remedy}")
 
     def __call__(
         self,
-        weights: Weights,
+        weights: Weights | Networks,
         labels: Tensor | None = None,
         *,
         num_classes: int | None = None,
@@ -102,37 +109,58 @@ class Transform(ABC):
         """Draw and apply.
 
         Args:
-            weights: ``[batch, param]``.
+            weights: ``[batch, param]``; or ``Networks``, for a transform that leaves labels alone.
             labels: int64 ``[batch]`` or soft ``[batch, class]``.
-            num_classes: number of classes; needed for int64 labels.
+            num_classes: number of classes, needed for int64 labels.
             generator: source of randomness.
             pool: the networks (with ``labels``: a pair of networks and their labels) that MixUp partners come
                 from, as they are: earlier stages of a composition do not touch them. By default the batch itself.
 
         Returns:
-            ``Weights``; with ``labels`` the pair of ``Weights`` and soft labels ``[batch, class]``.
+            ``Weights``; with ``labels`` the pair of ``Weights`` and soft labels ``[batch, class]``; for ``Networks``
+            the same ``Networks`` with other weights, without PSNR unless the function is preserved.
 
         Raises:
-            TypeError: if ``weights`` is no ``Weights`` or ``generator`` no generator.
-            ValueError: if the spec lacks what the transform needs, or labels or pool do not fit.
+            TypeError: if ``weights`` is neither ``Weights`` nor ``Networks``, or ``generator`` is not a generator.
+            ValueError: if the spec does not meet a requirement, if labels or pool do not fit, or for ``Networks`` whose
+                labels would have to change.
         """
+        if isinstance(weights, Networks):
+            return self._call_on_networks(weights, labels, pool, generator)
         check_input(weights, generator)
         soft = None if labels is None else soft_labels(labels, num_classes, weights)
         partners, partner_soft = self._pool(weights, soft, pool)
-        for stage in self.stages or (self,):
-            stage.check(weights.spec)
-        for stage in self.stages or (self,):
-            draw = draw_from(stage, weights, generator, partners)
-            weights = stage.apply(weights, draw)
-            soft = None if soft is None else stage.apply_labels(soft, draw, pool=partner_soft)
-        return weights if soft is None else (weights, soft)
+        self.check(weights.spec)
+        moved, draw = self._sample_and_apply(weights, generator, partners)
+        return moved if soft is None else (moved, self.apply_labels(soft, draw, pool=partner_soft))
+
+    def _sample_and_apply(
+        self, weights: Weights, generator: torch.Generator, pool: Weights | None
+    ) -> tuple[Weights, Any]:
+        """Draw and apply in one go; ``Compose`` does it stage by stage, so that no stage is applied twice."""
+        draw = sample_from(self, weights, generator, pool)
+        return self.apply(weights, draw), draw
+
+    def _call_on_networks(
+        self, networks: Networks, labels: Tensor | None, pool: object, generator: torch.Generator
+    ) -> Networks:
+        if labels is not None or pool is not None:
+            given = "labels" if labels is not None else "a pool"
+            raise ValueError(f"{self!r}: expected Networks alone, got {given} beside them; pass networks.weights")
+        if changes_labels(self):
+            raise ValueError(
+                f"{self!r}: expected a transform that leaves labels alone, got one that changes them; call it as "
+                "aug(networks.weights, networks.label, num_classes=..., generator=...)"
+            )
+        moved = self(networks.weights, generator=generator)
+        return networks.replace(weights=moved, psnr=networks.psnr if self.preserves == "function" else None)
 
     def _pool(
         self, weights: Weights, soft: Tensor | None, pool: Weights | tuple[Weights, Tensor] | None
     ) -> tuple[Weights | None, Tensor | None]:
         if pool is None:
             return None, None
-        if not self.mixes:
+        if not self.mixes_networks:
             raise ValueError(f"{self!r}: expected no pool, got one; it mixes no networks, leave pool out")
         partners, labels = pool if isinstance(pool, tuple) else (pool, None)
         check_pool(weights, partners)
@@ -143,25 +171,39 @@ class Transform(ABC):
         found = soft_labels(labels, soft.shape[1], partners, name="pool labels")
         return partners, found.to(soft)
 
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and repr(other) == repr(self)
 
-def draw_from(transform: Transform, weights: Weights, generator: torch.Generator, pool: Weights | None) -> Any:
-    """``transform.sample``, handing the pool to those that mix."""
-    extra: dict[str, Any] = {"pool": pool} if transform.mixes else {}
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self)))
+
+
+def sample_from(transform: Transform, weights: Weights, generator: torch.Generator, pool: Weights | None) -> Any:
+    """Call ``transform.sample``, with the pool where the transform mixes networks."""
+    extra: dict[str, Any] = {"pool": pool} if transform.mixes_networks else {}
     return transform.sample(weights, generator=generator, **extra)
 
 
+def changes_labels(transform: Transform) -> bool:
+    """Return whether a call may change labels: it mixes networks, or ``apply_labels`` is its own or a member's."""
+    if transform.mixes_networks:
+        return True
+    own = type(transform).apply_labels is not Transform.apply_labels
+    return own and (not transform.members or any(changes_labels(member) for member in transform.members))
+
+
 def moved_points(draw: Any, x: Tensor) -> Tensor:
-    """``phi(x)`` of a draw; draws without a ``phi`` leave the points where they are."""
+    """Return ``phi(x)`` of a draw; a draw without ``phi`` leaves the points where they are."""
     return draw.phi(x) if hasattr(draw, "phi") else x
 
 
-def weakest(transforms: tuple[Transform, ...]) -> Keeps:
-    """What all of them together keep."""
-    return _ORDER[max((_ORDER.index(t.keeps) for t in transforms), default=0)]
+def weakest(transforms: tuple[Transform, ...]) -> Preserves:
+    """Return what all of the transforms together preserve."""
+    return _STRENGTHS[max((_STRENGTHS.index(t.preserves) for t in transforms), default=0)]
 
 
 def row_count(batch: int, index: slice | Tensor) -> int:
-    """How many of ``batch`` rows an index picks."""
+    """Return how many of ``batch`` rows an index picks."""
     return len(torch.arange(batch)[index.cpu() if isinstance(index, Tensor) else index])
 
 

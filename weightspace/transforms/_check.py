@@ -1,43 +1,16 @@
-"""What transforms ask of specs, and the checks at their doors."""
+"""Checks at the doors of transforms: networks, pools and labels."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from weightspace._checks import check_generator, check_tensor, whole_number
-from weightspace._spec import NetSpec
 from weightspace._weights import Weights, check_same_spec, check_weights
 
 
-@dataclass(frozen=True)
-class Need:
-    """One thing that a transform asks of a spec.
-
-    Args:
-        holds: whether the spec has it.
-        expected: what is expected, in words.
-        got: what the spec has instead, in words.
-        remedy: what to do about it.
-    """
-
-    holds: Callable[[NetSpec], bool]
-    expected: str
-    got: Callable[[NetSpec], str]
-    remedy: str
-
-
-@lru_cache(maxsize=4096)
-def holds(need: Need, spec: NetSpec) -> bool:
-    return need.holds(spec)
-
-
 def check_input(weights: Weights, generator: torch.Generator) -> None:
-    """Refuse what is not a batch of networks, or no generator."""
+    """Raise unless ``weights`` is a batch of raw networks and ``generator`` a generator."""
     check_weights("weights", weights)
     if weights.flat.ndim != 2:
         raise ValueError(f"weights: expected [batch, param], got features of shape {list(weights.flat.shape)}")
@@ -45,7 +18,7 @@ def check_input(weights: Weights, generator: torch.Generator) -> None:
 
 
 def check_pool(weights: Weights, pool: Weights) -> None:
-    """Refuse partners that cannot be mixed with the networks."""
+    """Raise unless the networks of the pool can be mixed with the given ones."""
     if not isinstance(pool, Weights):
         raise TypeError(f"pool: expected Weights or (Weights, labels), got {type(pool).__name__}")
     check_same_spec(weights, pool)
@@ -59,10 +32,10 @@ def check_pool(weights: Weights, pool: Weights) -> None:
 
 
 def soft_labels(labels: Tensor, num_classes: int | None, weights: Weights, *, name: str = "labels") -> Tensor:
-    """Labels as ``[batch, class]`` on the weights' device.
+    """Return labels as ``[batch, class]`` on the weights' device.
 
     Raises:
-        TypeError: for labels that are no tensor, or a ``num_classes`` that is no whole number.
+        TypeError: for labels that are not a tensor, or a ``num_classes`` that is not a whole number.
         ValueError: for labels of another length, out of range or not finite, or int64 labels without ``num_classes``.
     """
     check_tensor(name, labels)
@@ -91,42 +64,3 @@ def soft_labels(labels: Tensor, num_classes: int | None, weights: Weights, *, na
         )
     classes = torch.arange(num_classes, device=weights.device)
     return (labels.to(weights.device)[:, None] == classes).to(weights.dtype)
-
-
-HIDDEN = Need(lambda spec: bool(spec.hidden), "at least one hidden axis", repr, "a linear map has no such symmetry")
-
-
-def need_scale(kind: str, example: str) -> Need:
-    """Every hidden axis' activation commutes with factors of that kind."""
-
-    def holds(spec: NetSpec) -> bool:
-        return all(axis.symmetry.scale == kind for axis in spec.hidden)
-
-    expected = f"activations that commute with {'signs' if kind == 'sign' else 'positive factors'} ({example})"
-    return Need(holds, f"{expected} on every hidden axis", repr, "use Permute, which every activation allows")
-
-
-PERIODIC = Need(
-    lambda spec: all(axis.symmetry.periodic for axis in spec.hidden),
-    "periodic activations (sine, cosine) on every hidden axis",
-    repr,
-    "use Permute, which every activation allows",
-)
-
-HIDDEN_BIAS = Need(
-    lambda spec: {axis.name for axis in spec.hidden} <= {p.produces for p in spec.params if p.kind == "bias"},
-    "a bias on every hidden axis",
-    repr,
-    "a phase lives in the bias; make the network with bias=True",
-)
-
-
-def need_inputs(least: int, most: int | None, remedy: str) -> Need:
-    """The number of input coordinates."""
-    words = f"at least {least}" if most is None else f"{least}" if least == most else f"{least} to {most}"
-    return Need(
-        lambda spec: least <= spec.in_features <= (most or spec.in_features),
-        f"{words} input coordinate{'s' if words not in ('1', 'at least 1') else ''}",
-        lambda spec: f"a {spec.in_features}-D INR",
-        remedy,
-    )

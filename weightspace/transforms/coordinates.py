@@ -13,15 +13,16 @@ from torch import Tensor
 
 from weightspace._checks import number, probability, whole_number
 from weightspace._random import rand, randn
-from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import Need, check_input, need_inputs
+from weightspace.transforms._check import check_input
+from weightspace.transforms.compose import Compose
+from weightspace.transforms.requirements import INPUT_BIAS, LINEAR_INPUT, input_count
 
 
 @dataclass(frozen=True, eq=False)
 class AffineDraw:
-    r"""One affine map of the input coordinates a network, :math:`\phi(x) = A x + t`.
+    r"""A draw of one affine map of the input coordinates for each network, :math:`\phi(x) = A x + t`.
 
     Args:
         matrix: ``A``, ``[batch, coord, coord]``.
@@ -38,38 +39,24 @@ class AffineDraw:
         return AffineDraw(self.matrix[index], None if self.offset is None else self.offset[index])
 
     def phi(self, x: Tensor) -> Tensor:
-        """Where points go: ``[point, coord]`` or ``[batch, point, coord]`` to ``[batch, point, coord]``."""
+        """Move points ``[point, coord]`` or ``[batch, point, coord]``; returns ``[batch, point, coord]``."""
         moved = x.to(self.matrix) @ self.matrix.mT
         return moved if self.offset is None else moved + self.offset[:, None]
-
-
-def _biased(spec: NetSpec) -> bool:
-    biased = {p.produces for p in spec.params if p.kind == "bias"}
-    return all(p.produces in biased for p in spec.params if p.consumes == spec.input)
-
-
-LINEAR = Need(
-    lambda spec: all(len(p.axes) == 2 for p in spec.params if p.consumes == spec.input),
-    "linear maps of the input coordinates",
-    repr,
-    "a convolution reads channels, not coordinates",
-)
-BIASED = Need(_biased, "a bias behind every map of the input", repr, "make the network with bias=True")
 
 
 class Coordinates(Transform):
     r"""A transform of the input coordinates: :math:`f(Tw)(x) = f(w)(\phi(x))` with :math:`\phi(x) = A x + t`.
 
-    Exact, because only what reads the input changes: :math:`W' = W A` and :math:`b' = b + W t`. A subclass draws
-    the maps.
+    It is exact, because only the parameters that read the input change: :math:`W' = W A` and :math:`b' = b + W t`. A
+    subclass draws the maps.
     """
 
-    keeps = "coordinates"
-    needs = (LINEAR,)
+    preserves = "coordinates"
+    requires = (LINEAR_INPUT,)
 
     @abstractmethod
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
-        """One map a network, in the weights' dtype and on their device."""
+        """Draw one map for each network, in the weights' dtype and on their device."""
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
         check_input(weights, generator)
@@ -116,7 +103,7 @@ class Rotate(Coordinates):
     """
 
     degrees: float = 30.0
-    needs = (LINEAR, need_inputs(2, 3, "rotation acts on the plane or on space; use Scale, Flip or Translate"))
+    requires = (LINEAR_INPUT, input_count(2, 3, "rotation acts on the plane or on space; use Scale, Flip or Translate"))
 
     def __post_init__(self) -> None:
         number("Rotate", self.degrees, "degrees >= 0", low=0)
@@ -140,7 +127,7 @@ class Translate(Coordinates):
     Only the bias behind the input changes, :math:`b' = b + W t`.
 
     Args:
-        max_shift: bound, in units of the coordinates (an image spans [-1, 1]).
+        max_shift: bound, in the units of the coordinates (an image spans [-1, 1]).
 
     Raises:
         ValueError: for a negative bound; when sampled, for networks without bias behind the input.
@@ -158,7 +145,7 @@ class Translate(Coordinates):
     """
 
     max_shift: float = 0.25
-    needs = (LINEAR, BIASED)
+    requires = (LINEAR_INPUT, INPUT_BIAS)
 
     def __post_init__(self) -> None:
         number("Translate", self.max_shift, "max_shift >= 0", low=0)
@@ -170,12 +157,12 @@ class Translate(Coordinates):
 
 @dataclass(frozen=True)
 class Scale(Coordinates):
-    r"""Scale the coordinates by factors log-uniform in [low, high]; above one the signal shrinks.
+    r"""Scale the coordinates by factors log-uniform in [low, high]; a factor above one shrinks the signal.
 
     Args:
         low: smallest factor, positive.
         high: largest factor.
-        isotropic: one factor for all coordinates instead of one for each.
+        isotropic: whether all coordinates share one factor.
 
     Raises:
         ValueError: unless 0 < low <= high.
@@ -227,7 +214,7 @@ class Shear(Coordinates):
     """
 
     max_shear: float = 0.2
-    needs = (LINEAR, need_inputs(2, None, "a shear needs a second coordinate; use Scale, Flip or Translate"))
+    requires = (LINEAR_INPUT, input_count(2, None, "a shear needs a second coordinate; use Scale, Flip or Translate"))
 
     def __post_init__(self) -> None:
         number("Shear", self.max_shear, "max_shear >= 0", low=0)
@@ -244,7 +231,7 @@ class Shear(Coordinates):
 
 @dataclass(frozen=True)
 class Flip(Coordinates):
-    """Mirror each of the coordinates with probability ``p``, independently.
+    """Mirror each coordinate with probability ``p``, independently of the others.
 
     Args:
         p: probability.
@@ -252,7 +239,7 @@ class Flip(Coordinates):
             (row, column) a horizontal flip is ``axes=(1,)``.
 
     Raises:
-        TypeError: for a probability that is no number, or axes that are no sequence of whole numbers.
+        TypeError: for a probability that is not a number, or axes that are not a sequence of whole numbers.
         ValueError: for a probability out of [0, 1] or impossible axes; when sampled, for networks with fewer
             coordinates than ``axes`` names.
 
@@ -277,7 +264,9 @@ class Flip(Coordinates):
         if not axes or len(set(axes)) < len(axes) or min(axes) < 0:
             raise ValueError(f"Flip: expected distinct coordinate numbers >= 0 as axes, got {axes}")
         object.__setattr__(self, "axes", axes)
-        object.__setattr__(self, "needs", (LINEAR, need_inputs(max(axes) + 1, None, f"axes={axes} names one too many")))
+        object.__setattr__(
+            self, "requires", (LINEAR_INPUT, input_count(max(axes) + 1, None, f"axes={axes} names one too many"))
+        )
 
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
         dims = weights.spec.in_features
@@ -288,14 +277,14 @@ class Flip(Coordinates):
 
 @dataclass(frozen=True, eq=False)
 class Affine(Coordinates):
-    r"""A given map of the coordinates, the same for every network: :math:`\phi(x) = A x + t`.
+    r"""Apply a given map of the coordinates, the same for every network: :math:`\phi(x) = A x + t`.
 
     Args:
         matrix: ``A``, ``[coord, coord]``.
         offset: ``t``, ``[coord]``, or ``None`` for zero.
 
     Raises:
-        TypeError: for what is no array of numbers.
+        TypeError: for something other than an array of numbers.
         ValueError: unless the shapes fit each other and the numbers are finite; when sampled, unless they
             fit the networks.
 
@@ -317,13 +306,15 @@ class Affine(Coordinates):
             raise ValueError(f"Affine: expected a square matrix, got shape {list(matrix.shape)}")
         if offset is not None and offset.shape != matrix.shape[:1]:
             raise ValueError(f"Affine: expected an offset of shape {[len(matrix)]}, got {list(offset.shape)}")
-        dims = need_inputs(len(matrix), len(matrix), "the matrix must have one row for each coordinate")
+        dims = input_count(len(matrix), len(matrix), "the matrix must have one row for each coordinate")
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "offset", offset)
-        object.__setattr__(self, "needs", (LINEAR, dims) if offset is None else (LINEAR, dims, BIASED))
+        object.__setattr__(
+            self, "requires", (LINEAR_INPUT, dims) if offset is None else (LINEAR_INPUT, dims, INPUT_BIAS)
+        )
 
     def __repr__(self) -> str:
-        """Every digit, where a tensor would print four: a run is known by the text of its transforms."""
+        """Print every digit, where a tensor would print four: a run is recognised by the text of its transforms."""
         offset = None if self.offset is None else torch.as_tensor(self.offset).tolist()
         return f"Affine(matrix={torch.as_tensor(self.matrix).tolist()}, offset={offset})"
 
@@ -345,10 +336,21 @@ def _numbers(name: str, value: Tensor | Sequence) -> Tensor:
 
 
 def _uniform(shape: tuple[int, ...], weights: Weights, generator: torch.Generator) -> Tensor:
-    """Uniform in [-1, 1)."""
+    """Draw numbers uniform in [-1, 1)."""
     return 2 * rand(shape, generator=generator, dtype=weights.dtype, device=weights.device) - 1
 
 
 def _eye(weights: Weights) -> Tensor:
     dims = weights.spec.in_features
     return torch.eye(dims, dtype=weights.dtype, device=weights.device).expand(len(weights), dims, dims)
+
+
+NAMED: dict[str, Transform] = {
+    "rotate": Rotate(15.0),
+    "translate": Translate(0.15),
+    "scale": Scale(0.85, 1.15),
+    "shear": Shear(0.15),
+    "flip": Flip(0.5, axes=(1,)),  # left to right, because the second coordinate runs along an image's rows
+    "small-affine": Compose([Rotate(4.0), Translate(0.05), Scale(0.95, 1.05)]),
+}
+"""Entries of the registry, each with the strength that its name stands for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -10,32 +9,30 @@ import torch
 from scipy.special import betaincinv
 from torch import Tensor
 
-from weightspace._checks import number, probability
+from weightspace._checks import number
 from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights, check_weights
-from weightspace.align._elements import row_of
-from weightspace.align._matching import joined, match
-from weightspace.align.solver._problem import Group
+from weightspace.transforms._aligners import ALIGN, Align, Aligner, digest, element, name_of, pairwise
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import check_input, check_pool, need_scale
+from weightspace.transforms._check import check_input, check_pool
+from weightspace.transforms.noise import GaussianNoise
+from weightspace.transforms.requirements import SIGNS
 
-Align = Literal["random", "permutation", "signed", "full"]
-_ALIGN = (None, "random", "permutation", "signed", "full")
 _LABELS = ("mixed", "hard")
 
 
 @dataclass(frozen=True, eq=False)
 class MixDraw:
-    """A partner and a share for each network.
+    """A draw of a partner and a share for each network.
 
     Args:
         partner: the partners' (aligned) parameters, ``[batch, param]``.
-        index: int64 ``[batch]``, which network of the batch or pool each partner is.
+        index: int64 ``[batch]``, the number of each partner in the batch or the pool.
         lam: the network's own share, ``[batch]``, or ``[batch, layer]`` with one for each produced axis.
         share: the network's own share in its label, ``[batch]``.
-        pooled: whether ``index`` counts in a pool, not in the batch.
+        pooled: whether ``index`` counts the networks of a pool instead of the batch.
     """
 
     partner: Tensor
@@ -51,9 +48,9 @@ class MixDraw:
         return MixDraw(self.partner[index], self.index[index], self.lam[index], self.share[index], self.pooled)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MixUp(Transform):
-    r"""Mix each network with a partner, and their labels with the very same share.
+    r"""Mix each network with a partner, and their labels with the same share.
 
     .. math:: w' = \lambda w + (1 - \lambda) g(v), \quad y' = \lambda y_w + (1 - \lambda) y_v,
               \quad \lambda \sim Beta(\alpha, \alpha)
@@ -62,25 +59,26 @@ class MixUp(Transform):
     symmetries of its function. Within a batch networks are paired two by two, so that one matching serves both.
 
     Args:
-        align: how ``g`` is found. ``None``: the partner as it is; ``"random"``: a random permutation of its
-            neurons; ``"permutation"``, ``"signed"``, ``"full"``: the element of that group which brings it closest to
-            the network, see :func:`weightspace.align.match`.
-        alpha: of the Beta distribution; 1 is uniform.
-        labels: ``"mixed"``, or ``"hard"`` for weights only: the label of the network with the larger share.
-        per_layer: an independent share for each affine layer (the parameters that produce one axis); labels mix
+        align: how ``g`` is found. ``None``: the partner stays as it is; ``"random"``: its neurons are permuted at
+            random; the name of a group, ``"permutation"``, ``"signed"``, ``"scaled"`` or ``"full"``: the element that
+            :func:`weightspace.align.match` finds; an aligner: any function ``(a, b) -> Symmetry`` of two batches of
+            networks with ``g.act(b)`` close to ``a``. The qualified name of an aligner stands in the transform's text,
+            by which runs are recognised.
+        alpha: parameter of the Beta distribution; 1 is uniform.
+        labels: ``"mixed"``, or ``"hard"``: the label of the network with the larger share.
+        per_layer: whether each affine layer (the parameters that produce one axis) has its own share; labels mix
             with the mean of the shares, weighted by their number of parameters.
-        low: the share for a Beta variable of 0.
-        high: the share for a Beta variable of 1.
-        anchor: one network, for example of :func:`weightspace.align.anchor`. Both networks are aligned to it, and the
-            partner is taken along: ``g`` is the partner's way to the anchor and the network's way back, so that each
-            network stays where it is among the weights of its function. On networks that lie at an anchor already
-            (:func:`weightspace.align.canonicalize`, :func:`weightspace.align.align_zoo`) ``align=None`` does the same and
-            costs nothing; there, symmetry transforms behind it scatter the mixture over its function's weights again.
+        anchor: one network, for example of :func:`weightspace.align.anchor`. Both networks are aligned to it, and ``g``
+            moves the partner to the anchor and from there as the network lies to it, so that each network stays where
+            it is among the weights of its function. On networks that are aligned to an anchor already
+            (:func:`weightspace.align.align_zoo`) ``align=None`` does the same at no cost; symmetry transforms after it
+            scatter the mixture over the weights of its function again.
 
     Raises:
-        TypeError: for numbers that are none, or an anchor other than ``Weights``.
-        ValueError: for unknown names, alpha <= 0, bounds out of order, or an anchor of other than one network or
-            without a group to align in; when sampled, for a pool or an anchor that does not fit.
+        TypeError: for an alpha that is not a number, an anchor other than ``Weights``, or, when sampled, an aligner
+            that does not return a ``Symmetry``.
+        ValueError: for unknown names, alpha <= 0, an anchor of other than one network, or one without a way to align;
+            when sampled, for a pool, an anchor or an aligner's ``Symmetry`` that does not fit.
 
     Example:
         >>> import weightspace as ws
@@ -90,38 +88,43 @@ class MixUp(Transform):
         >>> mixed, soft = MixUp("permutation")(w, torch.tensor([0, 1, 2, 2]), num_classes=3, generator=gen)
         >>> soft.shape, bool(torch.allclose(soft.sum(1), torch.ones(4)))
         (torch.Size([4, 3]), True)
+        >>> MixUp(ws.align.match)
+        MixUp(align=weightspace.align._matching.match, alpha=1.0, labels='mixed', per_layer=False)
 
     Reference:
         Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
-    align: Align | None = None
+    align: Align | Aligner | None = None
     alpha: float = 1.0
     labels: Literal["mixed", "hard"] = "mixed"
     per_layer: bool = False
-    low: float = 0.0
-    high: float = 1.0
     anchor: Weights | None = None
-    keeps = "nothing"
-    mixes = True
+    preserves = "nothing"
+    mixes_networks = True
 
     def __post_init__(self) -> None:
-        if self.align not in _ALIGN:
-            raise ValueError(f"MixUp: expected align to be one of {list(_ALIGN)}, got {self.align!r}")
+        if not callable(self.align) and self.align not in (None, *ALIGN):
+            raise ValueError(
+                f"MixUp: expected align to be one of {[None, *ALIGN]} or a function (a, b) -> Symmetry, "
+                f"got {self.align!r}"
+            )
         if self.labels not in _LABELS:
             raise ValueError(f"MixUp: expected labels to be one of {list(_LABELS)}, got {self.labels!r}")
-        _check_share("MixUp", self.alpha, self.low, self.high)
+        number("MixUp", self.alpha, "alpha > 0", above=0)
         if self.anchor is not None:
             _check_anchor(self.anchor, self.align)
         if self.align == "signed":
-            object.__setattr__(self, "needs", (need_scale("sign", "sine, tanh, gaussian"),))
+            object.__setattr__(self, "requires", (SIGNS,))
 
     def __repr__(self) -> str:
-        settings = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "anchor"]
+        settings = {field.name: repr(getattr(self, field.name)) for field in fields(self)}
+        if callable(self.align):
+            settings["align"] = name_of(self.align)
+        del settings["anchor"]
         if self.anchor is not None:
-            numbers = self.anchor.flat.detach().to("cpu", torch.float64).numpy().tobytes()
-            settings.append(f"anchor=<{hashlib.sha256(numbers).hexdigest()[:12]}>")
-        return f"MixUp({', '.join(settings)})"
+            settings["anchor"] = f"<{digest(self.anchor.flat)}>"
+        return f"MixUp({', '.join(f'{name}={text}' for name, text in settings.items())})"
 
     def sample(self, weights: Weights, *, generator: torch.Generator, pool: Weights | None = None) -> MixDraw:
         check_input(weights, generator)
@@ -130,29 +133,27 @@ class MixUp(Transform):
             check_pool(weights, pool)
         index = _partners(weights, pool, generator)
         partner = (weights if pool is None else pool)[index]
-        if self.align == "random":
-            element = Symmetry.sample(
-                weights.spec, batch=len(weights), generator=generator, group="permutation", dtype=weights.dtype
-            )
-            partner = element.act(partner)
-        elif self.align is not None and self.anchor is not None:
-            partner = self._over_anchor(weights, pool, index).act(partner)
-        elif self.align is not None:
-            partner = _onto(weights, partner, None if pool is not None else index, self.align).act(partner)
+        if (g := self._element(weights, partner, index, pooled=pool is not None, generator=generator)) is not None:
+            partner = g.act(partner)
         sizes = _layer_sizes(weights.spec) if self.per_layer else (1,)
-        lam = _shares((len(weights), len(sizes)), self.alpha, self.low, self.high, weights, generator)
+        lam = _shares((len(weights), len(sizes)), self.alpha, weights, generator)
         share = lam @ torch.tensor(sizes, dtype=lam.dtype, device=lam.device) / sum(sizes)
         return MixDraw(partner.flat, index, lam if self.per_layer else lam[:, 0], share, pool is not None)
 
-    def _over_anchor(self, weights: Weights, pool: Weights | None, index: Tensor) -> Symmetry:
-        """Each partner's way to the anchor, and from there back to the network."""
-        assert self.anchor is not None
-        assert self.align is not None
-        assert self.align != "random"
-        anchor = self.anchor.to(weights.flat)
-        own = match(anchor, weights, group=self.align)
-        theirs = own[index] if pool is None else match(anchor, pool[index], group=self.align)
-        return own.inverse() @ theirs
+    def _element(
+        self, weights: Weights, partner: Weights, index: Tensor, *, pooled: bool, generator: torch.Generator
+    ) -> Symmetry | None:
+        """Return what moves each partner onto its network; ``None`` leaves the partners as they are."""
+        if self.align is None:
+            return None
+        if self.align == "random":
+            spec, batch, dtype = weights.spec, len(weights), weights.dtype
+            return Symmetry.sample(spec, batch=batch, generator=generator, group="permutation", dtype=dtype)
+        if self.anchor is None:
+            return element(self.align, weights, partner) if pooled else pairwise(self.align, weights, partner, index)
+        anchor = self.anchor.to(weights.flat)[torch.zeros(len(weights), dtype=torch.int64, device=weights.device)]
+        own = element(self.align, anchor, weights)
+        return own.inverse() @ (element(self.align, anchor, partner) if pooled else own[index])
 
     def apply(self, weights: Weights, draw: MixDraw) -> Weights:
         lam = draw.lam[:, None] if draw.lam.ndim == 1 else draw.lam[:, _layer_of_entry(weights)]
@@ -170,7 +171,7 @@ class MixUp(Transform):
 
 @dataclass(frozen=True, eq=False)
 class SelfDraw:
-    """The draw that makes the copy, and the network's own share ``[batch]``."""
+    """A draw for the copy, and the network's own share ``[batch]``."""
 
     inner: Any
     lam: Tensor
@@ -189,13 +190,11 @@ class SelfMixUp(Transform):
 
     Args:
         transform: makes the copy; it must not mix networks itself.
-        alpha: of the Beta distribution; 1 is uniform.
-        low: the share for a Beta variable of 0.
-        high: the share for a Beta variable of 1.
+        alpha: parameter of the Beta distribution; 1 is uniform.
 
     Raises:
-        TypeError: if ``transform`` is no ``Transform``.
-        ValueError: for a transform that mixes networks, alpha <= 0, or bounds out of order.
+        TypeError: if ``transform`` is not a ``Transform``.
+        ValueError: for a transform that mixes networks, or alpha <= 0.
 
     Example:
         >>> import weightspace as ws
@@ -209,60 +208,51 @@ class SelfMixUp(Transform):
         Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
-    keeps = "nothing"
+    preserves = "nothing"
 
-    def __init__(self, transform: Transform, alpha: float = 1.0, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(self, transform: Transform, alpha: float = 1.0) -> None:
         if not isinstance(transform, Transform):
             raise TypeError(f"SelfMixUp: expected a transform, got {type(transform).__name__}: {transform!r}")
-        if transform.mixes:
+        if transform.mixes_networks:
             raise ValueError(
                 f"SelfMixUp: expected a transform that mixes no networks, got {transform!r}; use MixUp alone"
             )
-        _check_share("SelfMixUp", alpha, low, high)
-        self.transform, self.alpha, self.low, self.high = transform, float(alpha), float(low), float(high)
-        self.needs = transform.needs
+        self.members, self.alpha = (transform,), number("SelfMixUp", alpha, "alpha > 0", above=0)
 
     def __repr__(self) -> str:
-        return f"SelfMixUp({self.transform!r}, alpha={self.alpha}, low={self.low}, high={self.high})"
+        return f"SelfMixUp({self.members[0]!r}, alpha={self.alpha})"
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> SelfDraw:
-        inner = self.transform.sample(weights, generator=generator)
-        return SelfDraw(inner, _shares((len(weights),), self.alpha, self.low, self.high, weights, generator))
+        inner = self.members[0].sample(weights, generator=generator)
+        return SelfDraw(inner, _shares((len(weights),), self.alpha, weights, generator))
 
     def apply(self, weights: Weights, draw: SelfDraw) -> Weights:
-        copy = self.transform.apply(weights, draw.inner)
+        copy = self.members[0].apply(weights, draw.inner)
         return weights.replace(torch.lerp(copy.flat, weights.flat, draw.lam[:, None]))
 
 
-def _check_share(owner: str, alpha: float, low: float, high: float) -> None:
-    number(owner, alpha, "alpha > 0", above=0)
-    if probability(owner, high, "high") < probability(owner, low, "low"):
-        raise ValueError(f"{owner}: expected 0 <= low <= high <= 1, got low={low} and high={high}")
-
-
-def _check_anchor(anchor: Weights, align: Align | None) -> None:
+def _check_anchor(anchor: Weights, align: Align | Aligner | None) -> None:
     check_weights("anchor", anchor)
     if anchor.flat.ndim != 2 or len(anchor) != 1:
         raise ValueError(f"anchor: expected one network [1, param], got {list(anchor.flat.shape)}")
     if align in (None, "random"):
+        names = " or ".join(filter(None, (", ".join(map(repr, ALIGN[1:-1])), repr(ALIGN[-1]))))
         raise ValueError(
-            f"MixUp: expected align 'permutation', 'signed' or 'full' with an anchor, got {align!r}; name the group, "
+            f"MixUp: expected align {names}, or an aligner, with an anchor, got {align!r}; name the group, "
             "or leave the anchor out for networks that are aligned already"
         )
 
 
-def _shares(
-    shape: tuple[int, ...], alpha: float, low: float, high: float, weights: Weights, generator: torch.Generator
-) -> Tensor:
-    """Beta(alpha, alpha) by inversion of its distribution function, mapped to [low, high]."""
+def _shares(shape: tuple[int, ...], alpha: float, weights: Weights, generator: torch.Generator) -> Tensor:
+    """Draw from Beta(alpha, alpha) by inversion of its distribution function."""
     u = rand(shape, generator=generator, dtype=torch.float64)
     if alpha != 1:
         u = torch.from_numpy(betaincinv(alpha, alpha, u.cpu().numpy()))
-    return (low + (high - low) * u).to(weights.flat)
+    return u.to(weights.flat)
 
 
 def _partners(weights: Weights, pool: Weights | None, generator: torch.Generator) -> Tensor:
-    """Two by two at random, the last three of an odd batch in a cycle; or any network of the pool."""
+    """Pair the batch two by two at random, the last three of an odd batch in a cycle; or draw from the pool."""
     u = rand((len(weights),), generator=generator, dtype=torch.float64, device=weights.device)
     if pool is not None:
         return (u * len(pool)).long()
@@ -271,26 +261,12 @@ def _partners(weights: Weights, pool: Weights | None, generator: torch.Generator
     return torch.empty_like(order).scatter_(0, order, partner)
 
 
-def _onto(weights: Weights, partner: Weights, index: Tensor | None, group: Group) -> Symmetry:
-    """What moves each partner onto its network; two networks that are each other's partner are matched once.
-
-    The way back is the inverse, and as good: permutations, signs and phases change no distance. Positive scales do.
-    """
-    if index is None or (group == "full" and any(row_of(a).scale == "positive" for a in weights.spec.hidden)):
-        return match(weights, partner, group=group)
-    here = torch.arange(len(index), device=index.device)
-    once = (index[index] != here) | (here <= index)
-    found = match(weights[once], partner[once], group=group)
-    back = found[(once.cumsum(0) - 1)[index[~once]]].inverse()
-    return joined([found, back])[torch.cat([here[once], here[~once]]).argsort()]
-
-
 def _layers(spec: NetSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(param.produces for param in spec.params))
 
 
 def _layer_sizes(spec: NetSpec) -> tuple[int, ...]:
-    """Number of parameters that produce each axis."""
+    """Return the number of parameters that produce each axis."""
     counts = dict.fromkeys(_layers(spec), 0)
     for param in spec.params:
         counts[param.produces] += spec.slices[param.name].stop - spec.slices[param.name].start
@@ -298,9 +274,22 @@ def _layer_sizes(spec: NetSpec) -> tuple[int, ...]:
 
 
 def _layer_of_entry(weights: Weights) -> Tensor:
-    """For each scalar of the flat vector, the number of its layer."""
+    """Return the number of the layer that each entry of the flat vector belongs to."""
     spec, layers = weights.spec, _layers(weights.spec)
     out = torch.empty(spec.num_params, dtype=torch.int64, device=weights.device)
     for param in spec.params:
         out[spec.slices[param.name]] = layers.index(param.produces)
     return out
+
+
+NAMED: dict[str, Transform] = {
+    "mixup": MixUp(),
+    "mixup-weights-only": MixUp(labels="hard"),
+    "mixup-random": MixUp("random"),
+    "mixup-permutation": MixUp("permutation"),
+    "mixup-signed": MixUp("signed"),
+    "mixup-full": MixUp("full"),
+    "mixup-per-layer": MixUp("permutation", per_layer=True),
+    "mixup-self": SelfMixUp(GaussianNoise(0.2)),
+}
+"""Entries of the registry, each with the strength that its name stands for."""

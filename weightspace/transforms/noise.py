@@ -18,7 +18,7 @@ from weightspace.transforms._check import check_input
 
 @dataclass(frozen=True, eq=False)
 class RowDraw:
-    """Numbers for each network, ``[batch]`` or ``[batch, param]``."""
+    """A draw of numbers for each network, ``[batch]`` or ``[batch, param]``."""
 
     values: Tensor
 
@@ -56,7 +56,7 @@ class GaussianNoise(Transform):
     """
 
     std: float = 0.1
-    keeps = "nothing"
+    preserves = "nothing"
 
     def __post_init__(self) -> None:
         number("GaussianNoise", self.std, "std >= 0", low=0)
@@ -78,7 +78,7 @@ class GaussianNoise(Transform):
 
 @dataclass(frozen=True)
 class WeightDropout(Transform):
-    """Set each weight and bias to zero with probability ``p``; the others are not rescaled.
+    """Set each weight and bias to zero with probability ``p``, without rescaling the others.
 
     Args:
         p: probability.
@@ -98,7 +98,7 @@ class WeightDropout(Transform):
     """
 
     p: float = 0.1
-    keeps = "nothing"
+    preserves = "nothing"
 
     def __post_init__(self) -> None:
         probability("WeightDropout", self.p, "a probability p")
@@ -114,7 +114,7 @@ class WeightDropout(Transform):
 
 @dataclass(frozen=True)
 class QuantilePrune(Transform):
-    r"""Set the smallest weights to zero: those with :math:`|w|` below the network's ``q``-quantile of :math:`|w|`.
+    r"""Set the smallest weights to zero, those with :math:`|w|` below the network's ``q``-quantile of :math:`|w|`.
 
     Args:
         max_quantile: ``q`` is uniform in [0, max_quantile], one for each network.
@@ -135,7 +135,7 @@ class QuantilePrune(Transform):
     """
 
     max_quantile: float = 0.1
-    keeps = "nothing"
+    preserves = "nothing"
 
     def __post_init__(self) -> None:
         probability("QuantilePrune", self.max_quantile, "a max_quantile")
@@ -147,7 +147,7 @@ class QuantilePrune(Transform):
 
     def apply(self, weights: Weights, draw: RowDraw) -> Weights:
         size = weights.flat.detach().abs()
-        # An interpolated quantile lies between two order statistics: what is below it is below the upper one.
+        # An interpolated quantile lies between two order statistics; entries below it are those below the upper one.
         ranks = (draw.values * (size.shape[1] - 1)).ceil().long().to(size.device)
         most = math.ceil(self.max_quantile * (size.shape[1] - 1))
         threshold = _smallest(size, most + 1).gather(1, ranks[:, None])
@@ -156,10 +156,10 @@ class QuantilePrune(Transform):
 
 @dataclass(frozen=True)
 class LabelSmoothing(Transform):
-    r"""Move a part of each label to all classes alike: :math:`y' = (1 - rate)\, y + rate / classes`.
+    r"""Spread a part of each label evenly over all classes: :math:`y' = (1 - rate)\, y + rate / classes`.
 
     Args:
-        rate: the part that is moved.
+        rate: the part that is spread.
 
     Raises:
         ValueError: for a rate out of [0, 1].
@@ -176,7 +176,7 @@ class LabelSmoothing(Transform):
     """
 
     rate: float = 0.1
-    keeps = "function"
+    preserves = "function"
 
     def __post_init__(self) -> None:
         probability("LabelSmoothing", self.rate, "a rate")
@@ -193,9 +193,18 @@ class LabelSmoothing(Transform):
 
 
 def _smallest(values: Tensor, count: int) -> Tensor:
-    """The ``count`` smallest entries of each row in ascending order."""
+    """Return the ``count`` smallest entries of each row in ascending order."""
     if values.device.type != "cpu" or values.dtype not in (torch.float32, torch.float64):
         return values.topk(count, dim=1, largest=False, sorted=True).values
     # NumPy's selection is several times faster than topk on the host.
     part = np.partition(values.numpy(), count - 1, axis=1)[:, :count]
     return torch.from_numpy(np.sort(part, axis=1))
+
+
+NAMED: dict[str, Transform] = {
+    "noise": GaussianNoise(0.1),
+    "dropout": WeightDropout(0.05),
+    "quantile": QuantilePrune(0.1),
+    "label-smoothing": LabelSmoothing(0.1),
+}
+"""Entries of the registry, each with the strength that its name stands for."""

@@ -11,15 +11,16 @@ from weightspace._random import rand
 from weightspace._symmetry import Part, Symmetry
 from weightspace._weights import Weights
 from weightspace.transforms._base import Transform
-from weightspace.transforms._check import HIDDEN, HIDDEN_BIAS, PERIODIC, check_input, need_scale
+from weightspace.transforms._check import check_input
+from weightspace.transforms.requirements import HIDDEN, HIDDEN_BIAS, PERIODIC, POSITIVE_SCALES, SIGNS
 
 
 @dataclass(frozen=True)
 class Permute(Transform):
-    """A uniform random permutation of the neurons of every hidden axis.
+    """Permute the neurons of every hidden axis, uniformly at random.
 
     Raises:
-        ValueError: when sampled, for networks without hidden axis.
+        ValueError: when sampled, for networks without a hidden axis.
 
     Example:
         >>> import weightspace as ws
@@ -33,8 +34,8 @@ class Permute(Transform):
         Shamsian et al., *Improved Generalization of Weight Space Networks via Augmentations*, 2024.
     """
 
-    keeps = "function"
-    needs = (HIDDEN,)
+    preserves = "function"
+    requires = (HIDDEN,)
 
     def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
         return _sample(self, weights, generator, "perm")
@@ -47,7 +48,7 @@ class Permute(Transform):
 class SignFlip(Transform):
     r"""Negate each hidden neuron with probability ``p``: sine and tanh are odd, :math:`a(-z) = -a(z)`.
 
-    What comes in (weights and bias) is negated and, for odd activations, what goes out as well.
+    The incoming weights and the bias are negated and, for odd activations, so are the outgoing weights.
 
     Args:
         p: probability for each neuron.
@@ -68,8 +69,8 @@ class SignFlip(Transform):
     """
 
     p: float = 0.5
-    keeps = "function"
-    needs = (HIDDEN, need_scale("sign", "sine, tanh, gaussian"))
+    preserves = "function"
+    requires = (HIDDEN, SIGNS)
 
     def __post_init__(self) -> None:
         probability("SignFlip", self.p, "a probability p")
@@ -93,17 +94,16 @@ class SignFlip(Transform):
 class PhaseShift(Transform):
     r"""Shift each hidden neuron's phase by ``k`` half periods, ``k`` uniform in [-max_shift, max_shift].
 
-    :math:`\sin(z + k \pi) = (-1)^k \sin(z)`: the bias gets :math:`k \pi / \omega` and what goes out
-    :math:`(-1)^k`. The shift is bounded because the group is not compact: with large ``k`` the biases leave the
-    range of every trained network, and a model that reads them has nothing left to generalise from.
+    :math:`\sin(z + k \pi) = (-1)^k \sin(z)`: :math:`k \pi / \omega` is added to the bias, and the outgoing weights are
+    multiplied by :math:`(-1)^k`. The shift is bounded because the group is not compact: with large ``k`` the biases
+    leave the range of every trained network, and a model that reads them cannot generalise.
 
     Args:
         max_shift: bound of ``k``.
 
     Raises:
-        TypeError: for a bound that is no whole number.
-        ValueError: for a bound below one; when sampled, for activations without period
-            or neurons without bias.
+        TypeError: for a bound that is not a whole number.
+        ValueError: for a bound below one; when sampled, for activations without a period or neurons without a bias.
 
     Example:
         >>> import weightspace as ws
@@ -118,8 +118,8 @@ class PhaseShift(Transform):
     """
 
     max_shift: int = 1
-    keeps = "function"
-    needs = (HIDDEN, PERIODIC, HIDDEN_BIAS)
+    preserves = "function"
+    requires = (HIDDEN, PERIODIC, HIDDEN_BIAS)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "max_shift", whole_number("PhaseShift, max_shift", self.max_shift))
@@ -155,8 +155,8 @@ class PositiveScale(Transform):
     """
 
     max_scale: float = 2.0
-    keeps = "function"
-    needs = (HIDDEN, need_scale("positive", "relu, leaky_relu"))
+    preserves = "function"
+    requires = (HIDDEN, POSITIVE_SCALES)
 
     def __post_init__(self) -> None:
         number("PositiveScale", self.max_scale, "max_scale >= 1", low=1)
@@ -189,3 +189,12 @@ def _sample(
         dtype=weights.dtype,
     )
     return element.to(weights.device)
+
+
+NAMED: dict[str, Transform] = {
+    "permute": Permute(),
+    "sign": SignFlip(0.5),
+    "phase": PhaseShift(1),
+    "positive-scale": PositiveScale(2.0),
+}
+"""Entries of the registry, each with the strength that its name stands for."""
