@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from weightspace import align, checkpoints, datasets, fitting, models, signals, testing, training, transforms, zoo
-from weightspace._architectures import mlp, siren
-from weightspace._evaluate import evaluate
-from weightspace._networks import Networks
-from weightspace._spec import Axis, NetSpec, Param
-from weightspace._symmetry import Symmetry
-from weightspace._trace import spec_of
+from weightspace._extras import lazy as _lazy
 from weightspace._version import __version__ as __version__
-from weightspace._weights import Weights
-from weightspace.fitting import FitConfig, fit, fit_zoo
-from weightspace.training import TrainConfig, TrainResult, train
-from weightspace.zoo import Zoo
 
-if TYPE_CHECKING:
-    from weightspace import bench, report
+if TYPE_CHECKING:  # the same names as below, for readers and type checkers
+    from weightspace import (
+        align,
+        bench,
+        checkpoints,
+        datasets,
+        fitting,
+        models,
+        report,
+        signals,
+        testing,
+        training,
+        transforms,
+        zoo,
+    )
+    from weightspace._architectures import mlp, siren
+    from weightspace._evaluate import evaluate
+    from weightspace._networks import Networks
+    from weightspace._spec import Axis, NetSpec, Param
+    from weightspace._symmetry import Symmetry
+    from weightspace._trace import spec_of
+    from weightspace._weights import Weights
+    from weightspace.fitting import FitConfig, fit, fit_zoo
+    from weightspace.training import TrainConfig, TrainResult, train
+    from weightspace.zoo import Zoo
 
 __all__ = [
     "Axis",
@@ -53,12 +65,30 @@ __all__ = [
     "zoo",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Rooms that are read when first asked for (PEP 562)."""
-    if name in ("bench", "report"):
-        return importlib.import_module(f"weightspace.{name}")
-    raise AttributeError(f"module 'weightspace' has no attribute {name!r}")
+__getattr__ = _lazy(  # importing the package itself must cost nothing: the command line does, to print its help
+    __name__,
+    {
+        "_architectures": ["mlp", "siren"],
+        "_evaluate": ["evaluate"],
+        "_networks": ["Networks"],
+        "_spec": ["Axis", "NetSpec", "Param"],
+        "_symmetry": ["Symmetry"],
+        "_trace": ["spec_of"],
+        "_weights": ["Weights"],
+        "align": [],
+        "bench": [],
+        "checkpoints": [],
+        "datasets": [],
+        "fitting": ["FitConfig", "fit", "fit_zoo"],
+        "models": [],
+        "report": [],
+        "signals": [],
+        "testing": [],
+        "training": ["TrainConfig", "TrainResult", "train"],
+        "transforms": [],
+        "zoo": ["Zoo"],
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m weightspace``."""
+"""Run the command line: ``python -m weightspace``."""
 
 from weightspace.cli import main
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import typer
 
 import weightspace as ws
+from weightspace._extras import optional
 from weightspace._plugins import find, subclass_of
 
 
@@ -35,16 +36,18 @@ KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
 """The kinds of things that commands find by name, and the tables of the library's own."""
 
 
-def _problem(kind: str) -> Callable[[Any], str | None]:
-    if kind == "models":
-        return subclass_of(ws.models.Model)
-    expected = {"suites": lambda: ws.bench.Suite, "datasets": lambda: ws.datasets.DataSet}[kind]()
-    return lambda found: None if isinstance(found, expected) else f"expected a {expected.__name__}, got {found!r}"
+def find_model(name: str) -> Any:
+    """Find the class of a model by its name, an import path or an entry point; failure is an error of usage."""
+    return usage(find, "models", name, ws.models.MODELS, subclass_of(ws.models.Model))
 
 
-def member(kind: str, name: str) -> Any:
-    """Find a model, suite or data set by its name, an import path or an entry point; failure is an error of usage."""
-    return usage(find, kind, name, KINDS[kind](), _problem(kind))
+def find_suite(name: str) -> Any:
+    """Find a suite by its name, an import path or an entry point; failure is an error of usage."""
+
+    def problem(found: Any) -> str | None:
+        return None if isinstance(found, ws.bench.Suite) else f"expected a weightspace.bench.Suite, got {found!r}"
+
+    return usage(find, "suites", name, ws.bench.SUITES, problem)
 
 
 def _device(text: str) -> str:
@@ -92,10 +95,9 @@ Size = Annotated[int | None, typer.Option(min=1, help="side in pixels to which i
 def executor_of(name: str, workers: int | None, device: str, address: str | None, gpus: float | None) -> Any:
     """Return the executor that :func:`weightspace.fit_zoo` takes: "local", or Ray with its settings."""
     if name == "ray":
-        from weightspace.fitting import RayExecutor
-
+        optional("ray", "Ray", "ray", "the Ray executor")  # before a folder is made for the zoo
         gpus = float(device != "cpu") if gpus is None else gpus
-        return RayExecutor(address=address, cpus=workers or 1, gpus=gpus)
+        return ws.fitting.RayExecutor(address=address, cpus=workers or 1, gpus=gpus)
     if address is not None or gpus is not None:
         raise typer.BadParameter("expected --executor ray with --address and --gpus, got the local one")
     return name

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import weightspace as ws
+from weightspace._extras import optional
 from weightspace.cli._commands import PROGRAM
 from weightspace.cli._options import (
     Address,
@@ -18,8 +19,8 @@ from weightspace.cli._options import (
     Workers,
     check_widths,
     executor_of,
-    member,
     numbers,
+    usage,
 )
 from weightspace.cli._progress import console, fit_progress, print_cell, print_zoo, say
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 def load_data(name_or_path: str, size: int | None) -> Any:
     """Load the signals that an argument names; a wrong import path is an error of usage."""
     if ":" in name_or_path and not Path(name_or_path).exists():
-        member("datasets", name_or_path)
+        usage(ws.datasets.find, name_or_path)
     return ws.datasets.load(name_or_path, size=size)
 
 
@@ -41,7 +42,9 @@ def demo(
     device: Device = "cpu",
 ) -> None:
     """Fit the 4,000 embedded images, train with and without augmentation, and write a page that compares them."""
-    from weightspace.report import write_report  # first, so that a missing extra is reported before hours of work
+    for package in ("matplotlib", "jinja2"):  # a missing extra should be reported before the work, not after it
+        optional(package, package, "report", "the page of the demo")
+    from weightspace.report import write_report
 
     data, spec, config = ws.datasets.embedded(), ws.siren(2, 32, 32, 1), ws.fitting.RECIPES["dws"]
     suite = ws.bench.SUITES["demo"]

@@ -10,7 +10,7 @@ import typer
 
 import weightspace as ws
 from weightspace.cli._commands import PROGRAM
-from weightspace.cli._options import Device, Workers, member, usage
+from weightspace.cli._options import Device, Workers, find_model, find_suite, usage
 from weightspace.cli._progress import console, print_cell, say, training_progress
 
 
@@ -30,7 +30,7 @@ def train(
 ) -> None:
     """Train a model on the networks of a zoo."""
     opened = ws.Zoo.open(zoo)
-    member("models", model)
+    find_model(model)
     transform = usage(ws.transforms.augmentation, augment) if augment else None
     sizes = {name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None}
     net = ws.models.build(model, opened.spec, opened.num_classes, seed=config.seed, **sizes)
@@ -50,7 +50,7 @@ def bench(
     device: Device = "cpu",
 ) -> None:
     """Run a grid of models, augmentations and seeds, and write result.json."""
-    chosen = member("suites", suite)
+    chosen = find_suite(suite)
     if epochs is not None:
         chosen = replace(chosen, train=replace(chosen.train, epochs=epochs))
     result = ws.bench.run_suite(chosen, zoo, out, workers=workers, device=device, on_cell=print_cell)
