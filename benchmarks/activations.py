@@ -27,7 +27,7 @@ SPECS: dict[str, tuple[ws.NetSpec, float]] = {  # and the step size
     "relu": (ws.mlp(2, 32, 32, 1, activation="relu"), 2e-2),
     "tanh": (ws.mlp(2, 32, 32, 1, activation="tanh"), 2e-2),
 }
-MODELS = ("dwsnet", "gmn", "scale-gmn", "typed-messages", "forward-messages", "hybrid-grid", "functional")
+MODELS = ("dwsnet", "gmn", "scale-gmn", "typed-messages", "forward-messages", "probe-grid-net", "render-cnn")
 
 
 def told(cell: Cell, result: dict[str, Any], done: int, total: int) -> None:

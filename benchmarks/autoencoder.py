@@ -22,7 +22,7 @@ from benchmarks._training import begun, options
 from weightspace.training import Reconstruction, num_classes, seeded
 
 ENCODERS: dict[str, dict[str, Any]] = {
-    "forward-messages": {"bumps": 0},
+    "forward-messages": {"rbfs": 0},
     "nft": {"hidden": 16, "layers": 1, "attention_heads": 1, "fourier": 16},
 }
 SIZE, QUERIES, STRENGTHS = 256, 8, (1e-4, 1e-3, 1e-2, 1e-1)

@@ -25,7 +25,7 @@ from weightspace.transforms import augmentation
 
 MODELS: dict[str, dict[str, Any]] = {
     "dwsnet": {"hidden": 16, "layers": 2},
-    "forward-messages": {"bumps": 0},
+    "forward-messages": {"rbfs": 0},
 }
 SIZE, TEMPERATURE, VIEWS = 128, 0.2, "rotate+translate+scale+flip"
 

@@ -55,7 +55,7 @@ def measure(name: str, edit: str, zoo: ws.Zoo, epochs: int, seed: int) -> dict[s
     return {
         "options": MODELS[name],
         "parameters": model.num_parameters,
-        "respects": model.respects,
+        "respects": model.equivariance,
         "error": {"val": -result.val, "test": -result.test},
         "best_epoch": result.best_epoch,
         "seconds": result.seconds,

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 import weightspace as ws
 from benchmarks._common import save, spread, timed
-from weightspace.bench import flop
+from weightspace.models import flop
 from weightspace.training import seeded
 
 # What is measured: the model, the sizes of its release for INR classification, its batch.
@@ -38,10 +38,10 @@ CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "mlp 512 x 3": ("mlp", {}, 64),
     "forward-messages 128": ("forward-messages", {}, 64),
     "typed-messages 64 x 2": ("typed-messages", {"hidden": 64, "layers": 2}, 64),
-    "hybrid 256 points": ("hybrid", {}, 64),
-    "hybrid-grid 14 x 14": ("hybrid-grid", {}, 64),
+    "probe-net 256 points": ("probe-net", {}, 64),
+    "probe-grid-net 14 x 14": ("probe-grid-net", {}, 64),
     "probe-gen 128 probes": ("probe-gen", {}, 64),
-    "functional 28 x 28": ("functional", {}, 64),
+    "render-cnn 28 x 28": ("render-cnn", {}, 64),
 }
 
 
@@ -68,7 +68,7 @@ def measure(name: str, repeats: int, batch: int | None, device: torch.device) ->
     for _ in range(min(repeats, 3)):
         step()
     seconds = [timed(step) for _ in range(repeats)]
-    about = {"batch": size, "options": options, "track": model.track, "respects": model.respects}
+    about = {"batch": size, "options": options, "track": model.track, "respects": model.equivariance}
     cost = {"parameters": model.num_parameters, "forward_flop": flop(model, weights)}
     return {"model": kind, **about, **cost, "seconds": spread(seconds)}
 

@@ -1,10 +1,10 @@
 """The library's own models, and two published: accuracy at the best validation epoch, the test split read at the end.
 
-    python -m benchmarks.ours [--zoo runs/zoo] [--only hybrid] [--networks 3000] [--epochs 24] [--keep runs/kept]
+    python -m benchmarks.ours [--zoo runs/zoo] [--only probe-net] [--networks 3000] [--epochs 24] [--keep runs/kept]
 
 Models trained on mirrored copies too are read a second time, as the mean over a network and its mirror image
 (``*_both_ways``), and that is their result. The recipes below were chosen on validation splits; docs/howto/models.md
-says among how many. forward-messages-own and query-grid are options of forward-messages and functional.
+says among how many. forward-messages-own and query-grid are options of forward-messages and render-cnn.
 Without a zoo, images from the package are fitted first, briefly: that measures nothing.
 """
 
@@ -31,22 +31,22 @@ RECIPES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str | None]] = {
     "dwsnet": ("dwsnet", {"hidden": 32, "layers": 4}, {"epochs": 15, "lr": 2e-3}, None),
     "forward-messages-long": (
         "forward-messages",
-        {"bumps": 0},
+        {"rbfs": 0},
         {"epochs": 30, "lr": 2e-3, "ema": 0.998},
         "flip+moves+label-smoothing",
     ),
     "forward-messages-own": ("forward-messages", {"learned": False}, {"epochs": 20, "lr": 2e-3}, "small-affine"),
-    "functional": (
-        "functional",
+    "render-cnn": (
+        "render-cnn",
         {"layers": 4, "dropout": 0.3},
         {"epochs": 20, "lr": 2e-3},
         "flip+moves+label-smoothing",
     ),
-    "hybrid": ("hybrid", {}, {"epochs": 24, "lr": 2e-3}, "small-affine"),
-    "hybrid-grid": ("hybrid-grid", {}, {"epochs": 10, "lr": 2e-3}, "small-affine"),
+    "probe-net": ("probe-net", {}, {"epochs": 24, "lr": 2e-3}, "small-affine"),
+    "probe-grid-net": ("probe-grid-net", {}, {"epochs": 10, "lr": 2e-3}, "small-affine"),
     "probe-gen": ("probe-gen", {}, {"epochs": 30, "lr": 1e-3}, None),
     "query-grid": (
-        "functional",
+        "render-cnn",
         {"hidden": 48, "size": 20, "learned": True, "dropout": 0.3},
         {"epochs": 16, "lr": 2e-3, "ema": 0.998},
         "flip+moves+label-smoothing",
@@ -101,7 +101,7 @@ def measure(
     )
     if keep is not None:
         ws.models.save_model(model, Path(keep) / f"{name}-{seed}")
-    about = {"track": model.track, "respects": model.respects, "parameters": model.num_parameters}
+    about = {"track": model.track, "respects": model.equivariance, "parameters": model.num_parameters}
     accuracy = {"val": result.val, "test": result.test, "best_epoch": result.best_epoch, "seconds": result.seconds}
     if transform is not None and "flip" in transform.split("+"):  # trained on mirrored copies too
         both, objective = ws.models.Averaged(model, [Flip(1.0, axes=(1,))]), Classification(num_classes(zoo))

@@ -13,10 +13,9 @@ import torch
 from weightspace._files import write_atomic
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.bench._cost import flop
 from weightspace.bench._environment import environment
 from weightspace.bench._suite import Entry
-from weightspace.models import Model, build
+from weightspace.models import WeightModel, build, flop
 from weightspace.training import TrainConfig, num_classes, seeded, train
 from weightspace.transforms import augmentation
 from weightspace.zoo import Zoo
@@ -47,7 +46,7 @@ def run_cell(cell: Cell, entry: Entry, config: TrainConfig, zoo: Path, folder: P
     out = {
         "parameters": model.num_parameters,
         "track": model.track,
-        "respects": model.respects,
+        "respects": model.equivariance,
         "forward_flop": cost,
         "transform": repr(transform),
         "environment": {"device": str(device), **environment(threads=1)},
@@ -58,7 +57,7 @@ def run_cell(cell: Cell, entry: Entry, config: TrainConfig, zoo: Path, folder: P
     return out
 
 
-def built(entry: Entry, zoo: Zoo, seed: int) -> Model:
+def built(entry: Entry, zoo: Zoo, seed: int) -> WeightModel:
     """The model of an entry, with the initial weights of a seed."""
     with seeded(seed):
         return build(entry.model, zoo.spec, num_classes(zoo), **entry.options)

@@ -96,10 +96,10 @@ SMALL_MODELS: dict[str, Entry] = {
     "typed-messages": Entry("typed-messages", {"hidden": 32, "layers": 2}, augmentations=_MOVED),
     "forward-messages": Entry("forward-messages", augmentations=_MOVED),
     "ng-gnn-probes": Entry("ng-gnn", {"hidden": 16, "layers": 2, "fourier": 32, "probes": 16}, augmentations=_MOVED),
-    "hybrid": Entry("hybrid", augmentations=_MOVED),
-    "hybrid-grid": Entry("hybrid-grid", {"hidden": 16}, augmentations=_MOVED),
+    "probe-net": Entry("probe-net", augmentations=_MOVED),
+    "probe-grid-net": Entry("probe-grid-net", {"hidden": 16}, augmentations=_MOVED),
     "probe-gen": Entry("probe-gen", augmentations=_MOVED),
-    "functional": Entry("functional", {"hidden": 16}, augmentations=_MOVED),
+    "render-cnn": Entry("render-cnn", {"hidden": 16}, augmentations=_MOVED),
 }
 
 SUITES: dict[str, Suite] = {

@@ -1,78 +1,94 @@
-"""The models by name."""
+"""Models by name."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from weightspace._plugins import find, subclass_of
 from weightspace._spec import NetSpec
-from weightspace.models._base import Model
-from weightspace.models.ours._forward_messages import ForwardMessages
-from weightspace.models.ours._probe_grid_net import HybridGrid
-from weightspace.models.ours._probe_net import Hybrid
-from weightspace.models.ours._typed_messages import TypedMessages
-from weightspace.models.published._dwsnet import DWSNet
-from weightspace.models.published._gmn import GMN
-from weightspace.models.published._inr2vec import INR2Vec, WeightTokens
-from weightspace.models.published._mlp import MLP
-from weightspace.models.published._nfn import NFNHNP, NFNNP
-from weightspace.models.published._nft import NFT
-from weightspace.models.published._ng_gnn import NGGNN
-from weightspace.models.published._ng_t import NGT
-from weightspace.models.published._probe_gen import ProbeGen
-from weightspace.models.published._render_cnn import Functional
-from weightspace.models.published._scale_gmn import ScaleGMN
-from weightspace.models.published._statistics import Statistics
+from weightspace.models import ours, published
+from weightspace.models._model import Model, WeightModel
+from weightspace.models._wrappers import Averaged, Editor, Embedding, Ensemble
 
-MODELS: dict[str, type[Model]] = {
-    "dwsnet": DWSNet,
-    "forward-messages": ForwardMessages,
-    "functional": Functional,
-    "gmn": GMN,
-    "hybrid": Hybrid,
-    "hybrid-grid": HybridGrid,
-    "inr2vec": INR2Vec,
-    "mlp": MLP,
-    "nfn-hnp": NFNHNP,
-    "nfn-np": NFNNP,
-    "nft": NFT,
-    "ng-gnn": NGGNN,
-    "ng-t": NGT,
-    "probe-gen": ProbeGen,
-    "scale-gmn": ScaleGMN,
-    "statistics": Statistics,
-    "typed-messages": TypedMessages,
-    "weight-tokens": WeightTokens,
+_FOUND = [getattr(room, name) for room in (ours, published) for name in room.__all__]
+
+MODELS: dict[str, type[Model]] = dict(
+    sorted((name, kind) for kind in _FOUND if issubclass(kind, Model) for name in kind.presets or (kind.name,))
+)
+"""The library's models by name; a class with presets has several names."""
+
+WRAPPERS: dict[str, type[WeightModel]] = {
+    kind.name: kind for kind in (Averaged, Editor, Embedding, Ensemble, *_FOUND) if not issubclass(kind, Model)
 }
+"""The models made of models by name."""
 
 
-def build(name: str, spec: NetSpec, out_features: int, **options: Any) -> Model:
-    """A model by its name.
+def build(
+    name: str,
+    spec: NetSpec,
+    out_features: int,
+    *,
+    seed: int | None = None,
+    head: Literal["invariant", "equivariant", "embedding", "editing"] = "invariant",
+    **options: Any,
+) -> WeightModel:
+    """Make a model by its name.
 
     Args:
-        name: one of :data:`MODELS`.
+        name: a name of :data:`MODELS`, an import path such as ``my_package.module:MyModel``, or an entry point of the
+            group ``weightspace.models`` of an installed package.
         spec: the networks to read.
-        out_features: number of outputs.
-        options: of the model's class. ``head="invariant"`` is what every model has, ``head="equivariant"`` (weights to
-            weights) some. Those have ``head="editing"`` too, with one output: the networks, and a learned step away
-            from them. With ``head="embedding"`` every model gives outputs of length one, for contrastive objectives.
+        out_features: number of outputs, or of channels of an equivariant head.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
+        head: ``"invariant"``: a tensor, which every model has; ``"equivariant"``: weights to weights, which some have;
+            ``"embedding"``: an :class:`Embedding` of the model; ``"editing"``: an :class:`Editor` on an equivariant
+            model of one channel.
+        options: further arguments of the model's class.
 
     Raises:
+        TypeError: for an option that the class does not have.
         ValueError: for an unknown name, or a head that the model does not have.
 
     Example:
         >>> import weightspace as ws
-        >>> type(build("mlp", ws.siren(2, 8, 8, 1), 10)).__name__
-        'MLP'
+        >>> build("mlp", ws.siren(2, 8, 8, 1), 10, seed=0).equivariance
+        'none'
+        >>> type(build("dwsnet", ws.siren(2, 8, 8, 1), 1, head="editing")).__name__
+        'Editor'
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {name!r}")
-    kind, options = MODELS[name], dict(options)
-    head = options.pop("head", "invariant")
+    kind = find("models", name, MODELS, subclass_of(Model))
     heads = (*kind.heads, "embedding", *(["editing"] if "equivariant" in kind.heads else []))
     if head not in heads:
         raise ValueError(f"head: expected one of {sorted(heads)} for {name!r}, got {head!r}")
     if head in ("equivariant", "editing"):
         options["head"] = "equivariant"
-    model = kind(spec, out_features, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
-    model.unit = head == "embedding"
-    return model.edits() if head == "editing" else model
+    if seed is not None:
+        options["seed"] = seed
+    model = kind(spec, out_features, **kind.presets.get(name, {}), **options)
+    if head == "embedding":
+        return Embedding(model)
+    return Editor(model) if head == "editing" else model
+
+
+def name_of(model: WeightModel) -> str:
+    """Return the name or import path by which :func:`load_model` finds the class of a model.
+
+    Raises:
+        TypeError: for a class that cannot be found again.
+    """
+    kind = type(model)
+    for name, known in {**MODELS, **WRAPPERS}.items():
+        preset = kind.presets.get(name, {}) if isinstance(model, Model) else {}
+        if kind is known and all(model.config.get(key) == value for key, value in preset.items()):
+            return name
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    try:
+        found = None if kind.__module__ == "__main__" else find("models", path, {})
+    except ValueError:
+        found = None
+    if found is not kind:
+        raise TypeError(
+            f"expected a model whose class can be imported, got {path}; define it at the top level of a module, or "
+            "keep its state_dict() with safetensors"
+        )
+    return path

@@ -1,40 +1,56 @@
-"""An MLP or SIREN as the chain of layers it is: its matrices and biases, and a readout of neuron features."""
+"""An MLP or SIREN as a chain of layers: its matrices and biases."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from weightspace._spec import Layer, NetSpec, check_spec
 from weightspace._weights import Weights
 
 
-def chain(spec: NetSpec, model: str) -> tuple[Layer, ...]:
-    """The layers of a sequential network with at least one hidden layer.
+def chain(spec: NetSpec, reader: str) -> tuple[Layer, ...]:
+    """Return the layers of a sequential network with at least one hidden layer.
+
+    Args:
+        spec: the networks.
+        reader: the name of what reads them, for messages.
 
     Raises:
         TypeError: for something other than a ``NetSpec``.
         ValueError: for convolutions, residual links, or no hidden layer.
     """
+    check_readable(spec, "chain", reader)
+    return spec.layers
+
+
+def check_readable(spec: NetSpec, reads: str, reader: str) -> None:
+    """Raise unless a spec is of the kind that a model declares to read.
+
+    Args:
+        spec: the networks.
+        reads: ``"any"``, ``"hidden"`` or ``"chain"``, see :class:`weightspace.models.WeightModel`.
+        reader: the name of the model, for messages.
+    """
     check_spec(spec)
-    try:
-        layers = spec.layers
-    except ValueError as error:
-        raise ValueError(f"{model} reads sequential networks of linear layers alone: {error}") from None
-    if not spec.hidden:
-        raise ValueError(f"{model}: expected at least one hidden axis, got none in {spec}; use ws.models.MLP")
-    return layers
+    if reads == "chain":
+        try:
+            _ = spec.layers
+        except ValueError as error:
+            raise ValueError(f"{reader} reads sequential networks of linear layers alone: {error}") from None
+    if reads != "any" and not spec.hidden:
+        raise ValueError(f"{reader}: expected at least one hidden axis, got none in {spec}; use ws.models.MLP")
 
 
 def axes_of(layers: Sequence[Layer]) -> list[str]:
-    """The axes of a chain, from its input to its output."""
+    """Return the axes of a chain, from its input to its output."""
     return [layers[0].consumes, *(layer.produces for layer in layers)]
 
 
 def affine(weights: Weights, layers: Sequence[Layer]) -> tuple[list[Tensor], list[Tensor]]:
-    """Matrices ``[batch, out, in]`` and biases ``[batch, out]`` by layer; zeros where a layer has no bias."""
+    """Return matrices ``[batch, out, in]`` and biases ``[batch, out]`` by layer; zeros where a layer has no bias."""
     parts = dict(weights.items())
     matrices = [parts[layer.weight] for layer in layers]
     biases = [
@@ -45,47 +61,19 @@ def affine(weights: Weights, layers: Sequence[Layer]) -> tuple[list[Tensor], lis
 
 
 def assemble(like: Weights, layers: Sequence[Layer], matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> Weights:
-    """The inverse of :func:`affine`, for ``[batch, out, in, channel]`` and ``[batch, out, channel]``.
+    """Invert :func:`affine`, for ``[batch, out, in, channel]`` and ``[batch, out, channel]``.
 
-    One channel is dropped: the result is weights then, and features otherwise.
+    One channel is dropped, so that the result is weights; several make features.
     """
     parts: dict[str, Tensor] = {}
     for layer, matrix, bias in zip(layers, matrices, biases, strict=True):
         parts[layer.weight] = matrix.flatten(1, 2)
         if layer.bias is not None:
             parts[layer.bias] = bias
-    flat = torch.cat([parts[param.name] for param in like.spec.params], 1)
-    return like.replace(flat.squeeze(-1) if flat.shape[-1] == 1 else flat)
+    return without_channel(like.replace(torch.cat([parts[param.name] for param in like.spec.params], 1)))
 
 
-class NeuronReadout(nn.Module):
-    """Average the features of every hidden axis, keep those of inputs and outputs apart, then an MLP.
-
-    Args:
-        spec: the networks.
-        sizes: channels of the features of each axis of the chain, from input to output.
-        hidden: width of the MLP's hidden layer.
-        out_features: outputs.
-        dropout: before the last layer.
-    """
-
-    def __init__(
-        self, spec: NetSpec, sizes: Sequence[int], hidden: int, out_features: int, *, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.fixed = [not spec.axis(name).hidden for name in axes_of(spec.layers)]
-        counts = [
-            spec.axis(name).size if keep else 1 for name, keep in zip(axes_of(spec.layers), self.fixed, strict=True)
-        ]
-        wide = sum(size * count for size, count in zip(sizes, counts, strict=True))
-        self.mlp = nn.Sequential(
-            nn.Linear(wide, hidden),
-            nn.LayerNorm(hidden),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, out_features),
-        )
-
-    def forward(self, nodes: Sequence[Tensor]) -> Tensor:
-        parts = [v.flatten(1) if keep else v.mean(1) for v, keep in zip(nodes, self.fixed, strict=True) if v.shape[-1]]
-        return self.mlp(torch.cat(parts, 1))
+def without_channel(features: Weights) -> Weights:
+    """Drop the channel axis of features with one channel, which makes them weights."""
+    flat = features.flat
+    return features.replace(flat.squeeze(-1)) if flat.shape[-1] == 1 else features

@@ -8,27 +8,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace._activation import activation
 from weightspace._spec import Axis
 
-Types = frozenset[str]  # what a feature may be multiplied by: "sign", "positive", both or nothing
+Types = frozenset[str]
+"""What a feature may be multiplied by: ``"sign"``, ``"positive"``, both or nothing."""
 NONE: Types = frozenset()
 
 
 def types_of(axis: Axis) -> tuple[Types, Types]:
-    """By what a neuron's pre-activation may be multiplied, and then its output: both from the activation table."""
-    if axis.activation is None:
-        return NONE, NONE
-    row = activation(axis.activation)
+    """Return what a neuron's pre-activation may be multiplied by, and then its output, by the activation table."""
+    row = axis.symmetry
     types = NONE if row.scale == "none" else frozenset({row.scale})
     return types, NONE if row.parity == "even" else types
 
 
-class Factor(nn.Module):
-    r"""An invariant of features, mapped linearly to ``out`` channels.
+class TypedInvariant(nn.Module):
+    r"""A linear map of a feature, made invariant to the factors of its type.
 
-    A feature whose type is "sign" enters as ``|A x|`` (an even function, the symmetrisation of a layer of ReLUs), one
-    of type "positive" as ``A x / |x|``, one of both as ``|A x| / |x|``, and an invariant one as ``A x + b``.
+    A feature of type "sign" enters as ``|A x|`` (an even function, the symmetrisation of a layer of ReLUs), one of type
+    "positive" as ``A x / |x|``, one of both as ``|A x| / |x|``, and one without type as ``A x + b``.
+
+    Args:
+        types: of the feature.
+        channels: channels that enter.
+        out: channels that leave.
     """
 
     def __init__(self, types: Types, channels: int, out: int) -> None:
@@ -42,71 +45,59 @@ class Factor(nn.Module):
         return value.abs_() if self.sign else value
 
 
-class Gate(nn.Module):
-    r"""``y = G x * (1 + A silu(sum of invariants))``: has the type of ``x``, whatever the invariants are of.
+def dual_product(value: Tensor, dual: Tensor, types: Types) -> Tensor:
+    """Multiply a feature by one of the inverse type, which gives an invariant.
 
-    Reference:
-        Kalogeropoulos et al., *Scale Equivariant Graph Metanetworks*, 2024, section 4 (scale equivariant networks).
+    Features of positive scales are unbounded, and products of products overflow on some networks. They are returned
+    as ``asinh``, which is close to the product where that is small and to its logarithm where it is large.
     """
-
-    def __init__(self, width: int, out: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.out = nn.Sequential(nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, out))
-
-    def forward(self, value: Tensor, invariants: Sequence[Tensor]) -> Tensor:
-        total = self.bias
-        for part in invariants:
-            total = total + part
-        return torch.addcmul(value, value, self.out(total))
-
-
-def steady(value: Tensor, types: Types) -> Tensor:
-    """Features of root mean square one over channels, where that keeps their type: without positive scales."""
-    if "positive" in types:
-        return value
-    return value * torch.rsqrt(value.square().mean(-1, keepdim=True) + 1e-6)
-
-
-def paired(value: Tensor, inverse: Tensor, types: Types) -> Tensor:
-    """The product of a feature and one of the inverse type: an invariant.
-
-    Nothing bounds features of positive scales, and products of products overflow on some networks: they enter as
-    ``asinh``, close to the product where it is small and to its logarithm where it is large.
-    """
-    product = value * inverse
+    product = value * dual
     return product.asinh() if "positive" in types else product
 
 
-class NodeFactors(nn.Module):
+class NodeInvariants(nn.Module):
     """Invariants of what a neuron holds: features of its type, and one of the inverse type (``dual``).
 
-    A sign is its own inverse: all enter together, so that their relative signs are seen. Of positive scales the product
-    of both is invariant, and enters besides each by itself.
+    A sign is its own inverse, so all features enter one map, which sees their relative signs. Positive scales enter one
+    by one, beside the product of the feature and its dual.
+
+    Args:
+        types: of the neuron.
+        width: channels of each feature.
+        out: channels that leave.
+        same: number of features of the neuron's type.
+        dual: whether a dual enters.
     """
 
     def __init__(self, types: Types, width: int, out: int, *, same: int, dual: bool) -> None:
         super().__init__()
         self.types, apart = types, dual and "positive" in types
-        self.joint = Factor(types, width * (same + (dual and not apart)), out)
-        self.dual = Factor(types, width, out) if apart else None
-        self.product = Factor(NONE, width, out) if apart else None
+        self.joint = TypedInvariant(types, width * (same + (dual and not apart)), out)
+        self.dual = TypedInvariant(types, width, out) if apart else None
+        self.product = TypedInvariant(NONE, width, out) if apart else None
 
     def forward(self, same: Sequence[Tensor], dual: Tensor | None) -> Tensor:
         if self.dual is None or self.product is None:
             return self.joint(torch.cat([*same, *([] if dual is None else [dual])], -1))
         assert dual is not None
-        return self.joint(torch.cat(list(same), -1)) + self.dual(dual) + self.product(paired(same[0], dual, self.types))
+        product = self.product(dual_product(same[0], dual, self.types))
+        return self.joint(torch.cat(list(same), -1)) + self.dual(dual) + product
 
 
-class Send(nn.Module):
-    """A neuron's features as they leave it: mapped linearly, or made invariant where an activation swallows signs."""
+class ActivationMap(nn.Module):
+    """A linear map of a neuron's features as they leave it, invariant if the activation is even and drops the sign.
+
+    Args:
+        before: type of the pre-activation.
+        after: type of the output.
+        width: channels.
+    """
 
     def __init__(self, before: Types, after: Types, width: int) -> None:
         super().__init__()
-        self.keeps = before == after
-        self.map = nn.Linear(width, width, bias=not before) if self.keeps else Factor(before, width, width)
+        self.preserves = before == after
+        self.map = nn.Linear(width, width, bias=not before) if self.preserves else TypedInvariant(before, width, width)
 
     def forward(self, value: Tensor) -> Tensor:
         value = self.map(value)
-        return value if self.keeps else F.silu(value)
+        return value if self.preserves else F.silu(value)

@@ -1,44 +1,51 @@
-"""Message passing on weights and biases whose messages are linear in the weights: no activation of the network."""
+"""TypedMessages: message passing on weights and biases that is linear in the weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes
-from weightspace.models.layers._chain import NeuronReadout, affine, axes_of, chain
-from weightspace.models.layers._typed import Factor, Gate, Send, Types, paired, types_of
+from weightspace.models._model import Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._chain import affine, axes_of
+from weightspace.models.layers._heads import NeuronReadout
+from weightspace.models.layers._message_passing import Gate
+from weightspace.models.layers._typed import ActivationMap, TypedInvariant, Types, dual_product, types_of
 
 
+@final
 class TypedMessages(Model):
-    r"""Channels go through the network's weights forth and back, with functions of the right type between the layers.
+    r"""Send channels through the network's weights forth and back, with functions that keep their type in between.
 
     A neuron holds ``h`` of the type of its pre-activation and ``g`` of the inverse type, as gradients are. A round
-    sends learned inputs forth and what arrived at the outputs back:
+    sends learned inputs forth, and sends back what arrived at the outputs:
 
     .. math::
         h_l' = \phi\big(h_l + W_l \psi(h_{l-1}') + b_l c_l, \; g_l\big), \qquad
         g_l' = \phi\big(g_l + W_{l+1}^T g_{l+1}', \; h_l'\big)
 
-    where ``phi`` mixes channels, gates them by invariants of both, and then bounds them by ``x / sqrt(1 + x^2)`` (odd;
-    left out for positive scales), and ``psi`` is linear, or even where the activation swallows signs. The network's own
-    activation is evaluated nowhere: this member is strictly weights-only. A message costs a matrix product and no
-    features of weights. Permutations, signs and positive scales commute with every step; phases are folded beforehand
-    (:func:`weightspace.models.fold_phases`), so that all of ``"full"`` is respected. Cost: about
-    ``4 E d + 18 n d^2`` FLOP a round and network, with ``E`` weights, ``n`` hidden neurons and ``d`` channels.
+    where ``phi`` mixes channels, gates them by invariants of both features, and then bounds them by ``x / sqrt(1 +
+    x^2)`` (an odd function; it is left out for positive scales). ``psi`` is linear, or even if the activation drops the
+    sign. The network's own activation is never evaluated, so the model is strictly weights-only. A message costs a
+    matrix product; weights have no features. Permutations, signs and positive scales commute with every step; phases
+    are folded beforehand (:func:`weightspace.align.fold_phases`), so that all of ``"full"`` is respected. Cost: about
+    ``4 E d + 18 n d^2`` FLOP per round and network, with ``E`` weights, ``n`` hidden neurons and ``d`` channels.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width, with any activation of the table.
         out_features: number of outputs.
         hidden: channels, at least 2.
-        layers: rounds, each from inputs to outputs and back.
-        dropout: in all functions of invariants, and before the last layer.
+        layers: number of rounds, each from inputs to outputs and back.
+        dropout: probability, in all functions of invariants and before the last layer.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -47,7 +54,7 @@ class TypedMessages(Model):
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> model = ws.models.TypedMessages(spec, 10, hidden=8)
+        >>> model = ws.models.TypedMessages(spec, 10, hidden=8, seed=0)
         >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
@@ -57,24 +64,37 @@ class TypedMessages(Model):
         features of weights, messages linear in the weights, backward messages of the inverse type, many channels.
     """
 
-    respects = "full"
+    name = "typed-messages"
+    reads = "chain"
+    equivariance = "full"
 
     def __init__(
-        self, spec: NetSpec, out_features: int, *, hidden: int = 64, layers: int = 2, dropout: float = 0.0
+        self,
+        spec: NetSpec,
+        out_features: int,
+        *,
+        hidden: int = 64,
+        layers: int = 2,
+        dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(spec, Normalize(spec, center=False, fold=True))
-        check_sizes(out_features, hidden, layers, dropout)
-        self.chain = chain(spec, "TypedMessages")
+        check_sizes(hidden, layers, dropout, seed)
+        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        super().__init__(spec, out_features, Normalize(spec, center=False, fold=True), config)
+        self.chain = spec.layers
         axes, depth = [spec.axis(name) for name in axes_of(self.chain)], len(self.chain)
         types = [types_of(axis) for axis in axes[1:-1]]
-        self.inputs = nn.Parameter(torch.randn(axes[0].size, hidden))
-        self.outputs = nn.Parameter(torch.randn(axes[-1].size, hidden))
-        self.rounds = nn.ModuleList(Round(types, hidden, first=not i, dropout=dropout) for i in range(layers))
-        self.starts = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
-        self.invariants = nn.ModuleList(Invariants(own, hidden) for own, _ in types)
-        self.readout = NeuronReadout(spec, [hidden] * (depth + 1), 4 * hidden, out_features, dropout=dropout)
+        with seeded_by(seed):
+            self.inputs = nn.Parameter(torch.randn(axes[0].size, hidden))
+            self.outputs = nn.Parameter(torch.randn(axes[-1].size, hidden))
+            self.rounds = nn.ModuleList(
+                TypedMessagesRound(types, hidden, first=not i, dropout=dropout) for i in range(layers)
+            )
+            self.starts = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1))
+            self.invariants = nn.ModuleList(NeuronInvariants(own, hidden) for own, _ in types)
+            self.readout = NeuronReadout(spec, [hidden] * (depth + 1), 4 * hidden, out_features, dropout=dropout)
 
-    def _forward(self, weights: Weights) -> Tensor:
+    def compute(self, weights: Weights) -> Tensor:
         matrices, biases = affine(weights, self.chain)
         forth = [m / math.sqrt(m.shape[2]) for m in matrices]
         back = [m.mT / math.sqrt(m.shape[1]) for m in matrices]
@@ -89,18 +109,25 @@ class TypedMessages(Model):
         return self.readout([arrived, *found, end])
 
 
-class Round(nn.Module):
-    """From the inputs to the outputs and back."""
+class TypedMessagesRound(nn.Module):
+    """A sweep from the inputs to the outputs and back.
+
+    Args:
+        types: of the hidden axes: of pre-activations, and of outputs.
+        width: channels.
+        first: whether it is the first round, in which neurons hold nothing yet.
+        dropout: probability, in all functions of invariants.
+    """
 
     def __init__(self, types: Sequence[tuple[Types, Types]], width: int, *, first: bool, dropout: float) -> None:
         super().__init__()
         self.first = first
         self.biases = nn.Parameter(torch.randn(len(types) + 1, width))
-        self.forth = nn.ModuleList(Update(own, width, other=not first, dropout=dropout) for own, _ in types)
-        self.send = nn.ModuleList(Send(own, sent, width) for own, sent in types)
+        self.forth = nn.ModuleList(ChannelUpdate(own, width, other=not first, dropout=dropout) for own, _ in types)
+        self.send = nn.ModuleList(ActivationMap(own, sent, width) for own, sent in types)
         self.turn = nn.Linear(width, width)
         self.swallows = [own != sent for own, sent in types]
-        self.back = nn.ModuleList(Update(own, width, other=True, dropout=dropout) for own, _ in types)
+        self.back = nn.ModuleList(ChannelUpdate(own, width, other=True, dropout=dropout) for own, _ in types)
 
     def forward(
         self,
@@ -122,43 +149,52 @@ class Round(nn.Module):
         value = F.silu(self.turn(end))
         for i in reversed(range(len(self.back))):
             value = torch.bmm(back[i + 1], value)
-            value = value * new_nodes[i] if self.swallows[i] else value  # an even activation's slope is odd
+            value = value * new_nodes[i] if self.swallows[i] else value  # the slope of an even activation is odd
             value = value if self.first else value + duals[i]
             value = self.back[i](value, new_nodes[i])
             new_duals.insert(0, value)
         return new_nodes, new_duals, end, torch.bmm(back[0], value)
 
 
-class Update(nn.Module):
-    """Channels of one type, mixed, gated by invariants, and bounded where that keeps their type.
+class ChannelUpdate(nn.Module):
+    """Mix channels of one type, gate them by invariants, and bound them if that keeps their type.
 
-    ``other`` says whether features of the inverse type are read: of the product with them, which is invariant.
+    Args:
+        types: of the channels.
+        width: channels.
+        other: whether features of the inverse type are read, by the product with them, which is invariant.
+        dropout: probability, in the gate.
     """
 
     def __init__(self, types: Types, width: int, *, other: bool, dropout: float) -> None:
         super().__init__()
         self.types, self.bounded = types, "positive" not in types
         self.mix = nn.Linear(width, width, bias=not types)
-        self.own = Factor(types, width, width)
+        self.own = TypedInvariant(types, width, width)
         self.product = nn.Linear(width, width, bias=False) if other else None
         self.gate = Gate(width, width, dropout=dropout)
 
     def forward(self, value: Tensor, other: Tensor | None) -> Tensor:
         invariants = [self.own(value)]
         if self.product is not None and other is not None:
-            invariants.append(self.product(paired(value, other, self.types)))
+            invariants.append(self.product(dual_product(value, other, self.types)))
         value = self.gate(self.mix(value), invariants)
         return value * torch.rsqrt(1 + value.square()) if self.bounded else value
 
 
-class Invariants(nn.Module):
-    """What a neuron holds, without type: for the readout."""
+class NeuronInvariants(nn.Module):
+    """Invariants of a neuron's two features, for the readout.
+
+    Args:
+        types: of the neuron.
+        width: channels.
+    """
 
     def __init__(self, types: Types, width: int) -> None:
         super().__init__()
         self.types = types
-        self.node, self.dual = Factor(types, width, width), Factor(types, width, width)
+        self.node, self.dual = TypedInvariant(types, width, width), TypedInvariant(types, width, width)
         self.product, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, node: Tensor, dual: Tensor) -> Tensor:
-        return self.out(F.silu(self.node(node) + self.dual(dual) + self.product(paired(node, dual, self.types))))
+        return self.out(F.silu(self.node(node) + self.dual(dual) + self.product(dual_product(node, dual, self.types))))

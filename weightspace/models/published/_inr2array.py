@@ -1,63 +1,71 @@
-"""INR2ARRAY's scheme: an encoder of networks, and a decoder that gives back what they compute (Zhou et al. 2023b)."""
+"""INR2ARRAY's scheme: an encoder of networks, and a decoder of the functions they compute (Zhou et al. 2023b)."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace._checks import check_tensor, number, whole_number
+from weightspace._random import seeded_by
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Wrapper
-from weightspace.models.layers._chain import chain
+from weightspace.models._model import WeightModel
+from weightspace.models.layers._heads import check_divisor
 
 
-class Autoencoder(Wrapper):
-    r"""Networks to arrays, and arrays back to what the networks compute, learned without labels.
+@final
+class Autoencoder(WeightModel):
+    r"""An encoder of networks to arrays and a decoder of arrays to function values, trained without labels.
 
     .. math:: z = E(w) \in \mathbb{R}^{queries \times width}, \qquad
         \hat y(x) = MLP\big(\gamma(x) + Attention(\gamma(x), z)\big)
 
-    The encoder is any model with an invariant head whose outputs are the array, row by row; ``gamma`` are learned maps
-    of sines and cosines of ``x``. Calling it gives the array, flat; :meth:`decode` gives values at points. Train it
-    with :class:`weightspace.training.Reconstruction`, then read the arrays, or go on with ``encoder`` alone. It respects
-    what the encoder respects, and is of the encoder's track: the decoder never sees a network.
+    The encoder is any model whose outputs are the array, row by row; ``gamma`` is a learned map of sines and cosines of
+    ``x``. Calling the autoencoder returns the flat array; :meth:`decode` returns values at points. Train it with
+    :class:`weightspace.training.Reconstruction`, then use the arrays, or ``encoder`` alone. Its equivariance and track
+    are the encoder's, because the decoder never reads a network.
 
     Args:
         encoder: a model whose outputs are ``queries`` rows of equal width.
         queries: rows of the array.
         hidden: width of the decoder, a multiple of ``attention_heads``.
-        layers: hidden layers of its MLP.
-        attention_heads: of the points' attention to the array.
-        frequencies: sines and cosines that embed a point.
+        layers: number of hidden layers of the decoder's MLP.
+        attention_heads: heads of the attention from points to the array.
+        frequencies: number of sines and cosines that embed a point.
         reach: standard deviation of their frequencies, in radians per unit of input.
+        seed: of the decoder's initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
-        TypeError: for an encoder that is no ``Model`` with an invariant head, and for other than plain numbers.
+        TypeError: for an encoder that does not return a tensor, and for other than plain numbers.
         ValueError: for networks that are no chain of linear layers, outputs that do not make equal rows, or sizes out
             of range.
 
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 16, 16, 1)
-        >>> model = ws.models.Autoencoder(ws.models.NFT(spec, 8 * 16, hidden=8, layers=1), queries=8, hidden=32)
+        >>> encoder = ws.models.NFT(spec, 8 * 16, hidden=8, layers=1, seed=0)
+        >>> model = ws.models.Autoencoder(encoder, queries=8, hidden=32, seed=0)
         >>> w = ws.Weights(torch.randn(4, spec.num_params), spec)
         >>> model(w).shape, model.decode(model(w), ws.signals.grid(5, 5)).shape
         (torch.Size([4, 128]), torch.Size([4, 25, 1]))
 
     Reference:
         Zhou et al., *Neural Functional Transformers*, 2023, INR2ARRAY; with other encoders the scheme is that of
-        De Luigi et al., *Deep Learning on Implicit Neural Representations of Shapes*, 2023 (inr2vec). Departures: the
-        decoder answers for single points, as inr2vec's does, and makes no network.
+        De Luigi et al., *Deep Learning on Implicit Neural Representations of Shapes*, 2023 (inr2vec). Departure: the
+        decoder returns values at single points, as inr2vec's does, and not weights.
     """
 
+    name = "autoencoder"
+    reads = "chain"
+    encoder: WeightModel
     waves: Tensor
 
     def __init__(
         self,
-        encoder: Model,
+        encoder: WeightModel,
         *,
         queries: int = 8,
         hidden: int = 64,
@@ -65,50 +73,77 @@ class Autoencoder(Wrapper):
         attention_heads: int = 4,
         frequencies: int = 64,
         reach: float = 8.0,
+        seed: int | None = None,
     ) -> None:
-        size = _outputs(encoder)
-        chain(encoder.spec, "Autoencoder")
-        if size % whole_number("queries", queries):
-            raise ValueError(f"queries: expected a divisor of the encoder's {size} outputs, got {queries}")
-        if whole_number("hidden", hidden, 2) % whole_number("attention_heads", attention_heads):
-            raise ValueError(f"attention_heads: expected a divisor of {hidden}, got {attention_heads}")
-        nn.Module.__init__(self)
-        self.encoder, self.queries, self.attention_heads = encoder, queries, attention_heads
-        self.respects, self.track = encoder.respects, encoder.track
-        inputs, outputs = encoder.spec.in_features, encoder.spec.out_features
-        self.reach = number("reach", reach, "a positive number", above=0)
-        self.register_buffer("waves", self.reach * torch.randn(inputs, whole_number("frequencies", frequencies)))
-        self.place = nn.Linear(2 * frequencies, hidden)
-        self.ask, self.answer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
-        self.rows = nn.Parameter(torch.randn(queries, hidden) / math.sqrt(hidden))  # tells the rows apart
-        self.read = nn.Linear(size // queries, 2 * hidden)
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(whole_number("layers", layers)))
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, hidden)) for _ in self.norms
+        if not isinstance(encoder, WeightModel):
+            raise TypeError(f"encoder: expected a model of ws.models, got {type(encoder).__name__}")
+        if encoder.output == "weights":
+            raise TypeError("encoder: expected an invariant head, which returns a tensor, got weights to weights")
+        super().__init__(
+            encoder.spec,
+            encoder.out_features,
+            output=encoder.output,
+            equivariance=encoder.equivariance,
+            track=encoder.track,
         )
-        self.values = nn.Linear(hidden, outputs)
-        self.to(encoder.normalize.mean)
+        if encoder.out_features % whole_number("queries", queries):
+            raise ValueError(
+                f"queries: expected a divisor of the encoder's {encoder.out_features} outputs, got {queries}"
+            )
+        check_divisor("attention_heads", attention_heads, whole_number("hidden", hidden, 2))
+        self.encoder, self.training = encoder, encoder.training
+        self.queries, self.attention_heads = queries, attention_heads
+        self.reach = number("reach", reach, "a positive number", above=0)
+        inputs, outputs = encoder.spec.in_features, encoder.spec.out_features
+        whole_number("layers", layers)
+        with seeded_by(seed):
+            self.register_buffer("waves", self.reach * torch.randn(inputs, whole_number("frequencies", frequencies)))
+            self.place = nn.Linear(2 * frequencies, hidden)
+            self.ask, self.answer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+            self.rows = nn.Parameter(torch.randn(queries, hidden) / math.sqrt(hidden))  # tells the rows apart
+            self.read = nn.Linear(encoder.out_features // queries, 2 * hidden)
+            self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.SiLU(), nn.Linear(2 * hidden, hidden))
+                for _ in range(layers)
+            )
+            self.values = nn.Linear(hidden, outputs)
+        own = next(encoder.parameters(), self.waves)
+        self.to(device=own.device, dtype=own.dtype)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder,
+            "queries": self.queries,
+            "hidden": self.rows.shape[1],
+            "layers": len(self.norms),
+            "attention_heads": self.attention_heads,
+            "frequencies": self.waves.shape[1],
+            "reach": self.reach,
+        }
 
     def extra_repr(self) -> str:
         return f"queries={self.queries}, attention_heads={self.attention_heads}, reach={self.reach}"
 
-    @property
-    def inner(self) -> Model:
-        return self.encoder
-
     def forward(self, weights: Weights) -> Tensor:
-        """The array of every network, flat: ``[batch, queries * width]``."""
-        return self._forward(weights)
-
-    def _forward(self, weights: Weights) -> Tensor:
+        """``Weights`` to the flat array of every network, ``[batch, queries * width]``."""
         out = self.encoder(weights)
         assert isinstance(out, Tensor)
         return out
 
     def decode(self, array: Tensor, x: Tensor) -> Tensor:
-        """Values at the points ``x``, ``[point, in]`` or ``[batch, point, in]``: ``[batch, point, out]``.
+        """Compute the values that arrays stand for at points.
+
+        Args:
+            array: ``[batch, queries * width]``, as the model returns it.
+            x: points, ``[point, in]`` or ``[batch, point, in]``.
+
+        Returns:
+            ``[batch, point, out]``.
 
         Raises:
+            TypeError: for something other than tensors.
             ValueError: for arrays or points of other sizes.
         """
         spec = self.spec
@@ -137,18 +172,3 @@ class Autoencoder(Wrapper):
         for norm, block in zip(self.norms, self.blocks, strict=True):
             value = value + block(norm(value))
         return self.values(value) + spec.output_shift
-
-
-def _outputs(encoder: Model) -> int:
-    """How many outputs an encoder has, found by asking it."""
-    if not isinstance(encoder, Model):
-        raise TypeError(f"encoder: expected a model of ws.models, got {type(encoder).__name__}")
-    modes = {part: part.training for part in encoder.modules()}
-    flat = encoder.normalize.mean.new_zeros(1, encoder.spec.num_params)
-    with torch.no_grad():
-        out = encoder.eval()(Weights(flat, encoder.spec))
-    for part, mode in modes.items():
-        part.training = mode
-    if not isinstance(out, Tensor):
-        raise TypeError("encoder: expected an invariant head, which gives a tensor, got weights to weights")
-    return out.shape[1]

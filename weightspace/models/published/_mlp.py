@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import final
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes
+from weightspace.models._model import Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._heads import normed_mlp
 
 
+@final
 class MLP(Model):
-    """A multi-layer perceptron on the flat weights, each scalar normalised by itself. It respects no symmetry.
+    """A multi-layer perceptron on the flat weights, each scalar normalised by itself.
 
-    ``x_0 = normalize(w)``, ``x_l = relu(norm(A_l x_{l-1} + b_l))``, and one more linear layer.
+    ``x_0 = normalize(w)``, ``x_l = relu(norm(A_l x_{l-1} + b_l))``, and one more linear layer. It respects no symmetry.
+    Cost of a forward pass: two FLOP per parameter of the model and network.
 
     Args:
         spec: the networks to read; any spec.
         out_features: number of outputs.
         hidden: width of the hidden layers, at least 2.
         layers: number of hidden layers.
-        dropout: after each hidden layer.
+        dropout: probability, after each hidden layer.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -31,28 +37,33 @@ class MLP(Model):
         >>> import torch
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> ws.models.MLP(spec, out_features=10)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> model = ws.models.MLP(spec, out_features=10, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
         The baseline of Navon et al. 2023, table 1, and of Shamsian et al. 2023. Published: 19.9 % on Fashion-MNIST INRs
-        (55,000 training images, independent initialisations). Cost of a step forward: two FLOP a parameter and network.
-        Permutations as augmentation are a transform of training (``ws.transforms.augmentation("permute")``); networks
-        are anchored before with ``ws.align.anchor`` and ``ws.align.canonicalize``.
+        (55,000 training images, independent initialisations). Permutations as augmentation are a transform of training
+        (``ws.transforms.augmentation("permute")``); networks are aligned beforehand by ``ws.align.align_zoo``.
     """
 
-    respects = "nothing"
+    name = "mlp"
 
     def __init__(
-        self, spec: NetSpec, out_features: int, *, hidden: int = 512, layers: int = 3, dropout: float = 0.0
+        self,
+        spec: NetSpec,
+        out_features: int,
+        *,
+        hidden: int = 512,
+        layers: int = 3,
+        dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(spec, Normalize(spec, per="entry"))
-        check_sizes(out_features, hidden, layers, dropout)
-        widths = [spec.num_params] + [hidden] * layers
-        blocks: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            blocks += [nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU(), nn.Dropout(dropout)]
-        self.net = nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+        check_sizes(hidden, layers, dropout, seed)
+        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        super().__init__(spec, out_features, Normalize(spec, per="entry"), config)
+        with seeded_by(seed):
+            self.net = normed_mlp(spec.num_params, hidden, layers, out_features, dropout=dropout)
 
-    def _forward(self, weights: Weights) -> Tensor:
+    def compute(self, weights: Weights) -> Tensor:
         return self.net(weights.flat)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from weightspace._checks import whole_number
-from weightspace._spec import NetSpec, check_spec
+from weightspace._random import seeded_by
+from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_head, check_sizes
+from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._chain import without_channel
 from weightspace.models.layers._graph import Fourier
+from weightspace.models.layers._heads import check_divisor, normed_mlp
 
 
+@final
 class NFT(Model):
     r"""Self-attention among all weights and biases that touch a neuron, for every neuron, then learned queries.
 
@@ -23,20 +28,21 @@ class NFT(Model):
 
     .. math:: x_w' = x_w + O \sum_{n \ni w} Attention(x_w, \{x_u : u \in T_n\})
 
-    followed by a feed-forward block. The invariant head lets a few learned queries attend to all entries: the array of
-    INR2ARRAY. Cost of a step forward, with ``P`` weights and ``d`` channels: about ``16 P d^2`` FLOP a layer and
-    network, and ``4 P T d`` for each of the two neurons' attentions.
+    followed by a feed-forward block. In the invariant head a few learned queries attend to all entries, which makes
+    the array of INR2ARRAY. Cost of a forward pass, with ``P`` weights and ``d`` channels: about ``16 P d^2`` FLOP per
+    layer and network, and ``4 P T d`` for the attention of each of the two neurons that a weight touches.
 
     Args:
         spec: the networks to read; any spec with at least one hidden axis, convolutions included.
         out_features: outputs of the invariant head, or channels of the equivariant one.
         hidden: channels, at least 2.
-        layers: of attention.
-        attention_heads: divides ``hidden``.
-        queries: of the invariant head.
-        fourier: frequencies that embed every weight and bias.
-        head: ``"invariant"`` gives ``[batch, out_features]``; ``"equivariant"`` gives ``Weights``.
-        dropout: in the feed-forward blocks and before the last layer.
+        layers: number of attention layers.
+        attention_heads: a divisor of ``hidden``.
+        queries: number of learned queries of the invariant head.
+        fourier: number of frequencies that embed every weight and bias.
+        head: ``"invariant"`` returns ``[batch, out_features]``; ``"equivariant"`` returns ``Weights``.
+        dropout: probability, in the feed-forward blocks and before the last layer.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -45,7 +51,7 @@ class NFT(Model):
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 16, 16, 1)
-        >>> ws.models.NFT(spec, out_features=10, hidden=8)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> ws.models.NFT(spec, 10, hidden=8, seed=0)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
@@ -55,7 +61,9 @@ class NFT(Model):
         unless :class:`Autoencoder` puts a decoder behind them.
     """
 
-    respects = "permutation"
+    name = "nft"
+    reads = "hidden"
+    equivariance = "permutation"
     heads = ("invariant", "equivariant")
     which: Tensor
 
@@ -69,44 +77,40 @@ class NFT(Model):
         attention_heads: int = 4,
         queries: int = 8,
         fourier: int = 32,
-        head: Literal["invariant", "equivariant"] = "invariant",
+        head: Head = "invariant",
         dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        check_spec(spec)
-        super().__init__(spec, Normalize(spec))
-        if not spec.hidden:
-            raise ValueError("expected a spec with at least one hidden axis, got none; use ws.models.MLP")
-        check_head(head, self.heads)
-        check_sizes(out_features, hidden, layers, dropout)
-        if hidden % whole_number("attention_heads", attention_heads):
-            raise ValueError(f"attention_heads: expected a divisor of {hidden}, got {attention_heads}")
-        self.embed = Fourier(hidden, whole_number("fourier", fourier))
-        which = _places(spec)
+        check_sizes(hidden, layers, dropout, seed)
+        config = {"hidden": hidden, "layers": layers, "attention_heads": attention_heads, "queries": queries}
+        config |= {"fourier": fourier, "head": head, "dropout": dropout}
+        super().__init__(spec, out_features, Normalize(spec), config)
+        check_divisor("attention_heads", attention_heads, hidden)
+        which, kinds = entry_kinds(spec)
         self.register_buffer("which", which, persistent=False)
-        self.place = nn.Parameter(torch.randn(int(which.max()) + 1, hidden) / math.sqrt(hidden))
-        self.layers = nn.ModuleList(IncidentAttention(spec, hidden, attention_heads, dropout) for _ in range(layers))
-        self.norm, self.pool = nn.LayerNorm(hidden), None
-        if head == "equivariant":
-            self.head: nn.Module = nn.Linear(hidden, out_features)
-        else:
-            self.pool = QueryPool(hidden, attention_heads, whole_number("queries", queries))
-            self.head = nn.Sequential(
-                nn.Linear(queries * hidden, 2 * hidden),
-                nn.LayerNorm(2 * hidden),
-                nn.SiLU(),
-                nn.Dropout(dropout),
-                nn.Linear(2 * hidden, out_features),
+        with seeded_by(seed):
+            self.embed = Fourier(hidden, fourier)
+            self.place = nn.Parameter(torch.randn(kinds, hidden) / math.sqrt(hidden))
+            self.layers = nn.ModuleList(
+                IncidentAttention(spec, hidden, attention_heads, dropout) for _ in range(layers)
             )
+            self.norm, self.pool = nn.LayerNorm(hidden), None
+            if head == "equivariant":
+                self.head = nn.Linear(hidden, out_features)
+            else:
+                self.pool = QueryPool(hidden, attention_heads, whole_number("queries", queries))
+                self.head = normed_mlp(
+                    queries * hidden, 2 * hidden, 1, out_features, dropout=dropout, activation=nn.SiLU
+                )
 
-    def _forward(self, weights: Weights) -> Tensor | Weights:
+    def compute(self, weights: Weights) -> Tensor | Weights:
         value = self.embed(weights.flat) + self.place[self.which]
         for layer in self.layers:
             value = layer(value)
         value = self.norm(value)
         if self.pool is not None:
             return self.head(self.pool(value).flatten(1))
-        out = self.head(value)
-        return weights.replace(out.squeeze(-1) if out.shape[-1] == 1 else out)
+        return without_channel(weights.replace(self.head(value)))
 
 
 class IncidentAttention(nn.Module):
@@ -152,7 +156,7 @@ class QueryPool(nn.Module):
 
 
 def incident(spec: NetSpec, axis: str) -> Tensor:
-    """Positions in ``flat`` of all entries that carry each neuron of a hidden axis, ``[neuron, entry]``."""
+    """Return the positions in ``flat`` of all entries that carry each neuron of a hidden axis, ``[neuron, entry]``."""
     rows = []
     for param in spec.params:
         if axis in param.axes:
@@ -161,8 +165,12 @@ def incident(spec: NetSpec, axis: str) -> Tensor:
     return torch.cat([row.reshape(spec.axis(axis).size, -1) for row in rows], 1)
 
 
-def _places(spec: NetSpec) -> Tensor:
-    """For every entry the number of its kind: its parameter, and its place on the axes that nothing permutes."""
+def entry_kinds(spec: NetSpec) -> tuple[Tensor, int]:
+    """Number the kinds of entries: a kind is a parameter and a place on the axes that nothing permutes.
+
+    Returns:
+        The kind of every entry, int64 ``[param]``, and how many kinds there are.
+    """
     rows, count = [], 0
     for param in spec.params:
         shape = spec.shape(param.name)
@@ -175,4 +183,4 @@ def _places(spec: NetSpec) -> Tensor:
                 stride *= shape[i]
         rows.append(kind.flatten() + count)
         count += stride
-    return torch.cat(rows)
+    return torch.cat(rows), count

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_head, check_sizes
-from weightspace.models.layers._chain import NeuronReadout, assemble
-from weightspace.models.layers._graph import GraphInput, neurons, pair_sums
+from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._graph import GraphHead, GraphInput, neurons, pair_sums
 
 
-class NGGNN(Model):
+@final
+class NeuralGraphGNN(Model):
     r"""Message passing over neurons and weights, with four aggregations and weights that are updated too.
 
     .. math::
@@ -25,18 +27,20 @@ class NGGNN(Model):
         v_i' &= v_i + \phi_v\big(v_i, \; mean_j, min_j, max_j, std_j \; m_{ij}\big), \qquad
         e_{ij}' = e_{ij} + \phi_e(v_i, v_j, e_{ij})
 
-    Messages run from a layer to the next. Cost of a step forward, with ``E`` weights and ``d`` channels: about
-    ``12 E d^2`` FLOP a layer and network.
+    Messages run from each layer to the next. Cost of a forward pass, with ``E`` weights and ``d`` channels: about
+    ``12 E d^2`` FLOP per layer and network.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width.
         out_features: outputs of the invariant head, or channels of the equivariant one.
         hidden: channels of neurons and weights, at least 2.
         layers: rounds of messages.
-        head: ``"invariant"`` gives ``[batch, out_features]``; ``"equivariant"`` gives ``Weights``.
-        probes: learned inputs whose activations join the neurons' features; 0 for weights alone.
-        fourier: frequencies that embed every weight and bias.
-        dropout: before the last layer of the readout, and on updates of neurons.
+        head: ``"invariant"`` returns ``[batch, out_features]``; ``"equivariant"`` returns ``Weights``.
+        probes: learned inputs whose activations are added to the neurons' features; 0 for weights alone. With probes
+            the track is ``"probing"``.
+        fourier: number of frequencies that embed every weight and bias.
+        dropout: probability, before the last layer of the readout and in updates of neurons.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -45,7 +49,8 @@ class NGGNN(Model):
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> ws.models.NGGNN(spec, 10, hidden=8, layers=2)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> model = ws.models.NeuralGraphGNN(spec, 10, hidden=8, layers=2, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
@@ -56,7 +61,9 @@ class NGGNN(Model):
         set's average degree; no features of reverse edges, which the release joins to those of each weight.
     """
 
-    respects = "permutation"
+    name = "ng-gnn"
+    reads = "chain"
+    equivariance = "permutation"
     heads = ("invariant", "equivariant")
 
     def __init__(
@@ -66,43 +73,45 @@ class NGGNN(Model):
         *,
         hidden: int = 32,
         layers: int = 4,
-        head: Literal["invariant", "equivariant"] = "invariant",
+        head: Head = "invariant",
         probes: int = 0,
         fourier: int = 64,
         dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        normalize = Normalize(spec)
-        super().__init__(spec, normalize)
-        check_head(head, self.heads)
-        check_sizes(out_features, hidden, layers, dropout)
-        self.track = "hybrid" if probes else "weights-only"
-        self.start = GraphInput(spec, normalize, hidden, hidden, fourier=fourier, probes=probes, model="NGGNN")
-        self.widths, edges = self.start.widths, head == "equivariant"
-        self.layers = nn.ModuleList(
-            MessageLayer(self.widths, hidden, edges=edges or i + 1 < layers, dropout=dropout) for i in range(layers)
-        )
-        self.readout = (
-            None
-            if edges
-            else NeuronReadout(spec, [hidden] * len(self.widths), 4 * hidden, out_features, dropout=dropout)
-        )
-        self.to_bias = nn.Linear(hidden, out_features) if edges else None
-        self.to_weight = nn.Linear(hidden, out_features) if edges else None
+        check_sizes(hidden, layers, dropout, seed)
+        config = {"hidden": hidden, "layers": layers, "head": head, "probes": probes}
+        config |= {"fourier": fourier, "dropout": dropout}
+        track = "probing" if probes else "weights-only"
+        super().__init__(spec, out_features, Normalize(spec), config, track=track)
+        with seeded_by(seed):
+            self.start = GraphInput(spec, hidden, hidden, fourier=fourier, probes=probes)
+            self.layers = nn.ModuleList(
+                MessageLayer(self.start.widths, hidden, edges=head == "equivariant" or i + 1 < layers, dropout=dropout)
+                for i in range(layers)
+            )
+            self.head = GraphHead(spec, hidden, hidden, out_features, head=head, hidden=4 * hidden, dropout=dropout)
 
-    def _forward(self, weights: Weights) -> Tensor | Weights:
-        nodes, edges = self.start(weights)
+    def compute(self, weights: Weights) -> Tensor | Weights:
+        networks = weights if self.start.probes is None else self.normalize.undo(weights)
+        nodes, edges = self.start(weights, networks)
         for layer in self.layers:
             nodes, edges = layer(nodes, edges)
-        if self.readout is not None:
-            return self.readout(neurons(nodes, self.widths))
-        assert self.to_weight is not None
-        assert self.to_bias is not None
-        biases = neurons(self.to_bias(nodes), self.widths)[1:]
-        return assemble(weights, self.start.layers, [self.to_weight(e) for e in edges], biases)
+        return self.head(weights, nodes, edges)
 
 
 class MessageLayer(nn.Module):
-    """One round. The first layers of all functions of pairs are linear in neurons: computed a neuron, added a pair."""
+    """One round of messages and updates.
+
+    The first layer of every function of a pair is linear in the two neurons: it is computed once per neuron, and the
+    two results are added for each pair.
+
+    Args:
+        widths: sizes of the axes, from inputs to outputs.
+        width: channels.
+        edges: whether weights are updated too.
+        dropout: probability, in updates of neurons.
+    """
 
     def __init__(self, widths: Sequence[int], width: int, *, edges: bool, dropout: float) -> None:
         super().__init__()
@@ -113,20 +122,20 @@ class MessageLayer(nn.Module):
             nn.Linear(9 * width, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width)
         )
         self.norm = nn.LayerNorm(width)
-        self.edge_update = EdgeUpdate(widths, width) if edges else None
+        self.edge_update = GNNEdgeUpdate(widths, width) if edges else None
 
     def forward(self, nodes: Tensor, edges: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         targets, sources = (neurons(f(nodes), self.widths) for f in (self.target, self.source))
         gathered = [nodes.new_zeros(len(nodes), self.widths[0], 8 * nodes.shape[2])]
         for edge, target, source in zip(edges, targets[1:], sources[:-1], strict=True):
             message = self.message(F.silu(target[:, :, None] + source[:, None]))
-            gathered.append(_gather(torch.addcmul(self.shift(edge), 1 + self.scale(edge), message)))
+            gathered.append(pna_aggregate(torch.addcmul(self.shift(edge), 1 + self.scale(edge), message)))
         updated = self.norm(nodes + self.update(torch.cat([nodes, torch.cat(gathered, 1)], -1)))
         return updated, edges if self.edge_update is None else self.edge_update(nodes, edges)
 
 
-class EdgeUpdate(nn.Module):
-    """A weight's features from its own and its two neurons'."""
+class GNNEdgeUpdate(nn.Module):
+    """Update a weight's features from its own and those of its two neurons."""
 
     def __init__(self, widths: Sequence[int], width: int) -> None:
         super().__init__()
@@ -141,8 +150,16 @@ class EdgeUpdate(nn.Module):
         return [self.norm(e + self.out(F.silu(x))) for e, x in zip(edges, sums, strict=True)]
 
 
-def _gather(message: Tensor) -> Tensor:
-    """Mean, least, largest and standard deviation of what arrives, plain and times ``log(1 + degree)``."""
+def pna_aggregate(message: Tensor) -> Tensor:
+    r"""Aggregate messages ``[batch, target, source, channel]`` over sources: principal neighbourhood aggregation.
+
+    Returns:
+        Mean, minimum, maximum and standard deviation, as they are and times ``log(1 + degree)``,
+        ``[batch, target, 8 * channel]``.
+
+    Reference:
+        Corso et al., *Principal Neighbourhood Aggregation for Graph Nets*, 2020.
+    """
     degree = message.shape[2]
     mean = message.sum(2) / degree
     variance = message.square().sum(2) / degree - mean.square()

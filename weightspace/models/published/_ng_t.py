@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from weightspace._checks import whole_number
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_head, check_sizes
-from weightspace.models.layers._chain import NeuronReadout, assemble
-from weightspace.models.layers._graph import GraphInput, neurons, pair_sums
+from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._graph import GraphHead, GraphInput, neurons, pair_sums
+from weightspace.models.layers._heads import check_divisor
 
 
-class NGT(Model):
+@final
+class NeuralGraphTransformer(Model):
     r"""Attention between all neurons, conditioned on the weight that joins a pair, and weights that are updated.
 
     .. math::
@@ -26,21 +28,23 @@ class NGT(Model):
         v_i' &= v_i + O \sum_j a_{ij} \big( (1 + S e_{ij}) \odot V v_j + T e_{ij} \big), \qquad
         e_{ij}' = e_{ij} + \phi_e(e_{ij}, v_i, v_j)
 
-    each followed by a layer norm and a feed-forward block. A pair without a weight has ``e = 0``. What depends on a
-    weight is computed for the weights that exist, not for all pairs, and ``T`` is applied to the averaged ``e``, once a
-    neuron and head. Cost of a step forward, with ``E`` weights, ``d = hidden``: about ``12 E d^2`` FLOP a layer and
-    network.
+    each followed by a layer norm and a feed-forward block. A pair without a weight has ``e = 0``. Terms that depend on a
+    weight are computed for the weights that exist, not for all pairs, and ``T`` is applied to the averaged ``e``, once
+    per neuron and head. Cost of a forward pass, with ``E`` weights and ``d = hidden``: about ``12 E d^2`` FLOP per layer
+    and network.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width.
         out_features: outputs of the invariant head, or channels of the equivariant one.
         hidden: channels of neurons, at least 2; weights have half, attention twice as many.
-        layers: of attention.
-        attention_heads: divides ``2 * hidden``.
-        head: ``"invariant"`` gives ``[batch, out_features]``; ``"equivariant"`` gives ``Weights``.
-        probes: learned inputs whose activations join the neurons' features; 0 for weights alone.
-        fourier: frequencies that embed every weight and bias.
-        dropout: in the feed-forward blocks of neurons and before the last layer of the readout.
+        layers: number of attention layers.
+        attention_heads: a divisor of ``2 * hidden``.
+        head: ``"invariant"`` returns ``[batch, out_features]``; ``"equivariant"`` returns ``Weights``.
+        probes: learned inputs whose activations are added to the neurons' features; 0 for weights alone. With probes
+            the track is ``"probing"``.
+        fourier: number of frequencies that embed every weight and bias.
+        dropout: probability, in the feed-forward blocks of neurons and before the last layer of the readout.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -49,7 +53,8 @@ class NGT(Model):
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> ws.models.NGT(spec, 10, hidden=8, layers=2)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> model = ws.models.NeuralGraphTransformer(spec, 10, hidden=8, layers=2, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
@@ -61,7 +66,9 @@ class NGT(Model):
         the last layer's alone.
     """
 
-    respects = "permutation"
+    name = "ng-t"
+    reads = "chain"
+    equivariance = "permutation"
     heads = ("invariant", "equivariant")
 
     def __init__(
@@ -72,44 +79,54 @@ class NGT(Model):
         hidden: int = 64,
         layers: int = 4,
         attention_heads: int = 8,
-        head: Literal["invariant", "equivariant"] = "invariant",
+        head: Head = "invariant",
         probes: int = 0,
         fourier: int = 64,
         dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        normalize = Normalize(spec)
-        super().__init__(spec, normalize)
-        check_head(head, self.heads)
-        check_sizes(out_features, hidden, layers, dropout)
-        if 2 * hidden % whole_number("attention_heads", attention_heads):
-            raise ValueError(f"attention_heads: expected a divisor of {2 * hidden}, got {attention_heads}")
+        check_sizes(hidden, layers, dropout, seed)
+        config = {
+            "hidden": hidden,
+            "layers": layers,
+            "attention_heads": attention_heads,
+            "head": head,
+            "probes": probes,
+        }
+        config |= {"fourier": fourier, "dropout": dropout}
+        track = "probing" if probes else "weights-only"
+        super().__init__(spec, out_features, Normalize(spec), config, track=track)
+        check_divisor("attention_heads", attention_heads, 2 * hidden)
         edge, edges = hidden // 2, head == "equivariant"
-        self.track = "hybrid" if probes else "weights-only"
-        self.start = GraphInput(spec, normalize, hidden, edge, fourier=fourier, probes=probes, model="NGT")
-        self.widths = self.start.widths
-        self.layers = nn.ModuleList(
-            RelationalLayer(self.widths, hidden, edge, attention_heads, edges=edges or i + 1 < layers, dropout=dropout)
-            for i in range(layers)
-        )
-        sizes = [hidden] * len(self.widths)
-        self.readout = None if edges else NeuronReadout(spec, sizes, 2 * hidden, out_features, dropout=dropout)
-        self.to_bias = nn.Linear(hidden, out_features) if edges else None
-        self.to_weight = nn.Linear(edge, out_features) if edges else None
+        with seeded_by(seed):
+            self.start = GraphInput(spec, hidden, edge, fourier=fourier, probes=probes)
+            self.layers = nn.ModuleList(
+                RelationalLayer(
+                    self.start.widths, hidden, edge, attention_heads, edges=edges or i + 1 < layers, dropout=dropout
+                )
+                for i in range(layers)
+            )
+            self.head = GraphHead(spec, hidden, edge, out_features, head=head, hidden=2 * hidden, dropout=dropout)
 
-    def _forward(self, weights: Weights) -> Tensor | Weights:
-        nodes, edges = self.start(weights)
+    def compute(self, weights: Weights) -> Tensor | Weights:
+        networks = weights if self.start.probes is None else self.normalize.undo(weights)
+        nodes, edges = self.start(weights, networks)
         for layer in self.layers:
             nodes, edges = layer(nodes, edges)
-        if self.readout is not None:
-            return self.readout(neurons(nodes, self.widths))
-        assert self.to_weight is not None
-        assert self.to_bias is not None
-        biases = neurons(self.to_bias(nodes), self.widths)[1:]
-        return assemble(weights, self.start.layers, [self.to_weight(e) for e in edges], biases)
+        return self.head(weights, nodes, edges)
 
 
 class RelationalLayer(nn.Module):
-    """One layer of relational attention."""
+    """One layer of relational attention.
+
+    Args:
+        widths: sizes of the axes, from inputs to outputs.
+        node: channels of neurons.
+        edge: channels of weights.
+        heads: number of attention heads.
+        edges: whether weights are updated too.
+        dropout: probability, in the feed-forward block of neurons.
+    """
 
     def __init__(self, widths: Sequence[int], node: int, edge: int, heads: int, *, edges: bool, dropout: float) -> None:
         super().__init__()
@@ -120,7 +137,7 @@ class RelationalLayer(nn.Module):
         self.out = nn.Linear(wide, node)
         self.norms = nn.ModuleList([nn.LayerNorm(node), nn.LayerNorm(node)])
         self.feed = nn.Sequential(nn.Linear(node, 2 * node), nn.ReLU(), nn.Dropout(dropout), nn.Linear(2 * node, node))
-        self.edge_update = EdgeUpdate(widths, node, edge) if edges else None
+        self.edge_update = TransformerEdgeUpdate(widths, node, edge) if edges else None
 
     def forward(self, nodes: Tensor, edges: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         q, k, v = self.of_nodes(nodes).chunk(3, -1)
@@ -131,7 +148,7 @@ class RelationalLayer(nn.Module):
         return nodes, edges if self.edge_update is None else self.edge_update(nodes, edges)
 
     def _shares(self, q: Tensor, k: Tensor, edges: list[Tensor]) -> Tensor:
-        """Attention ``[batch, head, target, source]``: of all pairs, conditioned where a weight joins them."""
+        """Return attention ``[batch, head, target, source]`` of all pairs, conditioned on the weight that joins a pair."""
         queries, keys = neurons(q, self.widths), neurons(k, self.widths)
         plain = torch.einsum("bihc,bjhc->bhij", *(x.unflatten(-1, (self.heads, -1)) for x in (q, k)))
         rows, start = list(plain.split(list(self.widths), 2)), 0
@@ -145,7 +162,7 @@ class RelationalLayer(nn.Module):
         return torch.cat(rows, 2).mul(math.sqrt(self.heads / q.shape[-1])).softmax(-1)
 
     def _by_weights(self, shares: Tensor, v: Tensor, edges: list[Tensor]) -> Tensor:
-        """``sum_j a_ij (S e_ij * V v_j + T e_ij)``, zero for inputs."""
+        """Return ``sum_j a_ij (S e_ij * V v_j + T e_ij)``, zero for inputs."""
         values, start = neurons(v, self.widths), 0
         out = [torch.zeros_like(values[0])]
         for i, edge in enumerate(edges):
@@ -159,8 +176,8 @@ class RelationalLayer(nn.Module):
         return torch.cat(out, 1)
 
 
-class EdgeUpdate(nn.Module):
-    """A weight's features from its own and its two neurons', then a feed-forward block."""
+class TransformerEdgeUpdate(nn.Module):
+    """Update a weight's features from its own and those of its two neurons, then apply a feed-forward block."""
 
     def __init__(self, widths: Sequence[int], node: int, edge: int) -> None:
         super().__init__()

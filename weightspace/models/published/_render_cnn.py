@@ -1,57 +1,33 @@
-"""The functional reference: render the network on a grid and classify the picture with a CNN."""
+"""The baseline that renders: evaluate the network on a grid and classify the picture with a CNN."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import final
 
-import torch
 from torch import Tensor, nn
 
-from weightspace._checks import whole_number
-from weightspace._evaluate import evaluate
+from weightspace._evaluate import evaluate, grid
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes
-from weightspace.models.layers._chain import chain
-
-CONVOLUTIONS = {
-    1: (nn.Conv1d, nn.AvgPool1d),
-    2: (nn.Conv2d, nn.AvgPool2d),
-    3: (nn.Conv3d, nn.AvgPool3d),
-}
-NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-VALUE = 2.0  # of values on [-1/2, 1/2]
+from weightspace.models._model import Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._grid_cnn import VALUE, check_grid, convolutions
 
 
-def convolutions(inputs: int, channels: int, hidden: int, layers: int, norm: Callable[[int], nn.Module]) -> nn.Module:
-    """Blocks of two convolutions on a grid of ``inputs`` axes, each but the last halving it, each wider by two.
-
-    In the plane with channels last, which processors are faster at.
-    """
-    convolution, pool = CONVOLUTIONS[inputs]
-    blocks: list[nn.Module] = []
-    for i in range(layers):
-        wide = hidden * 2**i
-        for _ in range(2):
-            blocks += [convolution(channels, wide, 3, padding=1), norm(wide), nn.ReLU()]
-            channels = wide
-        if i + 1 < layers:
-            blocks.append(pool(2, ceil_mode=True))
-    net = nn.Sequential(*blocks)
-    return net.to(memory_format=torch.channels_last) if inputs == 2 else net  # pyright: ignore
-
-
-class Functional(Model):
+@final
+class RenderCNN(Model):
     r"""The network's values on a regular grid over ``[-1, 1]^d``, then a convolutional network.
 
     .. math:: \mathrm{CNN}\big(2 (f_w(x_1) - shift), \ldots, 2 (f_w(x_P) - shift)\big), \qquad P = size^d
 
-    What a model of weights could at best know, if the signal is all there is to know: a ceiling, and no model of
-    weights. It respects every symmetry. With ``learned=True`` the points start as that grid and are learned: function
-    queries, as :class:`ProbeGen` makes them, in an order that convolutions can read. Blocks of two convolutions with
-    batch norms, each but the last halving the grid, and a linear map of all that remains; in training the norms make an
-    output depend on its batch. Cost: ``2 size^d num_params`` FLOP a network to render, and a CNN of about
-    ``2 3^d hidden^2 size^d`` in the first block, in the plane half as much again in every further one: most of it.
+    It reads the function alone, so it respects every symmetry and is no model of weights: it measures how much can be
+    known if the signal is all there is to know. With ``learned=True`` the points start as that grid and are learned:
+    function queries, as in :class:`ProbeGen`, in an order that convolutions can read. The CNN is made of blocks of two
+    convolutions with batch norms, each block but the last halving the grid, and a linear map of all that remains; in
+    training the norms make an output depend on its batch. Cost: ``2 size^d num_params`` FLOP per network to render, and
+    a CNN of about ``2 3^d hidden^2 size^d`` in the first block, in the plane half as much again in every further one,
+    which is most of it.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of one, two or three inputs.
@@ -59,8 +35,9 @@ class Functional(Model):
         hidden: channels of the first block of convolutions, at least 2; every further block has twice as many.
         layers: number of blocks of two convolutions; each but the last halves the grid.
         size: points along each axis of the grid.
-        learned: learn the points.
-        dropout: before the last layer.
+        learned: whether the points are learned.
+        dropout: probability, before the last layer.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -68,16 +45,20 @@ class Functional(Model):
             that often, or sizes out of range.
 
     Example:
+        >>> import torch
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> ws.models.Functional(spec, 10, hidden=8)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> model = ws.models.RenderCNN(spec, out_features=10, hidden=8, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
-        The "functional" baselines of the field render the INR first; the architecture here is a plain one of ours.
+        The "functional" baselines of the field render the INR first; this CNN is a plain one of ours.
     """
 
-    respects = "full"
+    name = "render-cnn"
+    reads = "chain"
+    equivariance = "full"
     track = "function"
     grid: Tensor
 
@@ -91,34 +72,25 @@ class Functional(Model):
         size: int = 28,
         learned: bool = False,
         dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        chain(spec, "Functional")
-        super().__init__(spec, Normalize(spec, per="nothing"))
-        check_sizes(out_features, hidden, layers, dropout)
-        inputs = spec.in_features
-        if inputs not in CONVOLUTIONS:
-            raise ValueError(f"Functional: expected networks of 1, 2 or 3 inputs, got {inputs}")
-        if whole_number("size", size) <= 2 ** (layers - 1):
-            raise ValueError(
-                f"size: expected more than {2 ** (layers - 1)} points to halve {layers - 1} times, got {size}"
-            )
+        check_sizes(hidden, layers, dropout, seed)
+        config = {"hidden": hidden, "layers": layers, "size": size, "learned": learned, "dropout": dropout}
+        super().__init__(spec, out_features, Normalize(spec, per="nothing"), config)
+        self.shape = check_grid(spec, size, layers)
         if not isinstance(learned, bool):
             raise TypeError(f"learned: expected True or False, got {learned!r}")
-        line = torch.linspace(-1, 1, size)
-        grid = torch.cartesian_prod(*[line] * inputs).reshape(-1, inputs)
+        points = grid(*self.shape)
         if learned:
-            self.grid = nn.Parameter(grid)
+            self.grid = nn.Parameter(points)
         else:
-            self.register_buffer("grid", grid, persistent=False)
-        self.shape = [size] * inputs
-        self.net = convolutions(inputs, spec.out_features, hidden, layers, NORMS[inputs])
+            self.register_buffer("grid", points, persistent=False)
         halved = 2 ** (layers - 1)
-        self.head = nn.Sequential(
-            nn.Flatten(1),
-            nn.Dropout(dropout),
-            nn.Linear(hidden * halved * (-(-size // halved)) ** inputs, out_features),
-        )
+        remaining = hidden * halved * (-(-size // halved)) ** spec.in_features
+        with seeded_by(seed):
+            self.net = convolutions(spec.in_features, spec.out_features, hidden, layers)
+            self.head = nn.Sequential(nn.Flatten(1), nn.Dropout(dropout), nn.Linear(remaining, out_features))
 
-    def _forward(self, weights: Weights) -> Tensor:
+    def compute(self, weights: Weights) -> Tensor:
         values = VALUE * (evaluate(weights, self.grid) - self.spec.output_shift)
         return self.head(self.net(values.transpose(1, 2).unflatten(2, self.shape)))

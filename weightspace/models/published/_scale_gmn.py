@@ -5,22 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_head, check_sizes
-from weightspace.models.layers._chain import NeuronReadout, affine, assemble, axes_of, chain
-from weightspace.models.layers._typed import NONE, Factor, Gate, NodeFactors, Send, Types, steady, types_of
+from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._chain import axes_of
+from weightspace.models.layers._message_passing import (
+    ChainEmbedding,
+    ChainOutput,
+    ForwardBackward,
+    ForwardBackwardReadout,
+    ForwardBackwardRound,
+    Gate,
+    rms_normalize,
+)
+from weightspace.models.layers._typed import ActivationMap, NodeInvariants, TypedInvariant, Types, types_of
+from weightspace.models.published._gmn import Direction, check_direction
 
-Both = tuple[Types, Types]  # of a neuron's pre-activation and of what it sends on
-Direction = Literal["forward", "bidirectional"]
+Both = tuple[Types, Types]
+"""The types of a neuron's pre-activation and of its output."""
 
 
+@final
 class ScaleGMN(Model):
     r"""Message passing in which every feature keeps the type of the weight or neuron that it belongs to.
 
@@ -33,20 +45,22 @@ class ScaleGMN(Model):
         h_i' = h_i + \Gamma [h_i, m_i] \odot \phi(h_i, m_i)
 
     where every ``phi`` reads invariants alone. Going back, neurons carry a second feature of type ``1 / q_i``, as
-    gradients do. Phases of sines are folded beforehand (:func:`weightspace.models.fold_phases`). Even activations and
-    those without symmetry are read too: the types come from the activation table, for each hidden axis. Cost of a step
-    forward, with ``E`` weights and ``d`` channels: about ``17 E d^2`` FLOP a bidirectional round and network, 6 of them
-    for the update of the weights' features, which the last round leaves out.
+    gradients do. Phases of sines are folded beforehand (:func:`weightspace.align.fold_phases`). Even activations and
+    those without symmetry are read too: the types come from the activation table, for each hidden axis. Without types
+    the network is :class:`GMN`. Cost of a forward pass, with ``E`` weights and ``d`` channels: about ``17 E d^2`` FLOP
+    per bidirectional round and network, 6 of them for the update of the weights' features, which the last round leaves
+    out.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width.
         out_features: outputs of the invariant head, or channels of the equivariant one.
         hidden: channels, at least 2.
-        layers: rounds; each goes through the network from inputs to outputs (and back).
+        layers: number of rounds; each goes through the network from inputs to outputs (and back).
         direction: ``"bidirectional"``, or ``"forward"`` alone.
-        head: ``"invariant"`` gives ``[batch, out_features]``; ``"equivariant"`` gives ``Weights``, and folds no phases:
-            it respects permutations, signs and scales.
-        dropout: in all functions of invariants.
+        head: ``"invariant"`` returns ``[batch, out_features]``; ``"equivariant"`` returns ``Weights`` and folds no
+            phases, so that it respects permutations, signs and scales.
+        dropout: probability, in all functions of invariants.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -55,7 +69,8 @@ class ScaleGMN(Model):
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> ws.models.ScaleGMN(spec, 10, hidden=8, layers=1)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> model = ws.models.ScaleGMN(spec, 10, hidden=8, layers=1, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
@@ -66,9 +81,10 @@ class ScaleGMN(Model):
         inverting weights; the even function of signs is ``|A x|``; sums of messages over the root of their number.
     """
 
-    respects = "full"
+    name = "scale-gmn"
+    reads = "chain"
+    equivariance = "full"
     heads = ("invariant", "equivariant")
-    typed = True  # features keep their types
 
     def __init__(
         self,
@@ -78,95 +94,81 @@ class ScaleGMN(Model):
         hidden: int = 64,
         layers: int = 2,
         direction: Direction = "bidirectional",
-        head: Literal["invariant", "equivariant"] = "invariant",
+        head: Head = "invariant",
         dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        check_head(head, self.heads)
-        invariant = head == "invariant"
-        super().__init__(spec, Normalize(spec, center=not self.typed, fold=self.typed and invariant))
-        check_sizes(out_features, hidden, layers, dropout)
-        if direction not in ("forward", "bidirectional"):
-            raise ValueError(f"direction: expected 'forward' or 'bidirectional', got {direction!r}")
-        if self.typed and not invariant:
-            self.respects = "scaled"
-        self.chain, self.back = chain(spec, type(self).__name__), direction == "bidirectional"
-        axes = [spec.axis(name) for name in axes_of(self.chain)]
-        self.types = [types_of(axis) if self.typed else (NONE, NONE) for axis in axes]
-        self.of_weights = nn.Parameter(torch.randn(len(self.chain), hidden))
-        self.of_biases = nn.Parameter(torch.randn(len(self.chain), hidden))
-        self.inputs = nn.Parameter(torch.randn(axes[0].size, hidden))
-        self.outputs = nn.Parameter(torch.randn(axes[-1].size, hidden))
-        self.rounds = nn.ModuleList(
-            Round(
-                self.types, hidden, first=not i, back=self.back, edges=not invariant or i + 1 < layers, dropout=dropout
-            )
-            for i in range(layers)
-        )
-        self.to_bias = self.to_weight = self.readout = None
-        if not invariant:
-            self.to_bias = nn.ModuleList(nn.Linear(hidden, out_features, bias=False) for _ in self.chain)
-            self.to_weight = nn.ModuleList(nn.Linear(hidden, out_features, bias=False) for _ in self.chain)
-        else:
-            self.readout = TypedReadout(spec, self.types, hidden, out_features, back=self.back, dropout=dropout)
+        check_sizes(hidden, layers, dropout, seed)
+        check_direction(direction)
+        config = {"hidden": hidden, "layers": layers, "direction": direction, "head": head, "dropout": dropout}
+        edges, back = head == "equivariant", direction == "bidirectional"
+        normalize = Normalize(spec, center=False, fold=not edges)
+        super().__init__(spec, out_features, normalize, config, equivariance="scaled" if edges else "full")
+        types = [types_of(spec.axis(name)) for name in axes_of(spec.layers)]
+        with seeded_by(seed):
+            embed = ChainEmbedding(spec, hidden)
+            rounds = [
+                scale_gmn_round(types, hidden, first=not i, back=back, edges=edges or i + 1 < layers, dropout=dropout)
+                for i in range(layers)
+            ]
+            if edges:
+                out = ChainOutput(spec, hidden, out_features)
+            else:
+                last = len(types) - 1
+                invariants = [
+                    ReadInvariants(own, hidden, dual=back and 0 < i < last)
+                    for i, (own, _) in enumerate(types)
+                    if back or i
+                ]
+                out = ForwardBackwardReadout(spec, hidden, invariants, out_features, back=back, dropout=dropout)
+            self.net = ForwardBackward(embed, rounds, out)
 
-    def _forward(self, weights: Weights) -> Tensor | Weights:
-        matrices, biases = affine(weights, self.chain)
-        edges = [m.unsqueeze(-1) * row for m, row in zip(matrices, self.of_weights, strict=True)]
-        nodes = [self.inputs.expand(len(weights), -1, -1)]
-        nodes += [b.unsqueeze(-1) * row for b, row in zip(biases, self.of_biases, strict=True)]
-        nodes[-1] = nodes[-1] + self.outputs
-        duals = [torch.zeros_like(h) for h in nodes]
-        for step in self.rounds:
-            nodes, duals, edges = step(nodes, duals, edges)
-        if self.readout is not None:
-            return self.readout(nodes, duals)
-        assert self.to_bias is not None
-        assert self.to_weight is not None
-        new_matrices = [f(e) for f, e in zip(self.to_weight, edges, strict=True)]
-        return assemble(weights, self.chain, new_matrices, [f(h) for f, h in zip(self.to_bias, nodes[1:], strict=True)])
+    def compute(self, weights: Weights) -> Tensor | Weights:
+        return self.net(weights)
 
 
-class Round(nn.Module):
-    """From the inputs to the outputs, back, and an update of the weights' features."""
+def scale_gmn_round(
+    types: Sequence[Both], width: int, *, first: bool, back: bool, edges: bool, dropout: float
+) -> ForwardBackwardRound:
+    """Make a round of messages that keeps types.
 
-    def __init__(
-        self, types: Sequence[Both], width: int, *, first: bool, back: bool, edges: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        pairs = list(pairwise(types))
-        self.send = nn.ModuleList(Send(*below, width) for below, _ in pairs)
-        self.forth = nn.ModuleList(
-            Passage(above[0], above[0], width, dual=back and not first and i + 1 < len(pairs), dropout=dropout)
+    Args:
+        types: of the axes, from inputs to outputs.
+        width: channels.
+        first: whether it is the first round, in which duals hold nothing yet.
+        back: whether messages go back too.
+        edges: whether weights are updated.
+        dropout: probability, in all functions of invariants.
+    """
+    pairs = list(pairwise(types))
+    returning, updated = pairs if back else [], pairs if edges else []
+    return ForwardBackwardRound(
+        send=[ActivationMap(*below, width) for below, _ in pairs],
+        forth=[
+            MessagePass(above[0], above[0], width, dual=back and not first and i + 1 < len(pairs), dropout=dropout)
             for i, (_, above) in enumerate(pairs)
-        )
-        self.send_back = nn.ModuleList(Send(above[0], above[0], width) for _, above in (pairs if back else []))
-        self.back = nn.ModuleList(
-            Passage(below[1], below[0], width, dual=True, fresh=first, dropout=dropout)
-            for below, _ in (pairs if back else [])
-        )
-        self.edges = nn.ModuleList(
-            EdgeUpdate(below, above, width, dual=back, dropout=dropout) for below, above in (pairs if edges else [])
-        )
-
-    def forward(self, nodes: list[Tensor], duals: list[Tensor], edges: list[Tensor]) -> tuple[list[Tensor], ...]:
-        nodes, duals = list(nodes), list(duals)
-        for i, (send, passage) in enumerate(zip(self.send, self.forth, strict=True)):
-            nodes[i + 1] = passage(send(nodes[i])[:, None], edges[i], nodes[i + 1], duals[i + 1], 2)
-        duals[-1] = nodes[-1]  # outputs have no symmetry: what arrives there is what goes back
-        for i in reversed(range(len(self.back))):
-            sent = self.send_back[i](duals[i + 1])[:, :, None]
-            duals[i] = self.back[i](sent, edges[i], duals[i], nodes[i], 1)
-        for i, update in enumerate(self.edges):
-            ends = (nodes[i + 1], duals[i + 1], nodes[i], duals[i])
-            edges = [*edges[:i], update(edges[i], *ends), *edges[i + 1 :]]
-        return nodes, duals, edges
+        ],
+        send_back=[ActivationMap(above[0], above[0], width) for _, above in returning],
+        back=[MessagePass(low[1], low[0], width, dual=True, fresh=first, dropout=dropout) for low, _ in returning],
+        edges=[ScaleGMNEdgeUpdate(low, above, width, dual=back, dropout=dropout) for low, above in updated],
+    )
 
 
-class Passage(nn.Module):
-    """Messages along one layer's weights, and the update of the neurons they arrive at.
+def normalized(value: Tensor, types: Types) -> Tensor:
+    """Normalise features over channels, unless their type has positive scales, which that would remove."""
+    return value if "positive" in types else rms_normalize(value)
 
-    ``dual`` says whether the neurons' features of the inverse type are read; ``fresh``, whether those that are updated
-    hold nothing yet.
+
+class MessagePass(nn.Module):
+    """Messages along one layer's weights, and the update of the neurons that receive them.
+
+    Args:
+        message: type of the messages.
+        own: type of the neurons' feature that is updated.
+        width: channels.
+        dual: whether the neurons' feature of the inverse type is read.
+        fresh: whether the feature that is updated holds nothing yet.
+        dropout: probability, in both gates.
     """
 
     def __init__(
@@ -175,65 +177,72 @@ class Passage(nn.Module):
         super().__init__()
         self.own, self.fresh, self.matches = own, fresh, message == own
         self.dual, self.mixes = dual, dual and "positive" not in own
-        self.factor, self.of_own = Factor(message, width, width), Factor(own, width, width)
+        self.of_pair, self.of_own = TypedInvariant(message, width, width), TypedInvariant(own, width, width)
         self.gate = Gate(width, width, dropout=dropout)
         same = self.matches + (not fresh)
         self.mix = nn.Linear(width * (same + self.mixes), width, bias=not own)
-        self.factors = NodeFactors(own, width, width, same=same, dual=dual)
-        self.of_message = None if self.matches else Factor(message, width, width)
+        self.inputs = NodeInvariants(own, width, width, same=same, dual=dual)
+        self.of_message = None if self.matches else TypedInvariant(message, width, width)
         self.update = Gate(width, width, dropout=dropout)
 
     def forward(self, sent: Tensor, edge: Tensor, own: Tensor, dual: Tensor, over: int) -> Tensor:
+        """Return the updated feature.
+
+        Args:
+            sent: what the sources send, with an axis of size one for the targets.
+            edge: features of the weights, ``[batch, out, in, channel]``.
+            own: the targets' feature that is updated, ``[batch, neuron, channel]``.
+            dual: their other feature.
+            over: the axis of the sources in ``edge``.
+        """
         pairs = edge * sent
         of_own = self.of_own(dual if self.fresh else own).unsqueeze(over)
-        message = self.gate(pairs, [self.factor(pairs), of_own]).sum(over) / math.sqrt(pairs.shape[over])
+        message = self.gate(pairs, [self.of_pair(pairs), of_own]).sum(over) / math.sqrt(pairs.shape[over])
         same = [value for value, there in ((own, not self.fresh), (message, self.matches)) if there]
-        invariants = [self.factors(same, dual if self.dual else None)]
+        invariants = [self.inputs(same, dual if self.dual else None)]
         if self.of_message is not None:
             invariants.append(self.of_message(message))
         value = self.update(self.mix(torch.cat([*same, dual] if self.mixes else same, -1)), invariants)
-        return steady(value if self.fresh else own + value, self.own)
+        return normalized(value if self.fresh else own + value, self.own)
 
 
-class EdgeUpdate(nn.Module):
-    """A weight's features from its own and from invariants of its two neurons."""
+class ScaleGMNEdgeUpdate(nn.Module):
+    """Update a weight's features from its own and from invariants of its two neurons.
+
+    Args:
+        below: types of the axis that the weight reads.
+        above: types of the axis that it produces.
+        width: channels.
+        dual: whether the neurons' duals are read.
+        dropout: probability, in the gate.
+    """
 
     def __init__(self, below: Both, above: Both, width: int, *, dual: bool, dropout: float) -> None:
         super().__init__()
         self.types, self.dual = above[0] | below[1], dual
-        self.map, self.factor = nn.Linear(width, width, bias=False), Factor(self.types, width, width)
-        self.target = NodeFactors(above[0], width, width, same=1, dual=dual)
-        self.source = NodeFactors(below[0], width, width, same=1, dual=dual)
+        self.map, self.of_edge = nn.Linear(width, width, bias=False), TypedInvariant(self.types, width, width)
+        self.target = NodeInvariants(above[0], width, width, same=1, dual=dual)
+        self.source = NodeInvariants(below[0], width, width, same=1, dual=dual)
         self.gate = Gate(width, width, dropout=dropout)
 
     def forward(self, edge: Tensor, target: Tensor, target_dual: Tensor, source: Tensor, source_dual: Tensor) -> Tensor:
         of_target = self.target([target], target_dual if self.dual else None)[:, :, None]
         of_source = self.source([source], source_dual if self.dual else None)[:, None]
-        return steady(edge + self.gate(self.map(edge), [self.factor(edge), of_target, of_source]), self.types)
+        return normalized(edge + self.gate(self.map(edge), [self.of_edge(edge), of_target, of_source]), self.types)
 
 
-class TypedReadout(nn.Module):
-    """Invariants of every neuron, averaged over hidden axes, then an MLP."""
+class ReadInvariants(nn.Module):
+    """Invariants of a neuron's feature and its dual, for the readout.
 
-    def __init__(
-        self, spec: NetSpec, types: Sequence[Both], width: int, out_features: int, *, back: bool, dropout: float
-    ) -> None:
+    Args:
+        types: of the neuron.
+        width: channels.
+        dual: whether the dual is read.
+    """
+
+    def __init__(self, types: Types, width: int, *, dual: bool) -> None:
         super().__init__()
-        self.back, last = back, len(types) - 1
-        self.factors = nn.ModuleList(
-            NodeFactors(own[0], width, width, same=1, dual=back and 0 < i < last)
-            for i, own in enumerate(types)
-            if back or i
-        )
-        self.maps = nn.ModuleList(nn.Linear(width, width) for _ in self.factors)
-        sizes = [width if back or i else 0 for i in range(len(types))]
-        self.readout = NeuronReadout(spec, sizes, 2 * width, out_features, dropout=dropout)
+        self.node = NodeInvariants(types, width, width, same=1, dual=dual)
 
-    def forward(self, nodes: Sequence[Tensor], duals: Sequence[Tensor]) -> Tensor:
-        held: list[tuple[Tensor, Tensor | None]] = [
-            (h, g if self.back else None) for h, g in zip(nodes, duals, strict=True)
-        ]
-        held = [(duals[0], None), *held[1:-1], (nodes[-1], None)]  # what inputs hold is constant until it comes back
-        held = held if self.back else held[1:]
-        found = [m(F.silu(f([h], g))) for m, f, (h, g) in zip(self.maps, self.factors, held, strict=True)]
-        return self.readout(found if self.back else [nodes[0][..., :0], *found])
+    def forward(self, value: Tensor, dual: Tensor | None) -> Tensor:
+        return self.node([value], dual)

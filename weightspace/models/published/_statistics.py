@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._base import Model, Normalize, check_sizes
+from weightspace.models._model import Model, check_sizes
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._heads import normed_mlp
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
+@final
 class Statistics(Model):
     r"""Mean, variance and five quantiles of every parameter, then an MLP.
 
     .. math:: y = MLP\Big( \big\Vert_p \; mean(w_p), \, var(w_p), \, q_0(w_p), \ldots, q_1(w_p) \Big)
 
-    Cost: a sort of every parameter, and ``2 h (7 t + (layers - 1) h + out_features)`` FLOP a network for an MLP of
+    Cost: a sort of every parameter, and ``2 h (7 t + (layers - 1) h + out_features)`` FLOP per network for an MLP of
     width ``h`` on ``7`` numbers of each of ``t`` parameter tensors.
 
     Args:
@@ -27,7 +31,8 @@ class Statistics(Model):
         out_features: number of outputs.
         hidden: width of the MLP, at least 2.
         layers: number of its hidden layers.
-        dropout: after each hidden layer.
+        dropout: probability, after each hidden layer.
+        seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
@@ -36,7 +41,8 @@ class Statistics(Model):
     Example:
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 32, 32, 1)
-        >>> ws.models.Statistics(spec, out_features=10)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> model = ws.models.Statistics(spec, out_features=10, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
 
     Reference:
@@ -45,25 +51,36 @@ class Statistics(Model):
         the paper compares a linear map, boosted trees and a deep network.
     """
 
-    respects = "permutation"
+    name = "statistics"
+    equivariance = "permutation"
+    reads_arrangement = False
 
     def __init__(
-        self, spec: NetSpec, out_features: int, *, hidden: int = 256, layers: int = 2, dropout: float = 0.0
+        self,
+        spec: NetSpec,
+        out_features: int,
+        *,
+        hidden: int = 256,
+        layers: int = 2,
+        dropout: float = 0.0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__(spec, Normalize(spec))
-        check_sizes(out_features, hidden, layers, dropout)
-        widths = [(2 + len(QUANTILES)) * len(spec.params)] + [hidden] * layers
-        blocks: list[nn.Module] = []
-        for a, b in pairwise(widths):
-            blocks += [nn.Linear(a, b), nn.LayerNorm(b), nn.ReLU(), nn.Dropout(dropout)]
-        self.net = nn.Sequential(*blocks, nn.Linear(hidden, out_features))
+        check_sizes(hidden, layers, dropout, seed)
+        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        super().__init__(spec, out_features, Normalize(spec), config)
+        inputs = (2 + len(QUANTILES)) * len(spec.params)
+        with seeded_by(seed):
+            self.net = normed_mlp(inputs, hidden, layers, out_features, dropout=dropout)
 
-    def _forward(self, weights: Weights) -> Tensor:
-        return self.net(torch.cat([_statistics(value.flatten(1)) for _, value in weights.items()], 1))
+    def compute(self, weights: Weights) -> Tensor:
+        return self.net(torch.cat([statistics(value.flatten(1)) for _, value in weights.items()], 1))
 
 
-def _statistics(value: Tensor) -> Tensor:
-    """``[batch, n]`` to ``[batch, 7]``; quantiles between two entries are interpolated linearly."""
+def statistics(value: Tensor) -> Tensor:
+    """Return mean, variance and quantiles of each row, ``[batch, n]`` to ``[batch, 7]``.
+
+    Quantiles between two entries are interpolated linearly.
+    """
     ordered = value.sort(1).values
     at = torch.tensor(QUANTILES, device=value.device) * (value.shape[1] - 1)
     low, high = ordered[:, at.floor().long()], ordered[:, at.ceil().long()]

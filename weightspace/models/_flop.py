@@ -1,4 +1,4 @@
-"""What a model costs in arithmetic."""
+"""The cost of a model in arithmetic."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from weightspace._weights import Weights
-from weightspace.models import Model
+from weightspace.models._model import WeightModel
 
 
-def flop(model: Model, weights: Weights) -> int:
-    """FLOP of one network's forward pass: matrix products and convolutions alone, two for each multiplication.
+def flop(model: WeightModel, weights: Weights) -> int:
+    """Count the FLOP of one network's forward pass: those of matrix products and convolutions alone.
 
-    Work that networks of a batch share, such as making the inputs of their queries, is shared out among them. The
-    answer depends on shapes alone; the model is left as it was.
+    A multiplication with its addition counts as two. Work that the networks of a batch share, such as computing the
+    inputs of their queries, is divided among them. The result depends on shapes alone, and the model stays as it was.
 
     Args:
-        model: on networks of the spec of ``weights``, and on their device.
-        weights: a batch; its size is what shared work is divided by.
+        model: a model on networks of the spec of ``weights``, on the same device.
+        weights: a batch; shared work is divided by its size.
 
     Returns:
         A whole number, rounded down.
@@ -33,12 +33,13 @@ def flop(model: Model, weights: Weights) -> int:
         >>> flop(model, ws.Weights(torch.zeros(3, 17), spec)) == 2 * (17 * 8 + 8 * 10)
         True
     """
-    training = model.training
+    modes = {part: part.training for part in model.modules()}
     weights = weights.replace(weights.flat.detach().requires_grad_())  # fused inference kernels hide their products
     model.eval()
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(weights)
     finally:
-        model.train(training)
+        for part, mode in modes.items():
+            part.training = mode
     return counter.get_total_flops() // len(weights)

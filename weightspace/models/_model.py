@@ -1,0 +1,195 @@
+"""``WeightModel``, the protocol of all models on weights, and ``Model``, the template that checks and normalises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from weightspace._checks import probability, whole_number
+from weightspace._spec import NetSpec
+from weightspace._symmetry import Group
+from weightspace._weights import Weights, check_built_for, check_finite
+from weightspace.models._normalize import Normalize
+from weightspace.models.layers._chain import check_readable
+
+Track = Literal["weights-only", "probing", "function"]
+Reads = Literal["any", "hidden", "chain"]
+Output = Literal["tensor", "embedding", "weights"]
+Head = Literal["invariant", "equivariant"]
+
+
+class WeightModel(nn.Module, ABC):
+    """A module that reads networks: a :class:`Model`, or a wrapper around models.
+
+    Training, suites, wrappers and files rely on these attributes and on calling it, and on nothing else. A subclass
+    passes them to the constructor, which also checks that the spec is one that it ``reads``; they never change later.
+
+    Args:
+        spec: the networks that it reads.
+        out_features: numbers per network; of a model that returns weights, channels per weight.
+        output: ``"tensor"``: ``[batch, out_features]``; ``"embedding"``: the same with rows of length one;
+            ``"weights"``: ``Weights``, with a channel axis if there are several channels.
+        equivariance: the group under which a tensor does not change and weights move along: permutations, signs too,
+            positive scales too, or all that the activations allow (:meth:`weightspace.Symmetry.sample`); ``"none"``
+            for a model without symmetry.
+        track: ``"weights-only"``: it never evaluates the network; ``"probing"``: it reads activations or gradients at
+            learned inputs; ``"function"``: it reads outputs alone.
+
+    Attributes:
+        name: the name by which :func:`build` and :func:`load_model` find the class.
+        reads: ``"any"`` spec, those with at least one ``"hidden"`` axis, or those that are a ``"chain"``: MLPs and
+            SIRENs with at least one hidden layer.
+
+    Raises:
+        TypeError: for something other than a ``NetSpec``.
+        ValueError: for a spec that it does not read.
+    """
+
+    name: ClassVar[str] = ""
+    reads: ClassVar[Reads] = "any"
+    spec: NetSpec
+    out_features: int
+    output: Output
+    equivariance: Group
+    track: Track
+
+    def __init__(self, spec: NetSpec, out_features: int, *, output: Output, equivariance: Group, track: Track) -> None:
+        super().__init__()
+        check_readable(spec, self.reads, type(self).__name__)
+        self.spec, self.out_features = spec, whole_number("out_features", out_features)
+        self.output, self.equivariance, self.track = output, equivariance, track
+
+    @property
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments except ``spec`` and ``seed``: plain numbers and names, or models."""
+
+    @abstractmethod
+    def forward(self, weights: Weights) -> Tensor | Weights:
+        """Read a batch of networks."""
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of learned scalars."""
+        return sum(p.numel() for p in self.parameters())
+
+
+class Model(WeightModel):
+    """The template of a model: it checks the networks, normalises them, and calls :meth:`compute`.
+
+    A subclass declares at class level what it is, calls this constructor with its own arguments as ``config``, makes
+    its layers, and implements :meth:`compute`. Its constructor takes ``(spec, out_features, *, ..., seed=None)`` and
+    makes the layers under :func:`weightspace.models.layers.seeded_by` the seed.
+
+    Args:
+        spec: the networks to read.
+        out_features: number of outputs, or of channels where ``config["head"]`` is ``"equivariant"``.
+        normalize: the layer that weights pass first. Training fits it to the training split before the first step.
+        config: the other arguments of the subclass' constructor, without ``seed``.
+        equivariance: the group, where it depends on the arguments; by default what the class declares.
+        track: the track, where it depends on the arguments; by default what the class declares.
+
+    Attributes:
+        heads: the values that ``head=`` takes, for models that have a choice.
+        presets: further names for :func:`build`, each with the options that it stands for.
+        reads_arrangement: whether the output depends on which entry of a parameter is where; statistics do not.
+
+    Raises:
+        TypeError: for something other than a ``NetSpec`` and a whole number of outputs.
+        ValueError: for a spec that the model does not read, no outputs, or an unknown head.
+
+    Example:
+        >>> import weightspace as ws
+        >>> class Means(Model):
+        ...     equivariance = "permutation"
+        ...
+        ...     def __init__(self, spec, out_features, *, seed=None):
+        ...         super().__init__(spec, out_features, Normalize(spec), {})
+        ...         with ws.models.layers.seeded_by(seed):
+        ...             self.linear = torch.nn.Linear(len(spec.params), out_features)
+        ...
+        ...     def compute(self, weights):
+        ...         return self.linear(torch.stack([value.flatten(1).mean(1) for _, value in weights.items()], 1))
+        >>> spec = ws.siren(2, 8, 8, 1)
+        >>> Means(spec, 3, seed=0)(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        torch.Size([4, 3])
+    """
+
+    heads: ClassVar[tuple[str, ...]] = ("invariant",)
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    reads_arrangement: ClassVar[bool] = True
+    equivariance: Group = "none"
+    track: Track = "weights-only"
+    normalize: Normalize
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        out_features: int,
+        normalize: Normalize,
+        config: Mapping[str, Any],
+        *,
+        equivariance: Group | None = None,
+        track: Track | None = None,
+    ) -> None:
+        head = config.get("head", "invariant")
+        super().__init__(
+            spec,
+            out_features,
+            output="weights" if head == "equivariant" else "tensor",
+            equivariance=self.equivariance if equivariance is None else equivariance,
+            track=self.track if track is None else track,
+        )
+        if head not in self.heads:
+            raise ValueError(f"head: expected {' or '.join(map(repr, self.heads))}, got {head!r}")
+        self.normalize = normalize
+        self._config = {"out_features": self.out_features, **config}
+        _ = spec.slices, spec.num_params, spec.hidden  # computed here, because a compiler cannot fill a cache
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self._config)
+
+    @final
+    def forward(self, weights: Weights) -> Tensor | Weights:
+        """Check and normalise the networks, then compute.
+
+        Args:
+            weights: ``[batch, param]`` of the model's spec.
+
+        Returns:
+            ``[batch, out_features]``, or ``Weights`` for an equivariant head.
+
+        Raises:
+            TypeError: for a plain tensor, or weights of a finer dtype than the model's.
+            ValueError: for networks of another spec, an empty batch, features where raw weights belong, or numbers
+                that are not finite.
+        """
+        check_built_for(self.spec, weights)
+        if weights.flat.ndim != 2 or not len(weights):
+            raise ValueError(
+                f"expected weights [batch, param] with at least one network, got {list(weights.flat.shape)}"
+            )
+        own = self.normalize.mean.dtype
+        if torch.promote_types(weights.dtype, own) != own:
+            raise TypeError(f"expected weights of the model's {own}, got {weights.dtype}; cast one with .to(dtype)")
+        if not torch.compiler.is_compiling():
+            check_finite("weights", weights)
+        return self.compute(self.normalize(Weights(weights.flat, self.spec)))
+
+    @abstractmethod
+    def compute(self, weights: Weights) -> Tensor | Weights:
+        """Return the outputs for normalised weights."""
+
+
+def check_sizes(hidden: int, layers: int, dropout: float, seed: int | None) -> None:
+    """Raise ``TypeError`` or ``ValueError`` for sizes that no model can have, or a seed that is not a whole number."""
+    whole_number("hidden", hidden, 2)
+    whole_number("layers", layers)
+    probability("dropout", dropout)
+    if seed is not None:
+        whole_number("seed", seed, 0)

@@ -1,0 +1,123 @@
+"""Readouts: from features of weights or neurons to outputs, without any order among neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from weightspace._checks import whole_number
+from weightspace._equivariant import InvariantPool
+from weightspace._spec import NetSpec, check_spec
+from weightspace._weights import Weights, check_features
+from weightspace.models.layers._chain import axes_of
+
+
+def normed_mlp(
+    inputs: int,
+    hidden: int,
+    layers: int,
+    out_features: int,
+    *,
+    dropout: float = 0.0,
+    norm: Callable[[int], nn.Module] = nn.LayerNorm,
+    activation: Callable[[], nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Make an MLP with a norm, an activation and dropout after each linear map but the last.
+
+    Args:
+        inputs: numbers that enter.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers, at least 0.
+        out_features: numbers that leave.
+        dropout: probability, after each hidden layer.
+        norm: makes the norm for a width.
+        activation: makes the activation.
+    """
+    blocks: list[nn.Module] = []
+    for i in range(layers):
+        blocks += [nn.Linear(hidden if i else inputs, hidden), norm(hidden), activation(), nn.Dropout(dropout)]
+    return nn.Sequential(*blocks, nn.Linear(hidden if layers else inputs, out_features))
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """A batch norm of features that takes a batch of one in training too, by its running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and len(input) == 1:
+            mean, variance = self.running_mean, self.running_var
+            return nn.functional.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(input)
+
+
+class InvariantHead(nn.Module):
+    r"""Average every parameter over its hidden axes, then apply an MLP with one hidden layer.
+
+    .. math:: y = MLP\Big( \big\Vert_p \, mean_{H_p} x_p \Big)
+
+    Args:
+        spec: the networks.
+        channels: of the features that it reads, ``[batch, param, channel]``.
+        out_features: numbers per network.
+        ends: whether inputs and outputs count as hidden axes too.
+        dropout: probability, before the last layer.
+
+    Raises:
+        TypeError: for something other than a ``NetSpec``.
+        ValueError: on call, for networks of another spec or features with other channels.
+
+    Example:
+        >>> import weightspace as ws
+        >>> spec = ws.siren(2, 8, 8, 1)
+        >>> InvariantHead(spec, 4, 10)(ws.Weights(torch.randn(3, spec.num_params, 4), spec)).shape
+        torch.Size([3, 10])
+
+    Reference:
+        Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, section 5 (invariant layer).
+    """
+
+    def __init__(
+        self, spec: NetSpec, channels: int, out_features: int, *, ends: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        check_spec(spec)
+        self.spec, self.in_channels = spec, channels
+        self.pool = InvariantPool(spec, ends=ends)
+        self.mlp = normed_mlp(channels * self.pool.size, 4 * channels, 1, out_features, dropout=dropout)
+
+    def forward(self, features: Weights) -> Tensor:
+        check_features(self.spec, features, self.in_channels)
+        return self.mlp(self.pool(features))
+
+
+class NeuronReadout(nn.Module):
+    """Average the neurons of every hidden axis, keep those of inputs and outputs apart, then apply an MLP.
+
+    Args:
+        spec: the networks, a chain.
+        sizes: channels of each axis, from input to output; 0 for an axis that is not read.
+        hidden: width of the MLP's hidden layer.
+        out_features: numbers per network.
+        dropout: probability, before the last layer.
+    """
+
+    def __init__(
+        self, spec: NetSpec, sizes: Sequence[int], hidden: int, out_features: int, *, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        axes = [spec.axis(name) for name in axes_of(spec.layers)]
+        self.fixed = [not axis.hidden for axis in axes]
+        wide = sum(size * (1 if axis.hidden else axis.size) for size, axis in zip(sizes, axes, strict=True))
+        self.mlp = normed_mlp(wide, hidden, 1, out_features, dropout=dropout, activation=nn.SiLU)
+
+    def forward(self, nodes: Sequence[Tensor]) -> Tensor:
+        """``[batch, neuron, channel]`` by axis, to ``[batch, out_features]``."""
+        parts = [v.flatten(1) if keep else v.mean(1) for v, keep in zip(nodes, self.fixed, strict=True) if v.shape[-1]]
+        return self.mlp(torch.cat(parts, 1))
+
+
+def check_divisor(name: str, value: int, of: int) -> None:
+    """Raise ``ValueError`` unless ``value``, a number of heads or rows, divides ``of`` channels."""
+    if of % whole_number(name, value):
+        raise ValueError(f"{name}: expected a divisor of {of}, got {value}")
