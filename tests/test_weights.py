@@ -147,3 +147,29 @@ def test_bad_state_dicts_are_refused(states: list[dict[str, torch.Tensor]], text
 def test_bad_input_is_refused(make: Any, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         make()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "text"),
+    [
+        (lambda v: torch.complex(v, v + 5), TypeError, "expected real numbers, got torch.complex64"),
+        (lambda v: v.to(torch.float8_e4m3fn), TypeError, "expected 16 bits or more a number, got torch.float8_e4m3fn"),
+        (lambda v: v.to("meta"), ValueError, "expected a dense tensor with its values, got a meta one"),
+        (lambda v: v.to_sparse(), ValueError, "expected a dense tensor with its values, got a sparse_coo one"),
+        (lambda v: "weights", TypeError, "expected a tensor, got str"),
+    ],
+)
+def test_numbers_that_would_be_lost_or_are_not_there_are_refused(change, kind: type[Exception], text: str) -> None:
+    state = ws.testing.random_weights(SPEC, 1, generator=torch.Generator().manual_seed(0)).state_dict()
+    name = next(iter(state))
+    with pytest.raises(kind, match=f"state dict 0, '{name}': {text}"):
+        ws.Weights.from_state_dicts([{**state, name: change(state[name])}], SPEC)
+
+
+def test_arrays_of_numpy_are_read_whatever_their_strides_and_byte_order() -> None:
+    weights = ws.testing.random_weights(SPEC, 1, generator=torch.Generator().manual_seed(0))
+    state = {name: value.numpy() for name, value in weights.state_dict().items()}
+    reversed_twice = {name: np.flip(np.ascontiguousarray(np.flip(value))) for name, value in state.items()}
+    big_endian = {name: value.astype(">f4") for name, value in state.items()}
+    for other in (state, reversed_twice, big_endian):
+        assert torch.equal(ws.Weights.from_state_dicts([other], SPEC).flat, weights.flat)  # type: ignore[list-item]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -172,13 +173,7 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
         raise ValueError(f"state dict {number}: expected the keys {expected}, missing {missing}, extra {extra}")
     parts: dict[str, Tensor] = {}
     for name, params in spec.by_state_key.items():
-        try:
-            value = torch.as_tensor(state_dict[name]).detach()
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(
-                f"state dict {number}, {name!r}: expected a tensor, got {type(state_dict[name]).__name__}; "
-                "make it with torch.as_tensor"
-            ) from error
+        value = plain_tensor(f"state dict {number}, {name!r}", state_dict[name])
         shape = spec.state_dict_shape(name)
         if tuple(value.shape) != shape:
             raise ValueError(f"state dict {number}, {name!r}: expected shape {list(shape)}, got {list(value.shape)}")
@@ -187,6 +182,39 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
         parts.update((p.name, piece.reshape(-1)) for p, piece in zip(params, pieces, strict=True))
     flat = torch.cat([parts[param.name] for param in spec.params])
     return flat if flat.is_floating_point() else flat.to(torch.get_default_dtype())
+
+
+def plain_tensor(name: str, value: Any) -> Tensor:
+    """Return ``value`` as a tensor of real numbers that lie in memory one after another, without its gradient.
+
+    Raises:
+        TypeError: for something that is not a tensor or an array, for complex numbers, whose imaginary part would be
+            lost, and for numbers of eight bits or fewer.
+        ValueError: for tensors without values of their own (meta, sparse, nested).
+    """
+    try:
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(_native(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: expected a tensor, got {type(value).__name__}; make it with torch.as_tensor"
+        ) from error
+    if tensor.is_complex():
+        raise TypeError(f"{name}: expected real numbers, got {tensor.dtype}; complex weights are not supported")
+    if tensor.is_floating_point() and tensor.element_size() < 2:
+        raise TypeError(
+            f"{name}: expected 16 bits or more a number, got {tensor.dtype}; cast it with .to(torch.float32)"
+        )
+    if tensor.is_meta or tensor.is_nested or tensor.layout != torch.strided:
+        kind = "meta" if tensor.is_meta else "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        raise ValueError(f"{name}: expected a dense tensor with its values, got a {kind} one; make it dense first")
+    return tensor.detach()
+
+
+def _native(value: Any) -> Any:
+    """Return an array that torch can read: in the machine's byte order, with positive strides."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
 
 
 def _counter(key: Any) -> bool:

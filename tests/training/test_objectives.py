@@ -1,4 +1,4 @@
-"""What models are trained for: numbers, edits, and views of the same network."""
+"""Objectives: numbers, edits, and views of the same network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.training import Contrastive, Editing, Regression, seeded
+from weightspace.models import Embedding, Normalize
+from weightspace.training import Contrastive, Editing, Objective, Regression
 from weightspace.transforms import Flip, GaussianNoise, MixUp, Permute, Rotate
 from weightspace.zoo import write_zoo
 
@@ -35,7 +36,27 @@ def zoo_of(path: Path, w: ws.Weights, labels: Tensor | None = None) -> ws.Zoo:
     """Two thirds to train, the rest to choose by."""
     labels, part = torch.full((len(w),), -1) if labels is None else labels, 2 * len(w) // 3
     rows = {"train": slice(0, part), "val": slice(part, None)}
-    return write_zoo(path, {name: (w[here], labels[here], None, None, None) for name, here in rows.items()})
+    return write_zoo(path, {name: ws.Networks(w[here], labels[here]) for name, here in rows.items()})
+
+
+def measured(
+    objective: Objective, output: Any, w: ws.Weights, labels: Tensor | None = None, targets: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Loss and score of a model that returns ``output`` for these networks."""
+    networks = ws.Networks(w, labels)
+    model = output if callable(output) else (lambda weights: output)
+    targets = objective.targets(networks) if targets is None else targets
+    return objective(model, networks, targets, generator=torch.Generator().manual_seed(0))
+
+
+def fit_normalization(model: torch.nn.Module, w: ws.Weights) -> None:
+    for module in model.modules():
+        if isinstance(module, Normalize):
+            module.fit(w)
+
+
+def targets_of(objective: Objective, labels: Tensor) -> Tensor:
+    return objective.targets(ws.Networks(networks(len(labels)), labels))
 
 
 def brighter(values: Tensor) -> Tensor:
@@ -48,23 +69,32 @@ def brighter(values: Tensor) -> Tensor:
 def test_regression_is_in_units_of_the_spread_and_scores_in_the_numbers_own() -> None:
     values = torch.tensor([[1.0, 10.0], [3.0, 30.0], [5.0, 20.0]])
     objective, labels, w = Regression(values), torch.tensor([2, 0]), networks(2)
-    targets = objective.targets(labels)
+    targets = targets_of(objective, labels)
     assert torch.equal(targets, values[labels])
-    assert objective.loss(targets, targets, w) == 0
-    off = targets + torch.tensor([2.0, 5.0])
-    torch.testing.assert_close(objective.loss(off, targets, w), torch.tensor((1.0 + 0.25) / 2))  # std 2 and 10
-    torch.testing.assert_close(objective.score(off, labels, w), torch.tensor([-3.5, -3.5]))
+    assert measured(objective, targets, w, labels)[0] == 0
+    loss, score = measured(objective, targets + torch.tensor([2.0, 5.0]), w, labels)
+    torch.testing.assert_close(loss, torch.tensor((1.0 + 0.25) / 2))  # std 2 and 10
+    torch.testing.assert_close(score, torch.tensor([-3.5, -3.5]))
     mixed = 0.5 * targets + 0.5 * targets.flip(0)  # as MixUp mixes them
-    torch.testing.assert_close(objective.loss(mixed, mixed, w), torch.tensor(0.0))
+    torch.testing.assert_close(measured(objective, mixed, w, labels, mixed)[0], torch.tensor(0.0))
     one = Regression(torch.tensor([1, 2, 4]))
-    assert one.targets(labels).tolist() == [[4.0], [1.0]]
+    assert targets_of(one, labels).tolist() == [[4.0], [1.0]]
+
+
+def test_real_labels_are_the_numbers_themselves() -> None:
+    objective, labels = Regression(std=2.0), torch.tensor([1.5, -0.5])
+    assert targets_of(objective, labels).tolist() == [[1.5], [-0.5]]
+    loss, score = measured(objective, torch.tensor([[3.5], [-0.5]]), networks(2), labels)
+    torch.testing.assert_close(loss, torch.tensor(0.5))  # one standard deviation, squared, of two networks
+    assert score.tolist() == [-2.0, 0.0]
+    with pytest.raises(ValueError, match="expected labelled networks"):
+        objective.targets(ws.Networks(networks(2)))
 
 
 def test_a_model_learns_how_bright_pictures_are(fitted: ws.Weights, tmp_path: Path) -> None:
     values = ws.evaluate(fitted, COORDS).mean((1, 2))
     zoo, objective = zoo_of(tmp_path, fitted, torch.arange(len(fitted))), Regression(values)
-    with seeded(0):
-        model = ws.models.build("probe-gen", SPEC, 1, hidden=32, probes=16)
+    model = ws.models.build("probe-gen", SPEC, 1, hidden=32, probes=16, seed=0)
     result = ws.train(model, zoo, objective=objective, epochs=30, batch_size=16, lr=5e-3)
     middle = values[zoo.labels("train")].mean()
     plain = (values[zoo.labels("val")] - middle).abs().mean().item()
@@ -80,8 +110,8 @@ def test_a_regression_holds_values_of_its_own() -> None:
     with torch.no_grad():
         values.mul_(10)
     assert repr(objective) == before
-    assert objective.targets(torch.tensor([2])).tolist() == [[4.0]]
-    assert not objective.targets(torch.tensor([2])).requires_grad
+    assert targets_of(objective, torch.tensor([2])).tolist() == [[4.0]]
+    assert not targets_of(objective, torch.tensor([2])).requires_grad
     near = Regression(torch.tensor([1e9, 1e9 + 1, 1e9 + 2], dtype=torch.float64))
     assert near.std.tolist() == [1.0]
 
@@ -89,7 +119,7 @@ def test_a_regression_holds_values_of_its_own() -> None:
 def test_labels_without_a_value_are_found_before_the_training(tmp_path: Path) -> None:
     w, epochs = networks(9), []
     rows = {"train": (w, torch.arange(9) % 3), "val": (w, torch.arange(9) % 3), "test": (w, torch.arange(9))}
-    zoo = write_zoo(tmp_path, {name: (*row, None, None, None) for name, row in rows.items()})
+    zoo = write_zoo(tmp_path, {name: ws.Networks(*row) for name, row in rows.items()})
     objective = Regression(torch.arange(3))
     with pytest.raises(ValueError, match="expected labels from 0 to 2, one a row of values, got 0 to 8"):
         ws.train(ws.models.MLP(SPEC, 1), zoo, objective=objective, epochs=1, on_epoch=epochs.append)
@@ -111,9 +141,9 @@ def test_bad_regressions_are_refused() -> None:
     objective = Regression(torch.tensor([1.0, 2.0]))
     for label in (-1, 2):
         with pytest.raises(ValueError, match=r"expected labels from 0 to 1, one a row of values, got .*" + str(label)):
-            objective.targets(torch.tensor([label, 0]))
+            targets_of(objective, torch.tensor([label, 0]))
     with pytest.raises(ValueError, match=r"expected outputs \[2, 1\], one a number, got \[2, 3\].*out_features=1"):
-        objective.loss(torch.zeros(2, 3), objective.targets(torch.tensor([0, 1])), networks(2))
+        measured(objective, torch.zeros(2, 3), networks(2), torch.tensor([0, 1]))
 
 
 # Editing
@@ -123,21 +153,20 @@ def test_an_edit_is_compared_with_the_network_as_the_model_saw_it() -> None:
     w, other, objective = networks(), networks(seed=1), Editing(SPEC, COORDS, brighter)
     wanted = ws.evaluate(w, COORDS) + 0.2
     errors = (ws.evaluate(other, COORDS) - wanted).square().mean((1, 2))
-    targets = objective.targets(torch.zeros(6, dtype=torch.int64))
-    torch.testing.assert_close(objective.loss(other, targets, w), errors.mean())
-    torch.testing.assert_close(objective.score(other, targets, w), -errors)
+    loss, score = measured(objective, other, w)
+    torch.testing.assert_close(loss, errors.mean())
+    torch.testing.assert_close(score, -errors)
     exact = w.clone()
     exact.view("2.bias").add_(0.2)
-    assert objective.loss(exact, targets, w) < 1e-10
+    assert measured(objective, exact, w)[0] < 1e-10
 
 
 @pytest.mark.parametrize("name", ["dwsnet", "scale-gmn"])
 def test_a_model_learns_to_edit(name: str, fitted: ws.Weights, tmp_path: Path) -> None:
     zoo, objective = zoo_of(tmp_path, fitted), Editing(SPEC, COORDS, brighter)
-    with seeded(0):
-        model = ws.models.build(name, SPEC, 1, head="editing", **SIZES)
-    model.normalize.fit(zoo.weights("train"))
-    untouched = objective.score(zoo.weights("val"), zoo.labels("val"), zoo.weights("val")).mean().item()
+    model = ws.models.build(name, SPEC, 1, head="editing", seed=0, **SIZES)
+    fit_normalization(model, zoo.weights("train"))
+    untouched = measured(objective, zoo.weights("val"), zoo.weights("val"))[1].mean().item()
     assert untouched == pytest.approx(-0.04, rel=1e-4)
     result = ws.train(model, zoo, objective=objective, epochs=40, batch_size=16, lr=1e-2)
     assert result.val > 0.1 * untouched
@@ -149,9 +178,10 @@ def test_a_model_learns_to_edit(name: str, fitted: ws.Weights, tmp_path: Path) -
 
 def test_transforms_move_what_is_edited(tmp_path: Path) -> None:
     class Noting(Editing):
-        def loss(self, output: Any, targets: Tensor, weights: ws.Weights) -> Tensor:
-            seen.append(weights)
-            return super().loss(output, targets, weights)
+        def __call__(self, model, networks, targets, *, generator):
+            if model.training:
+                seen.append(networks.weights)
+            return super().__call__(model, networks, targets, generator=generator)
 
     seen: list[ws.Weights] = []
     w, model = networks(9), ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
@@ -166,8 +196,7 @@ def test_a_kept_run_is_known_by_its_edit(tmp_path: Path) -> None:
     zoo, run = zoo_of(tmp_path / "zoo", networks(9)), tmp_path / "run"
 
     def trained(edit: Any, coords: Tensor = COORDS) -> ws.TrainResult:
-        with seeded(0):
-            model = ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
+        model = ws.models.build("dwsnet", SPEC, 1, head="editing", seed=0, **SIZES)
         return ws.train(model, zoo, objective=Editing(SPEC, coords, edit), epochs=2, batch_size=3, run_dir=run)
 
     first = trained(lambda values: 1 - values)
@@ -192,9 +221,9 @@ def test_bad_edits_are_refused(tmp_path: Path) -> None:
             Editing(SPEC, bad, brighter)
     other = ws.siren(2, 4, 1)
     with pytest.raises(ValueError, match=r"is built for .*, got networks of"):
-        Editing(other, COORDS, brighter).score(networks(), torch.zeros(6), networks())
+        measured(Editing(other, COORDS, brighter), networks(), networks())
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36, 2))
-    with pytest.raises(ValueError, match="Editing reads sequential networks of linear layers alone"):
+    with pytest.raises(ValueError, match="expected a chain of linear layers"):
         Editing(ws.spec_of(net, torch.zeros(2, 1, 5, 5)), COORDS, brighter)
     with pytest.raises(TypeError, match="NetSpec"):
         Editing("siren", COORDS, brighter)  # pyright: ignore
@@ -208,84 +237,74 @@ def test_bad_edits_are_refused(tmp_path: Path) -> None:
 
 
 def embedding(**options: Any) -> ws.models.Model:
-    with seeded(0):
-        return ws.models.build("dwsnet", SPEC, 16, head="embedding", **(SIZES | options))
+    return ws.models.build("dwsnet", SPEC, 16, head="embedding", seed=0, **(SIZES | options))
 
 
 def test_the_contrast_is_of_every_view_with_every_network() -> None:
     w, model = networks(), embedding().eval()
     move = Rotate(30.0)
-    objective = Contrastive(model, move, temperature=0.5)
-    z, none = model(w), torch.zeros(6)
-    with seeded(3):
-        loss = objective.loss(z, none, w)
-    with seeded(3):
-        seed = int(torch.randint(2**62, ()))
-    view = model(move(w, generator=torch.Generator().manual_seed(seed)))
+    objective = Contrastive(move, temperature=0.5)
+    loss, score = measured(objective, model, w)
+    z, view = model(w), model(move(w, generator=torch.Generator().manual_seed(0)))
     s, total = (z @ view.T / 0.5).double(), torch.tensor(0.0, dtype=torch.float64)
     for i in range(6):
         total -= (s[i, i] - s[i].logsumexp(0) + s[i, i] - s[:, i].logsumexp(0)) / 12
     torch.testing.assert_close(loss, total.float())
-    view = model(move(w, generator=torch.Generator().manual_seed(0)))
-    found = (z @ view.T).argmax(1) == torch.arange(6)
-    assert torch.equal(objective.score(z, none, w), found.float())
-    assert torch.equal(objective.score(z, none, w), objective.score(z, none, w))
-    order = torch.tensor([1, 0, 2, 3, 4, 5])
-    assert Contrastive(model, Permute()).score(z, none, w).tolist() == [1.0] * 6  # a view that the model cannot tell
-    assert Contrastive(model, Permute()).score(z[order], none, w).tolist() == [0.0] * 2 + [1.0] * 4
+    assert torch.equal(score, ((z @ view.T).argmax(1) == torch.arange(6)).float())
+    assert measured(Contrastive(Permute()), model, w)[1].tolist() == [1.0] * 6  # a view that the model cannot tell
+    order, calls = torch.tensor([1, 0, 2, 3, 4, 5]), []
+
+    def mixed_up(weights: ws.Weights) -> Tensor:
+        calls.append(len(weights))
+        return model(weights)[order] if len(calls) == 1 else model(weights)
+
+    assert measured(Contrastive(Permute()), mixed_up, w)[1].tolist() == [0.0] * 2 + [1.0] * 4
+    assert calls == [6, 6]  # the networks and their views, once each
 
 
-def test_training_looks_at_each_view_once() -> None:
-    w, model, calls = networks(), embedding(), []
-    objective, forward = Contrastive(model, GaussianNoise(0.5)), model.forward
-    model.forward = lambda weights: calls.append(len(weights)) or forward(weights)  # pyright: ignore
-    z, none = model(w), torch.zeros(6)
-    with seeded(0):
-        loss = objective.loss(z, none, w)
-        score = objective.score(z, none, w)
-        other = w.clone()
-        assert torch.equal(objective.score(z.roll(1, 0), none, other), objective.score(z.roll(1, 0), none, w))
-    assert calls == [6, 6, 6, 6]  # the last two were of no loss asked for just before
+def test_a_score_takes_no_gradient() -> None:
+    loss, score = measured(Contrastive(GaussianNoise(0.5)), model := embedding(), networks())
     assert loss.requires_grad
     assert not score.requires_grad
-    objective.loss(z, none, w).backward()
+    loss.backward()
     assert all(p.grad is not None for p in model.parameters())
 
 
 def test_views_of_a_network_become_alike_without_labels(fitted: ws.Weights, tmp_path: Path) -> None:
     zoo, move = zoo_of(tmp_path, fitted), Rotate(15.0)
-    with seeded(0):
-        model = ws.models.build("probe-gen", SPEC, 16, hidden=32, probes=32, head="embedding")
-    objective = Contrastive(model, move, temperature=0.2)
-    model.normalize.fit(zoo.weights("train"))
+    model = ws.models.build("probe-gen", SPEC, 16, hidden=32, probes=32, head="embedding", seed=0)
+    objective = Contrastive(move, temperature=0.2)
+    fit_normalization(model, zoo.weights("train"))
     val = zoo.weights("val")
-    before = objective.score(model.eval()(val), zoo.labels("val"), val).mean().item()
+    before = measured(objective, model.eval(), val)[1].mean().item()
     result = ws.train(model, zoo, objective=objective, epochs=40, batch_size=32, lr=5e-3)
     assert result.val > before + 0.1
     assert result.test is None
 
 
 def test_bad_contrasts_are_refused(tmp_path: Path) -> None:
-    model = embedding()
-    with pytest.raises(TypeError, match=r"model: expected a model of ws\.models, got Linear"):
-        Contrastive(torch.nn.Linear(3, 3), Permute())  # pyright: ignore
-    with pytest.raises(ValueError, match="model: expected outputs of length one; build it with head='embedding'"):
-        Contrastive(ws.models.MLP(SPEC, 4), Permute())
+    zoo = zoo_of(tmp_path, networks(9))
+    with pytest.raises(
+        ValueError, match="expected outputs of length one, got others; build the model with head='embed"
+    ):
+        ws.train(ws.models.MLP(SPEC, 4), zoo, objective=Contrastive(Permute()))
     with pytest.raises(TypeError, match="transform: expected a transform, got 'rotate'"):
-        Contrastive(model, "rotate")  # pyright: ignore
+        Contrastive("rotate")  # pyright: ignore
     with pytest.raises(ValueError, match="transform: expected one that makes a view of a network, got one that mixes"):
-        Contrastive(model, MixUp())
+        Contrastive(MixUp())
     with pytest.raises(ValueError, match="temperature"):
-        Contrastive(model, Permute(), temperature=0.0)
-    with pytest.raises(ValueError, match="expected one about the model that is trained"):
-        ws.train(embedding(), zoo_of(tmp_path, networks(9)), objective=Contrastive(model, Permute()))
+        Contrastive(Permute(), temperature=0.0)
+    with pytest.raises(ValueError, match="Flip"):
+        ws.train(embedding(), zoo, objective=Contrastive(Flip(1.0, axes=(2,))))
+    assert isinstance(embedding(), Embedding)
 
 
 def test_networks_and_numbers_are_mixed_together(fitted: ws.Weights, tmp_path: Path) -> None:
     class Noting(Regression):
-        def loss(self, output: Tensor, targets: Tensor, weights: ws.Weights) -> Tensor:
-            seen.append((weights, targets))
-            return super().loss(output, targets, weights)
+        def __call__(self, model, networks, targets, *, generator):
+            if model.training:
+                seen.append((networks.weights, targets))
+            return super().__call__(model, networks, targets, generator=generator)
 
     seen: list[tuple[ws.Weights, Tensor]] = []
     w = fitted[:30]
@@ -301,7 +320,7 @@ def test_networks_and_numbers_are_mixed_together(fitted: ws.Weights, tmp_path: P
 def test_what_needs_no_labels_takes_transforms_that_mix_them(fitted: ws.Weights, tmp_path: Path) -> None:
     zoo, model = zoo_of(tmp_path, fitted[:30]), embedding()
     editor = ws.models.build("dwsnet", SPEC, 1, head="editing", **SIZES)
-    for trained, objective in ((editor, Editing(SPEC, COORDS, brighter)), (model, Contrastive(model, Rotate(5.0)))):
+    for trained, objective in ((editor, Editing(SPEC, COORDS, brighter)), (model, Contrastive(Rotate(5.0)))):
         before = [p.detach().clone() for p in trained.parameters()]
         ws.train(trained, zoo, objective=objective, transform=MixUp(), epochs=2, batch_size=10)
         assert not any(torch.equal(p, was) for p, was in zip(trained.parameters(), before, strict=True))

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,8 +20,10 @@ from torch import Tensor
 
 import weightspace as ws
 from weightspace.models import MLP
-from weightspace.training import Classification, TrainConfig, num_classes, schedule, score, seeded
-from weightspace.training._train import _load
+from weightspace.training import Classification, TrainConfig
+from weightspace.training._config import schedule
+from weightspace.training._run import score
+from weightspace.training._train import _parts
 from weightspace.transforms import GaussianNoise, MixUp, PositiveScale, Transform
 from weightspace.zoo import Zoo, write_zoo
 
@@ -32,12 +35,12 @@ def synthetic(path: Path, *, views: int = 2, sources: int = 60, seed: int = 0, v
     """Networks whose mean tells their class; the first scalar is their source, the second their view."""
     generator = torch.Generator().manual_seed(seed)
 
-    def split(first: int, count: int) -> tuple:
+    def split(first: int, count: int) -> ws.Networks:
         source = torch.arange(first, first + count).repeat_interleave(views)
         view, label = torch.arange(views).repeat(count), source % 3
         flat = 0.8 * (label[:, None] - 1.0) + torch.randn(len(source), SPEC.num_params, generator=generator)
         flat[:, 0], flat[:, 1] = source.float(), view.float()
-        return ws.Weights(flat, SPEC), label, source, view, None
+        return ws.Networks(ws.Weights(flat, SPEC), label, source, view)
 
     splits = {"train": split(0, sources), "test": split(sources, 20)}
     if val:
@@ -78,8 +81,7 @@ def image_zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
 
 
 def mlp(dropout: float = 0.0, seed: int = 0) -> MLP:
-    with seeded(seed):
-        return MLP(SPEC, out_features=3, hidden=16, layers=1, dropout=dropout)
+    return MLP(SPEC, out_features=3, hidden=16, layers=1, dropout=dropout, seed=seed)
 
 
 class Watched(MLP):
@@ -107,8 +109,7 @@ def without_time(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def test_learns_real_images(image_zoo: Zoo) -> None:
-    with seeded(0):
-        model = ws.models.DWSNet(image_zoo.spec, out_features=3, hidden=8, layers=2)
+    model = ws.models.DWSNet(image_zoo.spec, out_features=3, hidden=8, layers=2, seed=0)
     result = ws.train(model, image_zoo, epochs=15, batch_size=32, lr=5e-3)
     assert result.test is not None
     assert result.test > 0.5, "chance is 0.33 with a standard error of 0.04"
@@ -119,7 +120,7 @@ def test_learns_nothing_from_shuffled_labels(zoo: Zoo, tmp_path: Path) -> None:
     shuffled = {}
     for split in zoo.splits:
         order = torch.randperm(zoo.count(split), generator=torch.Generator().manual_seed(1))
-        shuffled[split] = (zoo.weights(split), zoo.labels(split)[order], zoo.sources(split), zoo.views(split), None)
+        shuffled[split] = zoo[split].replace(label=zoo.labels(split)[order])
     other = write_zoo(tmp_path / "zoo", shuffled)
     true, false = (ws.train(mlp(), data, config=FAST, epochs=10).test for data in (zoo, other))
     assert true is not None
@@ -132,9 +133,10 @@ def test_mixed_labels_train(zoo: Zoo) -> None:
     targets: list[Tensor] = []
 
     class Noting(Classification):
-        def loss(self, output: Tensor, targets_: Tensor, weights: ws.Weights) -> Tensor:
-            targets.append(targets_)
-            return super().loss(output, targets_, weights)
+        def __call__(self, model, networks, targets_, *, generator):
+            if model.training:
+                targets.append(targets_)
+            return super().__call__(model, networks, targets_, generator=generator)
 
     result = ws.train(mlp(), zoo, transform=MixUp("permutation"), objective=Noting(3), config=FAST, epochs=10)
     mixed = torch.cat(targets)
@@ -213,30 +215,16 @@ def test_test_split_is_read_once_and_last(zoo: Zoo) -> None:
     assert set(evaluated[: -len(test)]).isdisjoint(test)
 
 
-def test_validation_of_a_data_set_split_by_the_library() -> None:
+def test_validation_of_a_data_set_split_by_the_library(tmp_path: Path) -> None:
     """The hash that drew the test split must not draw the validation split again: nothing would be left of it."""
     sources = np.arange(400)
     images = ws.signals.ImageSet(np.zeros((400, 2, 2), np.uint8), sources % 2).with_split(0.2)
     train = torch.as_tensor(images.split("train").sources)
 
-    class InMemory:
-        splits = ("train",)
-        spec = SPEC
-
-        def weights(self, split: str) -> ws.Weights:
-            return ws.Weights(torch.zeros(len(train), SPEC.num_params), SPEC)
-
-        def labels(self, split: str) -> Tensor:
-            return train % 2
-
-        def sources(self, split: str) -> Tensor:
-            return train
-
-        def count(self, split: str) -> int:
-            return len(train)
-
-    splits = _load(InMemory(), TrainConfig(), torch.device("cpu"))  # pyright: ignore[reportArgumentType]
-    assert 0.05 < len(splits["val"]) / len(train) < 0.16
+    weights = ws.Weights(torch.zeros(len(train), SPEC.num_params), SPEC)
+    zoo = write_zoo(tmp_path / "zoo", train=ws.Networks(weights, label=train % 2, source=train))
+    parts = _parts(zoo, TrainConfig(), torch.device("cpu"), 0)
+    assert 0.05 < len(parts["val"]) / len(train) < 0.16
 
 
 def test_best_epoch_is_restored(zoo: Zoo) -> None:
@@ -245,11 +233,12 @@ def test_best_epoch_is_restored(zoo: Zoo) -> None:
 
         validations = 0
 
-        def score(self, output: Tensor, labels: Tensor, weights: ws.Weights) -> Tensor:
+        def __call__(self, model, networks, targets, *, generator):
+            loss, score = super().__call__(model, networks, targets, generator=generator)
             if model.training:
-                return super().score(output, labels, weights)
+                return loss, score
             self.validations += 1
-            return torch.full((len(labels),), 0.9 if self.validations == 2 else 0.1 / self.validations)
+            return loss, torch.full((len(networks),), 0.9 if self.validations == 2 else 0.1 / self.validations)
 
     model, states = mlp(), []
     result = ws.train(
@@ -269,15 +258,15 @@ def test_best_epoch_is_restored(zoo: Zoo) -> None:
 def test_scores_are_those_of_the_restored_model(zoo: Zoo) -> None:
     model, config = mlp(), FAST
     result = ws.train(model, zoo, config=config)
-    splits = _load(zoo, config, torch.device("cpu"))
-    assert score(model, splits["val"], Classification(3)) == result.val == max(line["val"] for line in result.history)
-    assert score(model, splits["test"], Classification(3)) == result.test
+    parts = _parts(zoo, config, torch.device("cpu"), 0)
+    assert score(model, parts["val"], Classification(3)) == result.val == max(line["val"] for line in result.history)
+    assert score(model, parts["test"], Classification(3)) == result.test
 
 
 def test_normalisation_is_of_the_training_part_alone(zoo: Zoo) -> None:
     model = mlp()
     ws.train(model, zoo, config=FAST, epochs=1)
-    flat = _load(zoo, FAST, torch.device("cpu"))["train"].weights.flat
+    flat = zoo.weights("train").flat[_parts(zoo, FAST, torch.device("cpu"), 0)["train"].rows]
     assert torch.allclose(model.normalize.mean, flat.mean(0), atol=1e-5)
     assert not torch.allclose(model.normalize.mean, zoo.weights("train").flat.mean(0), atol=1e-5)
 
@@ -286,18 +275,15 @@ def test_a_running_mean_is_validated_and_kept(zoo: Zoo) -> None:
     steps: list[dict[str, Tensor]] = []
 
     class Noting(Classification):
-        """Keeps the state that every batch's loss was of, and the one that was validated."""
+        """Keeps the state after every forward pass in training, and the one that was validated."""
 
-        def loss(self, output: Tensor, targets: Tensor, weights: ws.Weights) -> Tensor:
-            steps.append({name: value.detach().clone() for name, value in model.state_dict().items()})
-            return super().loss(output, targets, weights)
+        def __call__(self, model, networks, targets, *, generator):
+            out = super().__call__(model, networks, targets, generator=generator)
+            state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            (steps if model.training else validated).append(state)
+            return out
 
-        def score(self, output: Tensor, labels: Tensor, weights: ws.Weights) -> Tensor:
-            if not model.training:
-                validated.append({name: value.detach().clone() for name, value in model.state_dict().items()})
-            return super().score(output, labels, weights)
-
-    sizes = {"hidden": 8, "channels": 6, "functions": 5, "bumps": 0}
+    sizes = {"hidden": 8, "channels": 6, "functions": 5, "rbfs": 0}
     model, validated = ws.models.build("forward-messages", zoo.spec, 3, **sizes), []
     plain = copy.deepcopy(model)
     result = ws.train(model, zoo, objective=Noting(3), config=FAST, ema=0.8)
@@ -353,24 +339,19 @@ def test_resumed_run_equals_an_uninterrupted_one(zoo: Zoo, tmp_path: Path, after
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
 
 
-def test_a_run_of_before_a_field_was_there_goes_on(zoo: Zoo, tmp_path: Path) -> None:
-    interrupted(zoo, tmp_path, 2)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
-    del state["key"]["config"]["ema"], state["mean"]
-    torch.save(state, tmp_path / "last.pt")
-    epochs: list[float] = []
-    ws.train(
-        mlp(0.2),
-        zoo,
-        transform=MixUp("random"),
-        config=FAST,
-        run_dir=tmp_path,
-        on_epoch=lambda line: epochs.append(line["epoch"]),
-    )
-    assert epochs == [3, 4]
-    interrupted(zoo, tmp_path / "mean", 2, ema=0.5)
-    with pytest.raises(ValueError, match="expected config"):
-        ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path / "mean")
+def test_a_run_folder_of_version_0_1_is_refused(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"PK")
+    with pytest.raises(
+        ValueError, match=r"expected a run of format 2, got one of version 0\.1\.0; finish it with that"
+    ):
+        ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"format": 3}))
+    with pytest.raises(ValueError, match=r"run.json: expected a run of format 2, got 3; use another folder"):
+        ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
+    for bad in ("{", "[" * 100_000):
+        (tmp_path / "run.json").write_text(bad)
+        with pytest.raises(ValueError, match=r"run.json: expected a run's description in JSON"):
+            ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
 
 
 def test_finished_run_is_read_back(zoo: Zoo, tmp_path: Path) -> None:
@@ -392,17 +373,33 @@ def test_result_file_is_complete(zoo: Zoo, tmp_path: Path) -> None:
     assert [set(line) for line in written["history"]] == [{"epoch", "loss", "lr", "train", "val", "seconds"}] * 4
     assert str(tmp_path) not in json.dumps(written)
     names = {path.name for path in (tmp_path / "a" / "run").iterdir()}
-    assert names == {"best.safetensors", "last.pt", "logs", "result.json"}
+    assert names == {"run.json", "last.ckpt", "logs", "model.json", "model.safetensors", "result.json"}
 
 
-def test_best_model_can_be_loaded(zoo: Zoo, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_opens_as_a_model(zoo: Zoo, tmp_path: Path) -> None:
+    model = mlp()
+    ws.train(model, zoo, config=FAST, run_dir=tmp_path)
+    weights = zoo.weights("test")
+    assert torch.equal(ws.models.load_model(tmp_path).eval()(weights), model(weights))
+
+
+def test_a_model_without_a_name_leaves_its_weights(zoo: Zoo, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    model, other = mlp(), mlp(seed=4)
-    ws.train(model, zoo, config=FAST, run_dir=tmp_path)
-    other.load_state_dict(load_file(tmp_path / "best.safetensors"))
-    weights = zoo.weights("test")
-    assert torch.equal(model(weights), other.eval()(weights))
+    class Local(MLP):
+        """A class that no import path leads to."""
+
+    model = Local(SPEC, 3, hidden=8, layers=1, seed=0)
+    ws.train(model, zoo, config=FAST, epochs=1, run_dir=tmp_path)
+    found = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+
+
+def test_training_without_tensorboard_writes_no_logs(zoo: Zoo, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    ws.train(mlp(), zoo, config=FAST, epochs=1, run_dir=tmp_path)
+    assert (tmp_path / "result.json").exists()
+    assert not (tmp_path / "logs").exists()
 
 
 def test_tensorboard_logs_every_epoch_once(zoo: Zoo, tmp_path: Path) -> None:
@@ -446,10 +443,6 @@ def test_options_that_change_no_shape_are_another_run_too(zoo: Zoo, tmp_path: Pa
     ws.train(attention(2), zoo, config=FAST, epochs=1, run_dir=tmp_path)
     with pytest.raises(ValueError, match=r"expected options \{'attention': '4'\}, got \{'attention': '2'\}"):
         ws.train(attention(4), zoo, config=FAST, epochs=1, run_dir=tmp_path)
-    state = torch.load(tmp_path / "last.pt", weights_only=True)
-    del state["key"]["options"]  # as runs before options were kept left it
-    torch.save(state, tmp_path / "last.pt")
-    assert ws.train(attention(2), zoo, config=FAST, epochs=1, run_dir=tmp_path).best_epoch == 1
 
 
 def test_every_member_of_an_ensemble_is_normalised(zoo: Zoo) -> None:
@@ -459,30 +452,46 @@ def test_every_member_of_an_ensemble_is_normalised(zoo: Zoo) -> None:
     assert members[1].normalize.fitted
 
 
-def test_broken_checkpoint_is_refused(zoo: Zoo, tmp_path: Path) -> None:
-    (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(
-        ValueError,
-        match=r"last.pt: expected a checkpoint of this library, got another file or a part of one; remove it$",
-    ):
-        ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
+def test_damaged_checkpoints_are_refused(zoo: Zoo, tmp_path: Path) -> None:
+    interrupted(zoo, tmp_path, 2)
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    middle = len(whole) // 2
+    damaged = [
+        b"not a checkpoint",
+        whole[:middle],
+        whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+        whole + b"x",
+        b"",
+    ]
+    for content in damaged:
+        (tmp_path / "last.ckpt").write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"last.ckpt: expected a whole checkpoint of this library, got a damaged one"
+        ):
+            ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_training(zoo: Zoo, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"could not write|Not a directory|File exists"):
+        ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path / "file", on_epoch=lambda line: pytest.fail("trained"))
 
 
 def test_full_disk_leaves_the_last_checkpoint(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from weightspace import _files
 
     interrupted(zoo, tmp_path, 2)
-    before = (tmp_path / "last.pt").read_bytes()
+    before = (tmp_path / "last.ckpt").read_bytes()
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(_files.os, "fsync", full)
-        with pytest.raises(OSError, match=r"could not write .*last.pt .*: No space left on device"):
+        with pytest.raises(OSError, match=r"could not write .*last.ckpt .*: No space left on device"):
             ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path)
-    assert (tmp_path / "last.pt").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "logs"}
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "last.ckpt", "logs"}
     assert ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=tmp_path).best_epoch
 
 
@@ -492,7 +501,7 @@ def test_full_disk_leaves_the_last_checkpoint(zoo: Zoo, tmp_path: Path, monkeypa
 class Untouchable(Zoo):
     """A zoo whose networks nobody reads."""
 
-    def weights(self, split: str) -> ws.Weights:
+    def batches(self, *arguments, **options):
         raise AssertionError("read the weights")
 
 
@@ -516,7 +525,7 @@ def test_unlabelled_networks_are_refused(tmp_path: Path, missing: int) -> None:
     labels = torch.zeros(12, dtype=torch.int64)
     labels[:missing] = -1
     weights = ws.Weights(torch.randn(12, SPEC.num_params), SPEC)
-    data = write_zoo(tmp_path / "zoo", {"train": (weights, labels, None, None, None)})
+    data = write_zoo(tmp_path / "zoo", {"train": ws.Networks(weights, label=labels)})
     with pytest.raises(ValueError, match=f"expected a zoo with labels, got {missing} of 12 networks without"):
         ws.train(mlp(), data, run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -540,14 +549,14 @@ def test_equivariant_head_is_refused(zoo: Zoo) -> None:
 
 def test_zoo_without_training_split_is_refused(tmp_path: Path) -> None:
     weights = ws.Weights(torch.randn(12, SPEC.num_params), SPEC)
-    data = write_zoo(tmp_path / "zoo", {"test": (weights, torch.arange(12) % 3, None, None, None)})
+    data = write_zoo(tmp_path / "zoo", {"test": ws.Networks(weights, torch.arange(12) % 3)})
     with pytest.raises(ValueError, match=r"expected a zoo with a 'train' split, got \['test'\]"):
         ws.train(mlp(), data)
 
 
 def test_empty_validation_is_refused(tmp_path: Path) -> None:
     weights = ws.Weights(torch.randn(12, SPEC.num_params), SPEC)
-    data = write_zoo(tmp_path / "zoo", {"train": (weights, torch.arange(12) % 3, None, None, None)})
+    data = write_zoo(tmp_path / "zoo", {"train": ws.Networks(weights, torch.arange(12) % 3)})
     with pytest.raises(ValueError, match="expected networks in the 'val' split, got none of 12; change val_fraction"):
         ws.train(mlp(), data, val_fraction=1e-9)
 
@@ -555,7 +564,7 @@ def test_empty_validation_is_refused(tmp_path: Path) -> None:
 def test_loss_that_is_not_finite_ends_the_run(zoo: Zoo, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"expected a finite loss, got nan in epoch 1; lower lr"):
         ws.train(mlp(), zoo, config=FAST, lr=1e30, clip=None, warmup=0.0, run_dir=tmp_path)
-    assert not (tmp_path / "last.pt").exists()
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 @pytest.mark.parametrize(
@@ -601,14 +610,78 @@ def test_the_first_step_has_the_size_of_the_warm_up(zoo: Zoo) -> None:
     assert rates[-1] < rates[5]
 
 
-def test_num_classes_counts_names_and_labels(zoo: Zoo, tmp_path: Path) -> None:
-    assert num_classes(zoo) == 3
-    weights = ws.Weights(torch.randn(2, SPEC.num_params), SPEC)
-    named = write_zoo(tmp_path / "a", {"train": (weights, [0, 1], None, None, None)}, classes=tuple("abcde"))
-    assert num_classes(named) == 5
-    assert num_classes(write_zoo(tmp_path / "b", {"train": (weights, [0, 6], None, None, None)})) == 7
-
-
 def test_classification_needs_two_classes() -> None:
     with pytest.raises(ValueError, match="at least 2 classes, got 1"):
         Classification(1)
+
+
+# --- one epoch, wherever the zoo is
+
+
+@pytest.mark.parametrize("transform", [None, MixUp("random")])
+def test_a_zoo_read_from_files_trains_as_one_in_memory(tmp_path: Path, transform: Transform | None) -> None:
+    synthetic(tmp_path / "whole")
+    cut = write_zoo(
+        tmp_path / "cut", {name: Zoo.open(tmp_path / "whole")[name] for name in ("train", "test")}, shard_size=17
+    )
+    results = []
+    for resident_bytes in (0, 10**9):
+        model = mlp(0.2)
+        zoo = Zoo.open(cut.path)
+        result = ws.train(model, zoo, transform=transform, config=FAST, resident_bytes=resident_bytes)
+        results.append((without_time(result.history), result.test, model.state_dict()))
+    assert results[0][:2] == results[1][:2]
+    assert all(torch.equal(value, results[1][2][name]) for name, value in results[0][2].items())
+
+
+# --- names and types
+
+
+def test_names_stand_for_transforms_and_objectives(zoo: Zoo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = ws.train(mlp(), zoo, transform="noise", objective="classification", config=FAST)
+    given = ws.train(mlp(), zoo, transform=ws.transforms.augmentation("noise"), config=FAST)
+    assert without_time(named.history) == without_time(given.history)
+    with pytest.raises(ValueError, match=r"unknown objective: expected one of .*classification.*got 'clasification'"):
+        ws.train(mlp(), zoo, objective="clasification", config=FAST)
+    (tmp_path / "their_objectives.py").write_text(
+        "from weightspace.training import Classification\n"
+        "class Doubled(Classification):\n"
+        "    def __call__(self, model, networks, targets, *, generator):\n"
+        "        loss, score = super().__call__(model, networks, targets, generator=generator)\n"
+        "        return 2 * loss, score\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    plain, doubled = (
+        ws.train(mlp(), zoo, objective=name, config=FAST, epochs=1, lr=1e-9).history[0]["loss"]
+        for name in (None, "their_objectives:Doubled")
+    )
+    assert doubled == pytest.approx(2 * plain, rel=1e-5)
+    sys.modules.pop("their_objectives")
+
+
+def test_arguments_in_another_order_are_named(zoo: Zoo) -> None:
+    with pytest.raises(
+        TypeError, match=r"model: expected a model on weights, got Zoo; the order is ws.train\(model, zoo"
+    ):
+        ws.train(zoo, mlp())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"zoo: expected a Zoo, got str; open one with ws.Zoo.open"):
+        ws.train(mlp(), "zoo")  # type: ignore[arg-type]
+
+
+def test_real_labels_are_learned_by_regression(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(300, SPEC.num_params, generator=generator)
+    label = 10 + 3 * flat[:, :4].sum(1)
+    zoo = write_zoo(tmp_path / "zoo", train=ws.Networks(ws.Weights(flat, SPEC), label=label))
+    assert zoo.labels("train").dtype == torch.float32
+    result = ws.train(MLP(SPEC, 1, hidden=32, layers=1, seed=0), zoo, objective="regression", epochs=60, batch_size=16)
+    spread = float((label - label.mean()).abs().mean())
+    assert -result.val < 0.5 * spread
+    with pytest.raises(ValueError, match="got real-valued labels; train with objective='regression'"):
+        ws.train(mlp(), zoo)
+
+
+def test_the_text_of_a_result_is_one_line(zoo: Zoo) -> None:
+    text = repr(ws.train(mlp(), zoo, config=FAST, epochs=2))
+    assert text.startswith("TrainResult(best_epoch=")
+    assert len(text) < 120

@@ -15,7 +15,7 @@ from weightspace._checks import check_tensor, number, whole_number
 from weightspace._evaluate import evaluate
 from weightspace._networks import Networks
 from weightspace._plugins import find, subclass_of
-from weightspace._spec import NetSpec
+from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_built_for
 from weightspace.models import Autoencoder
 from weightspace.transforms import Transform
@@ -250,6 +250,7 @@ class Editing(Objective):
     score_name = "negative mean squared error"
 
     def __init__(self, spec: NetSpec, coords: Tensor, edit: Callable[[Tensor], Tensor]) -> None:
+        check_spec(spec)
         _ = spec.layers  # refuses networks that cannot be evaluated
         self.spec, self.coords = spec, _points(coords, spec)
         if not callable(edit):

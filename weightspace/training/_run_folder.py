@@ -73,13 +73,10 @@ class RunFolder:
             "zoo": hashlib.sha256(",".join(str(shard.sha256) for shard in zoo.shards).encode()).hexdigest(),
         }
         self._logs: Any = None
-        self._check_same_run()
-        path.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path)
-        body = {"format": RUN_FORMAT, "weightspace": __version__, **self.key}
-        write_atomic(path / RUN, json.dumps(body, indent=1).encode())
+        self._begin_or_resume()
 
-    def _check_same_run(self) -> None:
+    def _begin_or_resume(self) -> None:
+        """Describe a new run in the folder, or refuse a folder that describes another."""
         file = self.path / RUN
         if not file.exists():
             if (self.path / "last.pt").exists():
@@ -87,11 +84,14 @@ class RunFolder:
                     f"{self.path}: expected a run of format {RUN_FORMAT}, got one of version 0.1.0; finish it with that "
                     "version, or use another folder"
                 )
+            body = {"format": RUN_FORMAT, "weightspace": __version__, **self.key}
+            write_atomic(file, json.dumps(body, indent=1).encode())
             return
+        remove_leftovers(self.path)
         try:
             before = json.loads(file.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: expected a run's description in JSON ({error}); remove the folder") from error
+            raise ValueError(f"{file}: expected a run's description in JSON ({error}); remove it") from error
         if not isinstance(before, dict) or before.get("format") != RUN_FORMAT:
             found = before.get("format") if isinstance(before, dict) else type(before).__name__
             raise ValueError(
