@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from _helpers import networks
 from torch import Tensor, nn
 
 import weightspace as ws
 from weightspace import testing
+from weightspace.models import Model, Normalize, WeightModel
+from weightspace.testing import _model as contract
+from weightspace.testing import check_model
 
 SPEC = ws.mlp(2, 6, 4, 1, activation=["relu", "tanh"])
 RELU = ws.mlp(2, 6, 1, activation="relu")
@@ -93,6 +98,22 @@ def test_groups_are_nested_and_each_adds_something() -> None:
     testing.assert_invariant(first, sine, group="scaled")
     with pytest.raises(AssertionError, match=r"invariance \(full\)"):
         testing.assert_invariant(first, sine, group="full")
+
+
+def test_the_error_is_a_number_and_the_assert_is_its_bound() -> None:
+    right, wrong = Pool(3, broadcast=True), PerNeuronBias(SPEC)
+    assert testing.equivariance_error(right, SPEC) < 1e-14
+    error = testing.equivariance_error(wrong, SPEC)
+    assert error > 0.01
+    testing.assert_equivariant(wrong, SPEC, atol=1.01 * error, rtol=1.01 * error)
+    with pytest.raises(AssertionError, match="largest difference"):
+        testing.assert_equivariant(wrong, SPEC, atol=0.99 * error, rtol=0.99 * error)
+    scaled = lambda w: w.view("0.bias")[:, 0] * 100  # noqa: E731
+    assert testing.equivariance_error(scaled, SPEC) < 2.5  # relative to the output
+    double, single = (testing.equivariance_error(right, SPEC, dtype=t) for t in (torch.float64, torch.float32))
+    assert double < single < 1e-4
+    with pytest.raises(AssertionError, match="same for every network"):
+        testing.equivariance_error(lambda w: torch.ones(len(w), 2), SPEC)
 
 
 def test_functions_are_invariant_under_the_full_group() -> None:
@@ -209,3 +230,266 @@ def test_other_types_are_refused(check, text: str) -> None:
     spec = ws.mlp(2, 5, 1)
     with pytest.raises(TypeError, match=text):
         check(testing.random_weights(spec, 2, generator=torch.Generator().manual_seed(0)))
+
+
+# ------------------------------------------------------------------------------------------ models on weights
+
+
+def build(name: str, out_features: int = 3, **options: Any) -> Callable[[ws.NetSpec], WeightModel]:
+    return lambda spec: ws.models.build(name, spec, out_features, hidden=8, layers=1, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(build("mlp"), id="mlp"),
+        pytest.param(build("dwsnet", 1, head="equivariant"), id="dwsnet to weights"),
+        pytest.param(build("dwsnet", 2, head="equivariant"), id="dwsnet to features"),
+        pytest.param(build("dwsnet", 1, head="editing"), id="editor"),
+        pytest.param(build("mlp", 4, head="embedding"), id="embedding"),
+        pytest.param(build("probe-net"), id="probe-net"),
+        pytest.param(build("forward-messages"), id="forward-messages"),
+        pytest.param(lambda s: ws.models.Ensemble([build("statistics")(s), build("statistics")(s)]), id="ensemble"),
+    ],
+)
+def test_models_and_wrappers_keep_the_contract(make: Callable[[ws.NetSpec], WeightModel], device: torch.device) -> None:
+    check_model(make, device=device)
+
+
+SIREN = ws.siren(2, 5, 4, 1)
+
+
+class Toy(Model):
+    """Sums over neurons of functions of their weights and biases: permutations alone leave it as it is."""
+
+    name, reads, equivariance, track = "", "chain", "permutation", "weights-only"
+
+    def __init__(self, spec: ws.NetSpec, out_features: int = 3, *, seed: int | None = None) -> None:
+        super().__init__(spec, out_features, Normalize(spec), {})
+        self.linear = nn.Linear(3 * len(spec.params), out_features)
+
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return self.linear(self.read(weights))
+
+    def read(self, weights: ws.Weights) -> Tensor:
+        values = [value.flatten(1) for _, value in weights.items()]
+        return torch.cat([torch.stack([v.mean(1), v.square().mean(1), v.sin().mean(1)], 1) for v in values], 1)
+
+
+def test_a_new_model_is_checked_by_one_call() -> None:
+    check_model(Toy)
+    check_model(Toy, SIREN)
+
+
+class Raw(WeightModel):
+    """The same model without a look at its input; a table of errors says what it refuses."""
+
+    equivariance, track, refuses = "permutation", "weights-only", {}
+
+    def __init__(self, spec: ws.NetSpec) -> None:
+        super().__init__(spec, 3, output="tensor", equivariance="permutation", track="weights-only")
+        self.toy = Toy(spec)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def forward(self, weights: ws.Weights) -> Tensor:
+        try:
+            return self.toy(weights)
+        except (TypeError, ValueError) as error:
+            return self.answer(error)
+
+    def answer(self, error: Exception) -> Tensor:
+        return torch.zeros(1, 3)
+
+
+class Wrong(Raw):
+    def answer(self, error: Exception) -> Tensor:
+        raise KeyError("weights")
+
+
+class Silent(Raw):
+    def answer(self, error: Exception) -> Tensor:
+        raise type(error)("no")
+
+
+class Everything(Toy):
+    equivariance = "everything"  # type: ignore[assignment]
+
+
+class Wide(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return torch.cat([super().compute(weights)] * 2, 1)
+
+
+class Infinite(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return super().compute(weights) / 0
+
+
+class Writing(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        self.written.flat.mul_(2.0)
+        return super().compute(weights)
+
+    def __call__(self, weights: ws.Weights) -> Tensor:
+        self.written = weights
+        return super().__call__(weights)
+
+
+class Pretender(Toy):
+    equivariance = "signed"
+
+
+class Modest(Toy):
+    equivariance = "none"
+
+
+class Single(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return super().compute(weights).float()
+
+
+class Rough(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        out = super().compute(weights)
+        return 2 * out if out.dtype == torch.float32 else out
+
+
+class Batched(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        out = super().compute(weights)
+        return out - out.mean(0)
+
+
+class Noisy(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return super().compute(weights) + 1e-9 * torch.rand(())
+
+
+class Blind(Toy):
+    def read(self, weights: ws.Weights) -> Tensor:
+        values = super().read(weights)
+        return torch.cat([values[:, :-3], torch.zeros_like(values[:, -3:])], 1)
+
+
+class Idle(Toy):
+    def __init__(self, spec: ws.NetSpec, out_features: int = 3, *, seed: int | None = None) -> None:
+        super().__init__(spec)
+        self.spare = nn.Parameter(torch.zeros(2))
+
+
+class Detached(Toy):
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return self.linear(self.read(weights).detach())
+
+
+class Unmade(Toy):
+    """Its constructor does not take what its ``config`` holds."""
+
+    def __init__(self, spec: ws.NetSpec) -> None:
+        super().__init__(spec)
+
+
+class Hidden(Toy):
+    """Its output depends on a number that is in no ``state_dict``."""
+
+    def __init__(self, spec: ws.NetSpec) -> None:
+        super().__init__(spec)
+        self.factor = float(torch.rand(()))
+
+    def compute(self, weights: ws.Weights) -> Tensor:
+        return self.factor * super().compute(weights)
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        (Everything, "expected equivariance to be one of .*, got 'everything'"),
+        (Wide, r"expected outputs of shape \[6, 3\], got \[6, 6\]"),
+        (Infinite, "expected finite outputs, got nan or inf"),
+        (Writing, "expected the input to stay as it is, got it written"),
+        (Pretender, r"invariance \(signed\): largest difference"),
+        (Modest, "expected equivariance='none' to be the largest group, got one that commutes with 'permutation' too"),
+        (Raw, "expected ValueError for networks of another spec, got an output"),
+        (Wrong, "expected ValueError for networks of another spec, got KeyError"),
+        (Silent, "expected ValueError for networks of another spec that says what it got, got 'no'"),
+        (Single, "cast to float64: expected float64, got torch.float32"),
+        (Rough, "float32 and float64: largest difference"),
+        (Batched, "network 0 alone and in a batch: largest difference"),
+        (Noisy, "expected evaluation without random numbers, got some from the global stream"),
+        (Blind, "expected '2.bias' of the networks to be read, got no gradient"),
+        (Detached, "expected outputs that can be differentiated by the weights, got none"),
+        (Idle, "expected all parameters to learn, got none for {'spare'}"),
+        (Unmade, "expected the saved model to come back, got .*unexpected keyword argument 'out_features'"),
+        (Hidden, "expected a copy that loads the state_dict to give the same outputs, got others"),
+        (lambda spec: nn.Linear(2, 3), r"expected make\(spec\) to return a ws.models.WeightModel, got Linear"),
+    ],
+)
+def test_a_broken_model_fails_the_contract(broken: Callable[[ws.NetSpec], WeightModel], text: str) -> None:
+    with pytest.raises(AssertionError, match=text):
+        check_model(broken, SIREN)
+
+
+def test_less_than_the_largest_group_may_be_declared_on_request() -> None:
+    check_model(Modest, SIREN, exact=False)
+
+
+def test_embeddings_have_length_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.functional, "normalize", lambda out, dim: 2 * out)
+    with pytest.raises(AssertionError, match="lengths of embeddings: largest difference"):
+        check_model(lambda spec: ws.models.Embedding(Toy(spec)), SIREN)
+
+
+def test_a_saved_model_that_comes_back_another_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = build("mlp")
+    check_model(make, SIREN)
+    monkeypatch.setattr(contract, "load_model", lambda folder: make(SIREN))
+    with pytest.raises(AssertionError, match="expected the saved model to come back with the same outputs"):
+        check_model(make, SIREN)
+
+
+@pytest.mark.parametrize(
+    ("reads", "taken", "text"),
+    [
+        ("chain", "any", "reads='chain', .*: expected ValueError, got Reader"),
+        ("any", "chain", "reads='any', .*: expected a model, got ValueError"),
+        ("hidden", "any", "reads='hidden', mlp.*: expected ValueError, got Reader"),
+    ],
+)
+def test_a_model_reads_what_it_declares(reads: str, taken: str, text: str) -> None:
+    class Reader(Toy):
+        pass
+
+    def make(spec: ws.NetSpec) -> WeightModel:
+        Reader.reads = taken  # type: ignore[assignment]
+        model = Reader(spec)
+        Reader.reads = reads  # type: ignore[assignment]
+        return model
+
+    with pytest.raises(AssertionError, match=text):
+        contract.check_reads(make)
+
+
+def test_what_cannot_be_checked_as_a_model_is_refused() -> None:
+    with pytest.raises(TypeError, match="make: expected a function that makes a model for a spec, got MLP"):
+        check_model(ws.models.MLP(SIREN, 3, hidden=8), SIREN)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="spec: expected a NetSpec, got str"):
+        check_model(Toy, "siren")  # type: ignore[arg-type]
+
+
+def test_a_failing_check_hides_its_own_frames() -> None:
+    """pytest shows the line of the test: every frame of the package that an assert passes is marked hidden."""
+    for check in (
+        lambda: check_model(Wide, SIREN),
+        lambda: testing.check_transform(ws.transforms.Identity(), SIREN),
+        lambda: testing.assert_invariant(lambda w: w.flat[:, 0], SPEC),
+        lambda: testing.assert_same_function(networks(SPEC), networks(SPEC, seed=2)),
+    ):
+        with pytest.raises(AssertionError) as caught:
+            check()
+        frames = [entry for entry in caught.traceback if "weightspace" in str(entry.path.parent)]
+        own = [entry for entry in frames if "tests" not in entry.path.parts]
+        assert own
+        assert [entry.name for entry in own if "__tracebackhide__" not in entry.frame.f_locals] == []

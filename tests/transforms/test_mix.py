@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from _helpers import generator, normal_networks, points
 from scipy import stats
 
 import weightspace as ws
@@ -15,12 +17,8 @@ from weightspace.transforms import Compose, GaussianNoise, MixUp, Permute, Rando
 SPEC = ws.siren(2, 7, 5, 1, omega=2.0)
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def networks(batch: int = 12, seed: int = 1, dtype: torch.dtype = torch.float64) -> ws.Weights:
-    return ws.Weights(torch.randn(batch, SPEC.num_params, generator=generator(seed), dtype=dtype), SPEC)
+    return normal_networks(SPEC, batch, seed, dtype)
 
 
 def recovered_share(mixed: torch.Tensor, own: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
@@ -103,7 +101,7 @@ def test_one_network_alone_mixes_with_itself() -> None:
 def test_known_bug_partners_come_only_from_the_batch_or_the_pool(align: str | None) -> None:
     batch, pool = networks(20, seed=1), networks(5, seed=2)
     mix = MixUp(align)
-    x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+    x = points(2, 6)
     for given, source in ((None, batch), (pool, pool)):
         draw = mix.sample(batch, generator=generator(), pool=given)
         alone = replace(draw, lam=torch.zeros_like(draw.lam))  # mixtures of nothing but the partner
@@ -147,7 +145,7 @@ def test_self_mixup_mixes_with_its_own_copy() -> None:
 
 def test_aligned_partners_are_closer_and_stay_the_same_functions() -> None:
     w = networks(16)
-    x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+    x = points(2, 6)
     apart = {}
     for align in (None, "random", "permutation", "signed", "full"):
         draw = MixUp(align).sample(w, generator=generator())
@@ -180,7 +178,7 @@ def test_partners_of_a_pair_lie_where_matching_each_would_put_them(spec: ws.NetS
 def test_mixtures_at_an_anchor_may_be_scattered_over_their_function_s_weights() -> None:
     w = networks(16)
     aligned, _ = ws.align.canonicalize(w, ws.align.anchor(w, rounds=2))
-    x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+    x = points(2, 6)
     mixed = MixUp()(aligned, generator=generator(4))
     scattered = Compose([MixUp(), Permute(), SignFlip()])(aligned, generator=generator(4))
     torch.testing.assert_close(ws.evaluate(scattered, x), ws.evaluate(mixed, x))
@@ -198,7 +196,7 @@ def test_over_an_anchor_partners_lie_as_they_do_at_the_anchor(align: str) -> Non
         h = ws.align.match_to(partners, anchor, group=align)
         there = h.act(partners)[draw.index]  # the same pair, both at the anchor
         torch.testing.assert_close(g.act(w.replace(draw.partner)).flat, there.flat)
-        x = 2 * torch.rand(6, 2, generator=generator(), dtype=torch.float64) - 1
+        x = points(2, 6)
         values = ws.evaluate(w.replace(draw.partner), x)
         torch.testing.assert_close(values, ws.evaluate(partners[draw.index], x))
 
@@ -214,7 +212,10 @@ def test_the_text_tells_one_anchor_from_another() -> None:
 def test_anchors_that_do_not_fit_are_refused() -> None:
     w = networks(4)
     for align in (None, "random"):
-        with pytest.raises(ValueError, match="expected align 'permutation', 'signed', 'scaled' or 'full', or an aligner, with an anchor"):
+        with pytest.raises(
+            ValueError,
+            match="expected align 'permutation', 'signed', 'scaled' or 'full', or an aligner, with an anchor",
+        ):
             MixUp(align, anchor=w[0])
     with pytest.raises(ValueError, match=r"anchor: expected one network \[1, param\], got \[4, 67\]"):
         MixUp("full", anchor=w)
@@ -252,3 +253,100 @@ def test_known_bug_mixing_runs_where_the_tensors_are() -> None:
     for seeds in (generator(), torch.Generator("cuda").manual_seed(0)):
         mixed, soft = MixUp("permutation", alpha=0.5)(w, labels, num_classes=3, generator=seeds)
         assert mixed.device == soft.device == w.device
+
+
+# ------------------------------------------------------------------------------------------------- aligners
+
+
+def match_signed(a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
+    """An aligner as a user would write it."""
+    return ws.align.match(a, b, group="signed")
+
+
+class Holder:
+    """An object with an aligner among its methods."""
+
+    def align(self, a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
+        return match_signed(a, b)
+
+
+class Recording:
+    """An aligner that is an object, and remembers how many pairs it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __call__(self, a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
+        assert len(a) == len(b)
+        self.asked.append(len(b))
+        return ws.align.match(a, b, group="full")
+
+
+def test_an_aligner_mixes_as_the_group_that_it_matches_in() -> None:
+    w, pool, labels = networks(), networks(5, seed=2), torch.arange(12) % 3
+    anchor = ws.align.anchor(w, group="signed", rounds=2)
+    for aligner in (match_signed, partial(ws.align.match, group="signed"), Holder().align):
+        for options in ({}, {"per_layer": True}, {"anchor": anchor}):
+            named, own = MixUp("signed", **options), MixUp(aligner, **options)
+            for given in (None, (pool, torch.arange(5) % 3)):
+                settings = {"num_classes": 3, "pool": given}
+                mixed, soft = own(w, labels, generator=generator(), **settings)
+                expected, expected_soft = named(w, labels, generator=generator(), **settings)
+                assert mixed.flat.equal(expected.flat)
+                assert soft.equal(expected_soft)
+
+
+def test_an_aligner_is_asked_once_for_a_pair_unless_scales_are_positive() -> None:
+    for spec, asked in ((SPEC, 4), (ws.mlp(2, 6, 5, 1), 8)):
+        aligner = Recording()
+        MixUp(aligner)(ws.testing.random_weights(spec, 8, generator=generator()), generator=generator())
+        assert aligner.asked == [asked]
+    aligner = Recording()
+    assert len(MixUp(aligner)(networks(0), generator=generator())) == 0
+    assert aligner.asked == []
+
+
+def test_a_learned_aligner_mixes() -> None:
+    w = ws.testing.random_weights(SPEC, 6, generator=generator(), dtype=torch.float32)
+    learned = ws.align.LearnedAligner(SPEC, group="full", channels=4, trunk=0, generator=generator())
+    draw = MixUp(learned.match).sample(w, generator=generator())
+    x = points(2, 6, dtype=torch.float32)
+    torch.testing.assert_close(
+        ws.evaluate(w.replace(draw.partner), x), ws.evaluate(w[draw.index], x), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "text"),
+    [
+        (lambda a, b: b, TypeError, "expected a Symmetry from the aligner"),
+        (lambda a, b: None, TypeError, "got NoneType; return g such that g.act"),
+        (lambda a, b: ws.Symmetry.identity(ws.mlp(2, 3, 1), batch=len(b)), ValueError, r"got 2 for mlp\(2-3-1"),
+        (lambda a, b: ws.Symmetry.identity(b.spec, batch=1), ValueError, "expected 2 elements for siren"),
+    ],
+)
+def test_an_aligner_that_returns_something_else_is_refused(returned, error: type[Exception], text: str) -> None:
+    for anchor in (None, networks(1)):
+        with pytest.raises(error, match=text.replace("2 ", r"\d ") if anchor is not None else text) as caught:
+            MixUp(returned, anchor=anchor)(networks(4), generator=generator())
+        assert "\n" not in str(caught.value)
+        assert "lambda" in str(caught.value)
+
+
+def test_the_text_names_the_aligner() -> None:
+    assert repr(MixUp(match_signed)).startswith(f"MixUp(align={__name__}.match_signed, alpha=1.0")
+    assert f"align={__name__}.Recording," in repr(MixUp(Recording()))
+    assert "align=partial(weightspace.align._matching.match, group='full')," in repr(
+        MixUp(partial(ws.align.match, group="full"))
+    )
+    assert MixUp(match_signed) == MixUp(match_signed) != MixUp(ws.align.match)
+    assert hash(MixUp(match_signed)) == hash(MixUp(match_signed))
+    assert MixUp(partial(ws.align.match, group="full")) == MixUp(partial(ws.align.match, group="full"))
+    assert MixUp(partial(ws.align.match, group="full")) != MixUp(partial(ws.align.match, group="signed"))
+    first = MixUp(lambda a, b: ws.align.match(a, b))
+    second = MixUp(lambda a, b: ws.align.match(b, a))
+    assert first != second
+    one, other = (ws.align.LearnedAligner(SPEC, channels=4, trunk=0, generator=generator(seed)) for seed in (0, 1))
+    assert repr(MixUp(one.match)) == repr(MixUp(one.match))
+    assert repr(MixUp(one.match)) != repr(MixUp(other.match))
+    assert "0x" not in repr(MixUp(one.match)) + repr(MixUp(Recording())) + repr(first)
