@@ -1,7 +1,7 @@
-"""The ways of fitting a batch of SIRENs that ``benchmarks.fit`` compares: same starts, same losses, same Adam.
+"""The methods of fitting a batch of SIRENs that ``benchmarks.fit`` compares: same starts, same losses, same Adam.
 
-Each is written as a user of its library would write it, and is given all cores: chunks go to one thread a core, or to
-processes.
+Each is written as a user of its library would write it, and may use all cores: chunks go to one thread for each core,
+or to processes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Method = Callable[[Tensor, Tensor, Tensor, ws.NetSpec, int], Tensor]
 
 
 def network_loss(flat: Tensor, coords: Tensor, target: Tensor, spec: ws.NetSpec) -> Tensor:
-    """Mean squared error of one network, as a user of torch.func would write it."""
+    """Return the mean squared error of one network, as a user of torch.func would write it."""
     h = coords
     for layer in spec.layers:
         weight = flat[spec.slices[layer.weight]].view(spec.shape(layer.weight))
@@ -38,6 +38,7 @@ def network_loss(flat: Tensor, coords: Tensor, target: Tensor, spec: ws.NetSpec)
 
 
 def adam(flat: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: int) -> Tensor:
+    """Return the parameters after one step of Adam; the moments change in place."""
     m.lerp_(gradient, 0.1)
     v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
     denominator = (v / (1 - 0.999**step)).sqrt_().add_(1e-8)
@@ -45,7 +46,7 @@ def adam(flat: Tensor, gradient: Tensor, m: Tensor, v: Tensor, step: int) -> Ten
 
 
 def by_vmap(chunk: int) -> Method:
-    """``torch.func.vmap(grad(loss))`` and elementwise Adam over chunks, one chunk a core."""
+    """Fit by ``torch.func.vmap(grad(loss))`` and elementwise Adam, in chunks of networks; one chunk for each core."""
 
     def method(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int) -> Tensor:
         gradient = vmap(grad(lambda flat, target: network_loss(flat, coords, target, spec)))
@@ -63,7 +64,7 @@ def by_vmap(chunk: int) -> Method:
 
 
 def by_kernel(kernel: str, device: str = "cpu") -> Method:
-    """``weightspace.fitting``; it makes the very starts it is given here."""
+    """Fit by the library, whose own initial weights are the starts given here."""
 
     def method(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int) -> Tensor:
         result = ws.fit(coords, targets, spec, steps=steps, lr=LR, kernel=kernel, device=device)  # pyright: ignore
@@ -73,7 +74,7 @@ def by_kernel(kernel: str, device: str = "cpu") -> Method:
 
 
 def _alone(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, steps: int) -> Tensor:
-    """autograd and torch.optim.Adam, network after network."""
+    """Fit by autograd and torch.optim.Adam, network after network."""
     torch.set_num_threads(1)
     out = []
     for n in range(len(start)):
@@ -89,7 +90,7 @@ def _alone(start: Tensor, coords: Tensor, targets: Tensor, spec: ws.NetSpec, ste
 
 @contextmanager
 def one_at_a_time() -> Iterator[Method]:
-    """The loop in one process a core; the processes are started, and warm, before anything is timed."""
+    """Fit by that loop in one process for each core, started and warm before anything is timed."""
     with ProcessPoolExecutor(WORKERS, mp_context=multiprocessing.get_context("spawn")) as pool:
         spec = ws.siren(2, 4, 1)
         small = (torch.zeros(1, spec.num_params), torch.zeros(4, 2), torch.zeros(1, 4, 1), spec, 2)
@@ -108,7 +109,7 @@ def _unpacked(arguments: tuple) -> Tensor:
 
 
 def by_jax(chunk: int, *, mapped: bool) -> Method:
-    """JAX: ``scan`` over steps inside ``jit``, networks of a chunk by ``vmap`` or by ``lax.map``, one chunk a core."""
+    """Fit by JAX: ``scan`` over steps inside ``jit``, networks of a chunk by ``vmap`` or ``lax.map``."""
     import jax
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""What the machine allows: the rates of the fitting kernel's own register tile and sincos, on all cores at once."""
+"""The rates that the machine allows, of the fitting kernel's own register tile and sincos, on all cores at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba import njit
 
 from weightspace.fitting.kernels._cpu_vectors import LANES, activate, product_bias
 
-TILE = 64  # a block of points by 32 neurons, all of it in the first cache
+TILE = 64  # points of a block of 32 neurons, which fits the first cache
 
 
 @njit(nogil=True)
@@ -27,7 +27,7 @@ def _sines(buf, count):  # pragma: no cover - compiled
 
 
 def _rate(work, amount: float, repeats: int = 7) -> float:
-    """``amount`` a call, a second, over all cores; the best of some repeats, as a bound should be."""
+    """Return ``amount`` for each call and second over all cores; the best of the repeats, because it is a bound."""
     workers = os.cpu_count() or 1
     buffers = [np.zeros(8192, dtype=np.float32) for _ in range(workers)]
     for buffer in buffers:
@@ -42,7 +42,7 @@ def _rate(work, amount: float, repeats: int = 7) -> float:
 
 
 def rates() -> dict[str, float]:
-    """Floating-point operations of products, and sines with their cosines, a second."""
+    """Measure floating-point operations of products, and sines with their cosines, in a second."""
     return {
         "product_flop_per_second": _rate(_products, 2.0 * TILE * 32 * 32),
         "sincos_per_second": _rate(_sines, float(TILE * 32)),
@@ -50,14 +50,14 @@ def rates() -> dict[str, float]:
 
 
 def networks_per_second(found: dict[str, float], points: int, width: int, steps: int, *, grid: int) -> float:
-    """Of SIREN 2-width-width-1: three products and two layers of sines a step, and nothing else.
+    """Return the bound for SIREN 2-width-width-1: three products and two layers of sines each step, and nothing else.
 
     Args:
         found: from :func:`rates`.
         points: points of a signal.
         width: neurons of both hidden layers.
         steps: Adam steps.
-        grid: rows whose sines the first layer takes; ``points`` where the coordinates are no grid.
+        grid: rows whose sines the first layer takes; ``points`` unless the coordinates are a grid.
     """
     flop, sincos = 3 * 2.0 * points * width * width, float(width * (points + grid))
     return 1 / (steps * (flop / found["product_flop_per_second"] + sincos / found["sincos_per_second"]))

@@ -1,4 +1,4 @@
-"""Alignment: pairs a second and the distance reached, a whole zoo to an anchor, and MixUp's share of a training step.
+"""Speed of alignment: pairs a second and the distance reached, a zoo to an anchor, MixUp's share of a training step.
 
 Methods run side by side, in turns, on the same pairs. "one-pair loop" is a transcription of the algorithm as it is
 released for multi-layer perceptrons: one pair at a time, tensors of PyTorch, SciPy's assignment, layers in random order
@@ -6,8 +6,8 @@ until none gains. It searches permutations alone.
 
     python -m benchmarks.align [--threads 2] [--repeats 7]
 
-Networks are those of a zoo (``--zoo``, by default ``runs/zoo`` where it is there), otherwise fits to smooth random
-images. Run it on an idle machine.
+Networks are those of a zoo (``--zoo``, by default ``runs/zoo``) if it exists, otherwise fits to smooth random images.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -27,11 +26,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import weightspace as ws
-from benchmarks._common import save, spread, timed
+from benchmarks._common import peak_mb, save, spread, timed
 from benchmarks.transforms import fitted
 from weightspace.align import distance, match
-from weightspace.align.solver import _descent
-from weightspace.align.solver._problem import plan_of
+from weightspace.align.solver._descent import descend_tensors
+from weightspace.align.solver._problem import matching_problem
 
 GROUPS = ("permutation", "signed", "full")
 BATCH = 64
@@ -40,7 +39,7 @@ BATCH = 64
 def one_pair(
     spec: ws.NetSpec, a: dict[str, Tensor], b: dict[str, Tensor], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Algorithm 1 of Ainsworth et al. for one pair: the permutation of each hidden axis."""
+    """Find the permutation of each hidden axis of one pair by algorithm 1 of Ainsworth et al."""
     perm = {axis.name: torch.arange(axis.size) for axis in spec.hidden}
     names, progress = list(perm), True
 
@@ -70,7 +69,7 @@ def one_pair(
 
 
 def loop(a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
-    """The one-pair loop over a batch."""
+    """Match a batch pair by pair."""
     gen = torch.Generator().manual_seed(0)
     left, right = a.state_dicts(), b.state_dicts()
     found = [one_pair(b.spec, x, y, gen) for x, y in zip(left, right, strict=True)]
@@ -80,7 +79,7 @@ def loop(a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
 
 
 def pairs(base: ws.Weights, count: int, few: int, repeats: int) -> dict[str, object]:
-    """Every method on the same pairs, in turns; the slow ones on the first ``few`` of them."""
+    """Measure every method on the same pairs, in turns; the slow ones on the first ``few`` of them."""
     gen = torch.Generator().manual_seed(1)
     a, b = (base[torch.randint(len(base), (count,), generator=gen)] for _ in range(2))
     methods = {"one-pair loop": (few, lambda x, y: loop(x, y))}
@@ -111,23 +110,24 @@ def pairs(base: ws.Weights, count: int, few: int, repeats: int) -> dict[str, obj
 
 
 def tensors(a: ws.Weights, b: ws.Weights, group: str) -> ws.Symmetry:
-    """The second implementation: tensors instead of the compiled kernel."""
-    return _descent.descend_batched(a, b, plan_of(b.spec, group), torch.arange(len(b.spec.hidden)).repeat(100, 1))
+    """Match by the second implementation: tensors instead of the compiled kernel."""
+    orders = torch.arange(len(b.spec.hidden)).repeat(100, 1)
+    return descend_tensors(a, b, matching_problem(b.spec, group), orders)  # pyright: ignore[reportArgumentType]
 
 
 def anchor(base: ws.Weights, count: int) -> dict[str, object]:
-    """Many networks to an anchor over the full group: seconds, memory, and what canonical forms reach."""
+    """Move many networks to an anchor over the full group: seconds, memory, and the distances of canonical forms."""
     gen, spec = torch.Generator().manual_seed(2), base.spec
     weights = base[torch.arange(count) % len(base)]
     if count > len(base):  # repeated networks are moved along random elements, so that no two are the same
         weights = ws.Symmetry.sample(spec, batch=count, generator=gen).act(weights)
     reference = ws.align.anchor(weights[: min(count, 2000)])
     match(reference, weights[:2], group="full")  # compiled before the clock starts
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mb()
     start = time.perf_counter()
-    aligned, _ = ws.align.canonicalize(weights, reference)
+    aligned, _ = ws.align.align_to(weights, reference)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mb()
     forms, _ = ws.align.canonicalize(weights)
     order = torch.randperm(count, generator=gen)
     apart = {
@@ -148,14 +148,14 @@ def anchor(base: ws.Weights, count: int) -> dict[str, object]:
 
 
 def share(base: ws.Weights, repeats: int) -> dict[str, object]:
-    """MixUp beside a training step of the released model's size."""
+    """Compare MixUp with a training step of the released model's size."""
     gen = torch.Generator().manual_seed(3)
     weights = base[torch.randint(len(base), (BATCH,), generator=gen)]
     labels = torch.randint(0, 10, (BATCH,), generator=gen)
     soft = torch.nn.functional.one_hot(labels, 10).float()
     reference = ws.align.anchor(base[:500])
-    aligned, _ = ws.align.canonicalize(weights, reference)
-    model = ws.models.DWSNet(base.spec, out_features=10, hidden=16, layers=2)
+    aligned, _ = ws.align.align_to(weights, reference)
+    model = ws.models.DWSNet(base.spec, out_features=10, hidden=16, layers=2, seed=0)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step() -> None:
@@ -191,6 +191,7 @@ def share(base: ws.Weights, repeats: int) -> dict[str, object]:
 
 
 def networks(zoo: Path, count: int, steps: int) -> tuple[ws.Weights, str]:
+    """Return networks of the zoo, or fitted ones where there is none, and where they come from."""
     if (zoo / "manifest.json").exists():
         opened = ws.Zoo.open(zoo)
         weights = opened.weights("train")[:count].clone()

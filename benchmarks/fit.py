@@ -1,22 +1,24 @@
-"""Fitting speed: the compiled kernel against every other way to fit thousands of small networks, in one run.
+"""Fitting speed: the compiled kernel against every other method of fitting thousands of small networks, in one run.
 
 Same networks, same initial weights, same number of full-batch Adam steps. The methods take turns within each
-repeat, so that a change in the machine's load meets all of them; ratios are taken within a repeat. The rates of the
-kernel's own register tile and sincos, measured in the same run, say how much of the machine it uses.
+repeat, so that a change in the machine's load affects all of them; ratios are taken within a repeat. The rates of the
+kernel's own register tile and sincos, measured in the same run, show how much of the machine it uses.
 
     python -m benchmarks.fit [--networks 64] [--steps 100] [--repeats 5] [--curves 1000]
 
 JAX takes part where it is installed (``pip install jax``), unless ``--no-jax`` is given.
 
-    python -m benchmarks.fit --device cuda [--networks 8192] [--steps 1000] [--repeats 5]
+    python -m benchmarks.fit --recipes 256 [--repeats 5]
 
-compares the two kernels of a GPU instead, copies and initial weights included, and writes ``fit-cuda.json``.
+fits that many images of Fashion-MNIST by every recipe in turns instead: the cost of each (``recipes-cost.json``). The
+kernels of a GPU are compared by ``benchmarks.gpu``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import time
 from typing import Any
 
 import torch
@@ -26,11 +28,11 @@ import weightspace as ws
 from benchmarks import _roofline
 from benchmarks._common import save, spread, timed
 from benchmarks._fit_methods import Method, by_jax, by_kernel, by_vmap, one_at_a_time
-from weightspace.fitting import initial_weights
+from weightspace.fitting import RECIPES, meta_start, recipe
+from weightspace.fitting._init import initial_weights
 
 SPEC = ws.siren(2, 32, 32, 1)
 OURS = "weightspace, compiled kernel"
-GPU = {"weightspace, triton": "triton", "weightspace, tensor path": "torch"}
 
 
 def methods(alone: Method, *, jax: bool) -> dict[str, Method]:
@@ -52,7 +54,7 @@ def starts(count: int) -> Tensor:
 
 
 def speed(table: dict[str, Method], count: int, steps: int, repeats: int) -> dict[str, Any]:
-    """Rates and ratios of all methods on the same work."""
+    """Return rates and ratios of all methods on the same work."""
     coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
     start = starts(count)
     fitted = {name: method(start, coords, targets, SPEC, steps) for name, method in table.items()}  # and warm
@@ -86,30 +88,8 @@ def speed(table: dict[str, Method], count: int, steps: int, repeats: int) -> dic
     }
 
 
-def on_gpu(table: dict[str, Method], count: int, steps: int, repeats: int) -> dict[str, Any]:
-    """Rates of the methods on the same work, and the PSNR that each comes to."""
-    coords, images = ws.signals.images(ws.datasets.embedded().images)
-    targets = images[torch.arange(count) % len(images)]
-    start, few = starts(1), slice(min(count, 64))
-    psnr = {}
-    for name, method in table.items():  # and warm
-        flat = method(start, coords, targets, SPEC, steps)[few]
-        error = (ws.evaluate(ws.Weights(flat, SPEC), coords) - targets[few]).square().mean((1, 2))
-        psnr[name] = (-10 * error.log10()).mean().item()
-    seconds: dict[str, list[float]] = {name: [] for name in table}
-    for _ in range(repeats):
-        for name, method in table.items():
-            seconds[name].append(timed(lambda m=method: m(start, coords, targets, SPEC, steps)))
-    return {
-        "networks_per_second_at_1000_steps": {
-            name: spread([count * steps / 1000 / s for s in values]) for name, values in seconds.items()
-        },
-        "mean_psnr_db": psnr,
-    }
-
-
 def linear(counts: tuple[int, ...], steps: int, repeats: int) -> dict[str, Any]:
-    """Seconds against the number of networks."""
+    """Return seconds against the number of networks."""
 
     def seconds(count: int) -> list[float]:
         coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
@@ -120,7 +100,7 @@ def linear(counts: tuple[int, ...], steps: int, repeats: int) -> dict[str, Any]:
 
 
 def curves(table: dict[str, Method], steps: int, count: int = 4) -> dict[str, Any]:
-    """Mean PSNR, dB, of a few networks along the fit, by every method."""
+    """Return the mean PSNR, in dB, of a few networks along the fit, for every method."""
     coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
     at = [s for s in (1, 10, 30, 100, 300, 600, 1000) if s <= steps]
     out: dict[str, list[float]] = {}
@@ -133,22 +113,55 @@ def curves(table: dict[str, Method], steps: int, count: int = 4) -> dict[str, An
     return {"steps": at, "mean_psnr_db": out, "networks": count}
 
 
+def costs(names: list[str], count: int, repeats: int) -> list[dict[str, Any]]:
+    """Return the rates of fitting the same images by every recipe; learning a start is timed by itself."""
+    data = ws.datasets.load("fashion-mnist")
+    coords, targets = ws.signals.images(data.images[:count])
+    starts: dict[str, ws.Weights] = {}
+    learned: dict[str, list[float]] = {name: [] for name in names}
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    psnr: dict[str, float] = {}
+    for _ in range(repeats):
+        for name in names:
+            config = recipe(name)
+            spec = ws.siren(2, 32, 32, 1, init=config.init or "dws")
+            if name == "meta":
+                many, generator = ws.signals.images(data.images[:2000])[1], torch.Generator().manual_seed(0)
+                begun = time.perf_counter()
+                starts[name] = meta_start(coords, many, spec, generator=generator)
+                learned[name].append(time.perf_counter() - begun)
+            begun = time.perf_counter()
+            fit = ws.fit(coords, targets, spec, config=config, start=starts.get(name))
+            rates[name].append(count / (time.perf_counter() - begun))
+            assert fit.psnr is not None
+            psnr[name] = fit.psnr.mean().item()
+    return [
+        {
+            "recipe": name,
+            "networks_per_second": spread(rates[name]),
+            "psnr_db": psnr[name],
+            "seconds_for_the_start": spread(learned[name]) if learned[name] else None,
+        }
+        for name in names
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--networks", type=int, help="64; 8192 on a GPU")
-    parser.add_argument("--steps", type=int, help="100; 1000 on a GPU")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--curves", type=int, default=1000, help="steps of the PSNR curves")
     parser.add_argument("--jax", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--recipes", type=int, help="measure the cost of the recipes instead, on so many images")
+    parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES), help="of the recipes")
     args = parser.parse_args()
-    networks, steps = ((64, 100), (8192, 1000))[args.device == "cuda"]
-    args.networks, args.steps = args.networks or networks, args.steps or steps
+    if args.recipes:
+        what = f"{args.recipes} images of Fashion-MNIST, SIREN 2-32-32-1"
+        rows = costs(args.only, args.recipes, args.repeats)
+        save("recipes-cost", {"benchmark": "fit", "what": what, "rows": rows})
+        return
     what = f"{args.networks} networks SIREN 2-32-32-1, 784 points, {args.steps} full-batch Adam steps"
-    if args.device == "cuda":
-        table = {name: by_kernel(kernel, "cuda") for name, kernel in GPU.items()}
-        rates = on_gpu(table, args.networks, args.steps, args.repeats)
-        return save("fit-cuda", {"benchmark": "fit-cuda", "what": what, **rates})
     with one_at_a_time() as alone:
         table = methods(alone, jax=args.jax)
         record = {

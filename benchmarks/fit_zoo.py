@@ -1,4 +1,4 @@
-"""Fit a whole zoo and write down when each network was done: is a long run as fast as a short one?
+"""Fit a whole zoo and record when each network was done, to see whether a long run is as fast as a short one.
 
     python -m benchmarks.fit_zoo --out runs/zoo-full [--data fashion-mnist] [--recipe dws] [--minutes 10]
 
@@ -10,7 +10,6 @@ of the first ``--minutes`` of them, and what ten views of 60,000 images take at 
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +18,14 @@ from typing import Any
 import torch
 
 import weightspace as ws
-from benchmarks._common import save, spread
+from benchmarks._common import peak_mb, save, spread
 from weightspace.fitting import RECIPES
 
-LARGE = 10 * 60_000  # ten views of sixty thousand signals
+LARGE = 10 * 60_000  # networks: ten views of sixty thousand signals
 
 
 def rates(ends: list[tuple[float, int]], minutes: int) -> dict[str, Any]:
-    """From (seconds, networks done) after each chunk to networks of each whole minute, and the projection."""
+    """Turn (seconds, networks done) after each chunk into networks of each whole minute, and a projection."""
     whole = int(ends[-1][0] // 60)
     done = [max((n for at, n in ends if at <= 60 * k), default=0) for k in range(whole + 1)]
     each = [float(after - before) for before, after in pairwise(done)]
@@ -71,7 +70,7 @@ def main() -> None:
             "what": f"{zoo.provenance['data']}, SIREN 2-32-32-1, recipe {args.recipe}, {sum(counts.values())} networks",
             **rates(ends, args.minutes),
             "psnr": {"mean": float(quality.mean()), "std": float(quality.std())},
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": peak_mb(),
         },
     )
 

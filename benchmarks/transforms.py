@@ -1,12 +1,12 @@
 """Networks a second for every transform, MixUp with weight matching included, and for loading, on SIREN 2-32-32-1.
 
-A batch of one shows what a loop over networks would cost, as in a ``Dataset.__getitem__``. "load" rows draw shuffled
-batches from a zoo on disk in eight shards, alone and with a transform behind them.
+A batch of one shows the cost of a loop over networks, as in a ``Dataset.__getitem__``. "load" rows draw shuffled
+batches from a zoo on disk in eight shards, alone and followed by a transform.
 
     python -m benchmarks.transforms [--threads 2] [--repeats 7]
 
-A call draws and applies; a repeat is as many calls as fill ``--seconds``. Run it on an idle machine: with other work
-on the cores, two threads wait for each other and the rates fall tenfold and more.
+A call draws and applies; a repeat is as many calls as fill ``--seconds``. Run it on an idle machine: with other work on
+the cores, two threads wait for each other, and the rates fall by a factor of ten and more.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TRANSFORMS: dict[str, tuple[wt.Transform, ws.NetSpec]] = {
 
 
 def fitted(count: int, steps: int) -> ws.Weights:
-    """Networks fitted to smooth random images: how long matching takes depends on the weights."""
+    """Fit networks to smooth random images, because the time of matching depends on the weights."""
     gen = torch.Generator().manual_seed(0)
     side = torch.linspace(-1, 1, 28)
     coords = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).flatten(0, 1)
@@ -60,7 +60,7 @@ def fitted(count: int, steps: int) -> ws.Weights:
 
 
 def rates(call: Callable[[], object], batch: int, repeats: int, seconds: float) -> list[float]:
-    """Networks a second, one number a repeat."""
+    """Return networks a second, one number for each repeat."""
     call()
     out = []
     for _ in range(repeats):
@@ -73,18 +73,18 @@ def rates(call: Callable[[], object], batch: int, repeats: int, seconds: float) 
 
 
 def loading(base: ws.Weights, repeats: int, count: int = 16384, batch: int = 512) -> list[dict[str, object]]:
-    """An epoch of shuffled batches from disk: alone, and with one transform of each fast family behind it."""
+    """Measure an epoch of shuffled batches from disk, alone and followed by one transform of each fast family."""
     gen, rows = torch.Generator().manual_seed(2), []
     many = base[torch.randint(len(base), (count,), generator=gen)]
     behind = {"": None, "GaussianNoise": wt.GaussianNoise(), "Permute": wt.Permute(), "Rotate": wt.Rotate()}
     with tempfile.TemporaryDirectory() as folder:
-        zoo = write_zoo(f"{folder}/zoo", {"train": (many, None, None, None, None)}, shard_size=count // 8)
+        zoo = write_zoo(f"{folder}/zoo", {"train": ws.Networks(many)}, shard_size=count // 8)
         for name, transform in behind.items():
 
             def epoch(transform: wt.Transform | None = transform) -> None:
-                for weights, _ in zoo.batches("train", batch, generator=gen):
+                for networks in zoo.batches("train", batch, generator=gen, resident_bytes=0):
                     if transform is not None:
-                        transform(weights, generator=gen)
+                        transform(networks.weights, generator=gen)
 
             title = f"load+{name}" if name else "load"
             rows.append(

@@ -1,15 +1,21 @@
-"""Opening a zoo of a million networks, and reading random batches of it from the page cache.
-
-The networks are synthetic (numbers drawn once, and a number of its own in each network): how long reading takes does
-not depend on what is read. Shards are those that ``fit_zoo`` writes.
+"""Zoos of a million networks: opening one, reading random batches from the page cache, and peak memory.
 
     python -m benchmarks.zoo [--networks 1000000] [--folder FOLDER] [--repeats 5]
+
+The networks are synthetic: numbers drawn once, and another number in each network. How long reading takes does not
+depend on what is read. Shards are those that ``fit_zoo`` writes.
+
+    python -m benchmarks.zoo --memory [--images 60000] [--steps 2]
+
+measures the peak memory of fitting that many images and of training on them, each in its own process (``memory.json``).
+Memory does not depend on the number of Adam steps or epochs, so it takes few of both.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import shutil
 import subprocess
 import sys
@@ -21,12 +27,13 @@ from typing import Any
 import torch
 
 import weightspace as ws
-from benchmarks._common import save, spread, timed
+from benchmarks._common import peak_mb, save, spread, timed
 from weightspace.fitting._fit_zoo import SHARD
 from weightspace.zoo import ZooWriter
 
 SPEC = ws.siren(2, 32, 32, 1)
 SPARE = 2
+"""How many times the zoo's size must be free on the disk for the large one."""
 
 
 def build(path: Path, networks: int, shard_size: int) -> None:
@@ -38,13 +45,14 @@ def build(path: Path, networks: int, shard_size: int) -> None:
             sources = torch.arange(start, start + count)
             flat = block[:count].clone()
             flat[:, 0] = sources % 2**20  # exact in float32
-            columns = {"sources": sources, "labels": sources % 10, "psnr": torch.full((count,), 30.0)}
-            writer.write(number, ws.Weights(flat, SPEC), **columns, commit=False)
+            psnr = torch.full((count,), 30.0)
+            networks_of_shard = ws.Networks(ws.Weights(flat, SPEC), label=sources % 10, source=sources, psnr=psnr)
+            writer.write(number, networks_of_shard, commit=False)
         writer.commit()
 
 
 def opened(path: Path) -> float:
-    """Seconds to open it in a fresh process, after the imports."""
+    """Return the seconds to open it in a fresh process, after the imports."""
     code = "import sys, time, weightspace as ws; t = time.perf_counter(); ws.Zoo.open(sys.argv[1]); "
     code += "print(time.perf_counter() - t)"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
@@ -52,17 +60,19 @@ def opened(path: Path) -> float:
 
 
 def epoch(zoo: ws.Zoo, batch_size: int, seed: int) -> float:
-    """Networks a second over one shuffled epoch, the drawing of the order included."""
+    """Return networks a second over one shuffled epoch of mapped shards, the drawing of the order included."""
     start, count = time.perf_counter(), 0
-    for weights, labels in zoo.batches("train", batch_size, generator=torch.Generator().manual_seed(seed)):
-        count += len(weights)
-        if count == batch_size:  # a batch is right: each network still has its own number
-            assert torch.equal(weights.flat[:, 0].long() % 10, labels % 10) or zoo.count("train") > 2**20
+    generator = torch.Generator().manual_seed(seed)
+    for batch in zoo.batches("train", batch_size, generator=generator, resident_bytes=0):
+        count += len(batch)
+        if count == batch_size and zoo.count("train") <= 2**20:  # each network of a batch still has its own number
+            assert torch.equal(batch.weights.flat[:, 0].long() % 10, batch.label % 10)
     assert count == zoo.count("train")
     return count / (time.perf_counter() - start)
 
 
-def measure(folder: Path, networks: int, shard_size: int, repeats: int) -> dict[str, Any]:
+def reading(folder: Path, networks: int, shard_size: int, repeats: int) -> dict[str, Any]:
+    """Return the record of opening and reading."""
     path = folder / f"zoo-{networks}-{shard_size}"
     built = None if (path / "manifest.json").exists() else timed(lambda: build(path, networks, shard_size))
     record: dict[str, Any] = {
@@ -81,17 +91,56 @@ def measure(folder: Path, networks: int, shard_size: int, repeats: int) -> dict[
     return record
 
 
+def fit(path: Path, images: int, steps: int) -> dict[str, Any]:
+    """Fit a zoo in this process; return its peak memory."""
+    counts = {"train": images * 9 // 10, "val": images // 10, "test": images // 6}
+    zoo = ws.fit_zoo(path, ws.datasets.fashion_mnist(), SPEC, config=ws.FitConfig(steps=steps), counts=counts)
+    return {"peak_mb": peak_mb(), "networks": sum(zoo.count(s) for s in zoo.splits)}
+
+
+def train(path: Path) -> dict[str, Any]:
+    """Train on a zoo in this process; return its peak memory."""
+    zoo = ws.Zoo.open(path)
+    model = ws.models.DWSNet(zoo.spec, 10, hidden=16, layers=2, seed=0)
+    ws.train(model, zoo, transform="noise+mixup", epochs=1, batch_size=512)
+    return {"peak_mb": peak_mb(), "networks": sum(zoo.count(s) for s in zoo.splits)}
+
+
+def memory(images: int, steps: int) -> dict[str, Any]:
+    """Return the peak memory of fitting and of training, each in a fresh process."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for phase in ("fit", "train"):
+            command = [sys.executable, "-m", "benchmarks.zoo", "--phase", phase, "--folder", folder]
+            command += ["--images", str(images), "--steps", str(steps)]
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[phase] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--networks", type=int, help="a million, or 200,000 where the disk is small")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, help="a million, or 200,000 on a small disk")
     parser.add_argument("--shard-size", type=int, default=SHARD)
     parser.add_argument("--folder", type=Path, help="where to keep the zoo for another run; nowhere if not given")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead")
+    parser.add_argument("--images", type=int, default=60000, help="of the memory")
+    parser.add_argument("--steps", type=int, default=2, help="of the memory")
+    parser.add_argument("--phase", choices=["fit", "train"], help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.phase:
+        path = args.folder / "zoo"
+        print(json.dumps(fit(path, args.images, args.steps) if args.phase == "fit" else train(path)))
+        return
+    if args.memory:
+        what = "peak resident memory, MB, of one process"
+        save("memory", {"benchmark": "zoo", "what": what, **memory(args.images, args.steps)})
+        return
     with contextlib.nullcontext(args.folder) if args.folder else tempfile.TemporaryDirectory() as folder:
         room = shutil.disk_usage(folder).free // (SPARE * 4 * SPEC.num_params)
         networks = args.networks or (1_000_000 if room > 1_000_000 else 200_000)
-        record = measure(Path(folder), networks, args.shard_size, args.repeats)
+        record = reading(Path(folder), networks, args.shard_size, args.repeats)
     save("zoo", {"benchmark": "zoo", "what": "opening, and random batches from the page cache", **record})
 
 

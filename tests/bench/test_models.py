@@ -83,7 +83,7 @@ def test_bad_augmentations_of_a_model_are_refused(zoo: Zoo, tmp_path: Path) -> N
     with pytest.raises(TypeError, match="expected a tuple of names, got 'permute'; add a comma"):
         Entry("mlp", augmentations="permute")  # pyright: ignore[reportArgumentType]
     suite = replace(THREE_TRACKS, entries={"mlp": Entry("mlp", augmentations=("noise+permutes",))})
-    with pytest.raises(ValueError, match="unknown augmentation.*permutes"):
+    with pytest.raises(ValueError, match=r"unknown augmentation.*permutes"):
         run_suite(suite, zoo.path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

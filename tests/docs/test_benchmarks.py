@@ -1,149 +1,275 @@
-"""The benchmarks run, on sizes that measure nothing."""
+"""The benchmarks run, at sizes that measure nothing."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import weightspace as ws
-from benchmarks import (
-    _common,
-    activations,
-    align,
-    aligners,
-    anchors,
-    autoencoder,
-    contrastive,
-    editing,
-    ensemble,
-    fit,
-    fit_zoo,
-    memory,
-    models,
-    ours,
-    recipes,
-    resnets,
-    train_step,
-    transforms,
-    zoo,
-)
-from benchmarks._fit_methods import by_kernel
-from benchmarks.ensemble import copies
+from benchmarks import _common, aligners, fit, gpu, models, studies, suites
+from weightspace.bench import run_suite
+from weightspace.bench._record import Result, read_result
+from weightspace.bench._sizes import RELEASED
 
-TINY = {
-    fit: ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
-    fit_zoo: ["--data", "embedded", "--counts", "4", "2", "2", "--out", "zoo"],
-    activations: [
-        *("--data", "embedded", "--counts", "24", "8", "8", "--epochs", "1", "--workers", "1"),
-        *("--only", "relu", "--models", "typed-messages", "--folder", "activations"),
-    ],
-    recipes: ["--only", "meta", "siren", "--train", "12", "--epochs", "1"],
-    train_step: ["--repeats", "1"],
-    models: ["--repeats", "1", "--batch", "2", "--threads", "1", "--only", "ng-t", "functional"],
-    transforms: [
-        "--networks",
-        "4",
-        "--steps",
-        "1",
-        "--repeats",
-        "1",
-        "--seconds",
-        "0",
-        "--batches",
-        "4",
-        "--threads",
-        "1",
-    ],
-    aligners: [
-        *("--zoo", "nowhere", "--pairs", "2", "--train", "4", "--fit-steps", "1"),
-        *("--steps", "1", "--repeats", "1", "--groups", "full"),
-    ],
-    autoencoder: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
-    contrastive: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
-    editing: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1", "--models", "dwsnet"],
-    anchors: [
-        *("--zoo", "nowhere", "--networks", "4", "--held-out", "2", "--steps", "1", "--threads", "1"),
-        *("--groups", "full", "--passes", "2", "--batches", "2", "--repeats", "2"),
-    ],
-    memory: ["--images", "60", "--steps", "1"],
-    ours: ["--zoo", "nowhere", "--epochs", "1", "--threads", "1"],
-    zoo: ["--networks", "50", "--shard-size", "16", "--repeats", "1"],
-    resnets: ["--train", "300", "--epochs", "1", "--test", "100", "--width", "4", "--points", "3"],
-    align: [
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, list[str]] = {
+    "fit": ["--networks", "2", "--steps", "2", "--repeats", "1", "--curves", "1", "--no-jax"],
+    "fit_zoo": ["--data", "embedded", "--counts", "4", "2", "2", "--out", "zoo"],
+    "align": [
         *("--zoo", "nowhere", "--pairs", "4", "--few", "2", "--networks", "6"),
         *("--repeats", "1", "--steps", "1", "--threads", "1"),
     ],
+    "aligners": [
+        *("--zoo", "nowhere", "--pairs", "2", "--train", "4", "--fit-steps", "1"),
+        *("--steps", "1", "--repeats", "1", "--groups", "full"),
+    ],
+    "transforms": [
+        *("--networks", "4", "--steps", "1", "--repeats", "1", "--seconds", "0", "--batches", "4", "--threads", "1"),
+    ],
+    "zoo": ["--networks", "50", "--shard-size", "16", "--repeats", "1"],
+    "models": ["--repeats", "1", "--batch", "2", "--threads", "1", "--only", "ng-t", "render-cnn"],
+    "studies": [
+        *("activations", "--data", "embedded", "--counts", "24", "8", "8", "--epochs", "1", "--workers", "1"),
+        *("--only", "relu", "--models", "typed-messages", "--folder", "activations"),
+    ],
+    "resnets": ["--train", "300", "--epochs", "1", "--test", "100", "--width", "4", "--points", "3"],
 }
+ELSEWHERE = {"picture", "make_embedded", "gpu"}
+"""Scripts that write no record of their own under ``benchmarks/results``."""
+LARGE = "/usr/share/datasets/fashion-mnist"
+whole_data = pytest.mark.skipif(not Path(LARGE).exists(), reason="the whole of Fashion-MNIST is not on this machine")
+Run = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("module", TINY, ids=lambda module: module.__name__)
-def test_benchmark_runs(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if module in (activations, recipes, fit_zoo):  # they keep their zoos below the working folder
+def scripts() -> set[str]:
+    """Return the names of the scripts that are run."""
+    return {
+        path.stem
+        for path in (ROOT / "benchmarks").glob("*.py")
+        if not path.stem.startswith("_") and "def main()" in path.read_text()
+    }
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run a script in an empty folder; return the record that it writes."""
+
+    def call(name: str, *arguments: str, record: str | None = None) -> dict[str, Any]:
         monkeypatch.chdir(tmp_path)
-    if module in (memory, recipes) and not Path("/usr/share/datasets/fashion-mnist").exists():
-        pytest.skip("the whole of Fashion-MNIST is not on this machine")
-    monkeypatch.setattr(_common, "RESULTS", tmp_path)
-    monkeypatch.setattr("sys.argv", [module.__name__, *TINY[module]])
-    module.main()
-    (written,) = tmp_path.glob("*.json")
-    assert {"commit", "hardware", "benchmark"} <= set(json.loads(written.read_text()))
+        monkeypatch.setattr(_common, "RESULTS", tmp_path / "results")
+        monkeypatch.setattr(studies, "RESULTS", tmp_path / "results")
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        importlib.import_module(f"benchmarks.{name}").main()
+        return json.loads((tmp_path / "results" / f"{record or name}.json").read_text())
+
+    return call
 
 
-def test_kept_models_are_read_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_common, "RESULTS", tmp_path)
-    name, kept = "forward-messages-long", str(tmp_path / "kept")
-    for seed in ("0", "1"):
-        options = ["--zoo", "nowhere", "--epochs", "1", "--threads", "1", "--only", name, "--seed", seed]
-        monkeypatch.setattr("sys.argv", ["ours", *options, "--keep", kept, "--record", f"ours-{seed}"])
-        ours.main()
-    options = ["--zoo", "nowhere", "--kept", kept, "--model", name, "--seeds", "0", "1"]
-    options += ["--shift", "0.07", "--threads", "1"]
-    monkeypatch.setattr("sys.argv", ["ensemble", *options])
-    ensemble.main()
-    record = json.loads((tmp_path / "ensemble.json").read_text())
-    for seed in ("0", "1"):
-        row = json.loads((tmp_path / f"ours-{seed}.json").read_text())["models"][name]
-        assert record["members"][seed]["val"] == row["val_both_ways"]
-    assert record["parameters"] == 2 * row["parameters"]
-    assert set(record["ensemble"]) == set(record["ten_copies"]["members"]["1"]) == {"val", "test"}
+def test_at_most_twelve_scripts_and_all_of_them_tested() -> None:
+    assert scripts() == set(TINY) | ELSEWHERE
+    assert len(scripts()) <= 12
 
 
-def test_the_ten_copies_of_a_network_are_its_mirror_image_and_both_moved() -> None:
-    spec = ws.siren(2, 8, 8, 1)
-    w = ws.testing.random_weights(spec, 1, generator=torch.Generator().manual_seed(0))
-    found = [ws.evaluate(copy(w, generator=torch.Generator()), torch.tensor([[0.2, 0.3]])) for copy in copies(0.5)]
-    points = [(0.2, -0.3), (0.7, 0.3), (-0.3, 0.3), (0.2, 0.8), (0.2, -0.2)]
-    points += [(0.7, -0.3), (-0.3, -0.3), (0.2, 0.2), (0.2, -0.8)]
-    wanted = ws.evaluate(w, torch.tensor(points))[0]
-    assert torch.allclose(torch.stack(found)[:, 0, 0], wanted, atol=1e-5)
+@pytest.mark.parametrize("name", TINY)
+def test_a_script_writes_its_record(name: str, run: Run) -> None:
+    record = run(name, *TINY[name], record="activations" if name == "studies" else None)
+    assert {"commit", "hardware", "versions", "benchmark"} <= set(record)
+    assert record["benchmark"] == name
 
 
-def test_the_cost_of_recipes_is_measured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if not Path("/usr/share/datasets/fashion-mnist").exists():
-        pytest.skip("the whole of Fashion-MNIST is not on this machine")
-    monkeypatch.setattr(_common, "RESULTS", tmp_path)
-    monkeypatch.setattr("sys.argv", ["recipes", "--cost", "2", "--repeats", "1", "--only", "siren", "meta"])
-    recipes.main()
-    rows = json.loads((tmp_path / "recipes-cost.json").read_text())["rows"]
+def test_every_record_names_a_script_or_a_suite() -> None:
+    for path in (ROOT / "benchmarks/results").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record.get("kind") == "bench":
+            assert Result.from_json(record).suite_version is not None, path.name
+        else:
+            assert record["benchmark"] in scripts(), path.name
+
+
+def test_records_hold_no_histories_and_few_lines() -> None:
+    for path in (ROOT / "benchmarks/results").glob("*.json"):
+        assert '"history"' not in path.read_text(), path.name
+        assert len(path.read_text().splitlines()) < 800, path.name
+
+
+# --- single scripts
+
+
+def test_all_methods_fit_the_same_networks(run: Run) -> None:
+    record = run("fit", *TINY["fit"])
+    assert max(record["largest_difference_of_a_weight"].values()) < 1e-4
+
+
+@whole_data
+def test_the_cost_of_recipes_is_measured_alone(run: Run) -> None:
+    options = ("--recipes", "2", "--repeats", "1", "--only", "siren", "meta")
+    rows = {row["recipe"]: row for row in run("fit", *options, record="recipes-cost")["rows"]}
     assert set(rows) == {"siren", "meta"}
     assert rows["siren"]["psnr_db"] >= 40
-    assert rows["siren"]["mean_steps"] < 1000 == 10 * rows["meta"]["mean_steps"]
+    assert rows["siren"]["seconds_for_the_start"] is None
     assert rows["meta"]["seconds_for_the_start"]["repeats"] == 1
 
 
-def test_the_kernels_of_a_gpu_are_compared_on_any_device() -> None:
-    table = {kernel: by_kernel(kernel, "cpu") for kernel in ("compiled", "torch")}
-    record = fit.on_gpu(table, 3, 10, 2)
-    assert record["networks_per_second_at_1000_steps"]["torch"]["repeats"] == 2
-    assert abs(record["mean_psnr_db"]["compiled"] - record["mean_psnr_db"]["torch"]) < 0.01
+@whole_data
+def test_the_memory_of_fitting_and_training_is_measured(run: Run) -> None:
+    record = run("zoo", "--memory", "--images", "60", "--steps", "1", record="memory")
+    assert record["fit"]["networks"] == record["train"]["networks"] == 70
+    assert min(record["fit"]["peak_mb"], record["train"]["peak_mb"]) > 50
 
 
-def test_all_methods_fit_the_same_networks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_common, "RESULTS", tmp_path)
-    monkeypatch.setattr("sys.argv", ["fit", *TINY[fit]])
-    fit.main()
-    record = json.loads((tmp_path / "fit.json").read_text())
-    assert max(record["largest_difference_of_a_weight"].values()) < 1e-4
+def test_references_are_compared_by_networks_not_seen(run: Run) -> None:
+    options = ["--references", "--zoo", "nowhere", "--train", "4", "--held-out", "2", "--fit-steps", "1"]
+    options += ["--groups", "full", "--passes", "2", "--batches", "2", "--repeats", "2"]
+    (zoo,) = run("aligners", *options, record="anchors")["zoos"]
+    assert [row["reference"] for row in zoo["rows"]] == ["one network", "iterated mean", "learned"]
+    assert len(aligners.makers([1, 3], [8, 32])) == 1 + 2 + 4
+
+
+def test_rows_of_models_that_are_left_out_are_kept(run: Run) -> None:
+    options = ("--repeats", "1", "--batch", "2", "--threads", "1", "--only")
+    run("models", *options, "statistics")
+    rows = run("models", *options, "mlp")["rows"]
+    assert [row["model"] for row in rows] == ["statistics", "mlp"]
+    assert {kind for kind, _ in RELEASED.values()} >= set(models.SMALLER)
+
+
+def test_a_study_of_recipes_matches_every_zoo(run: Run) -> None:
+    options = ("--data", "embedded", "--counts", "24", "8", "8", "--epochs", "1", "--workers", "1")
+    first = run("studies", "recipes", "--only", "dws", *options, record="recipes")
+    names = ["dws", "dws, matched over permutation", "dws, matched over full"]
+    assert list(first["zoos"]) == names
+    assert [(row["zoo"], row["model"]) for row in first["rows"]] == [
+        (names[0], "dwsnet"),
+        (names[0], "mlp"),
+        (names[1], "mlp"),
+        (names[2], "mlp"),
+    ]
+    again = run("studies", "recipes", "--only", "shared", *options, record="recipes")
+    assert list(again["zoos"])[:3] == names  # rows of recipes that this run left out are kept
+    assert len(again["rows"]) == 8
+
+
+# --- suites of single experiments
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> ws.Zoo:
+    """Fit a few images, briefly."""
+    images = ws.datasets.embedded().subset(range(40))
+    coords, targets = ws.signals.images(images)
+    w = ws.fit(coords, targets, ws.siren(2, 8, 8, 1), steps=5, seed=0).weights
+    networks = ws.Networks(w, label=torch.as_tensor(images.labels))
+    parts = {"train": networks[:24], "val": networks[24:32], "test": networks[32:]}
+    return ws.zoo.write_zoo(tmp_path_factory.mktemp("suites") / "zoo", parts)
+
+
+@pytest.mark.parametrize(
+    ("suite", "entries", "evaluations"),
+    [
+        (suites.EDITING, ["dwsnet-dilate", "nfn-np-contrast"], {"unchanged"}),
+        (suites.CONTRASTIVE, ["dwsnet", "dwsnet-untrained"], {"linear-probe"}),
+        (
+            suites.RECONSTRUCTION,
+            ["forward-messages", "forward-messages-untrained"],
+            {"linear-probe", "mean-picture"},
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_suite_of_one_experiment_runs(
+    suite: Any, entries: list[str], evaluations: set[str], zoo: ws.Zoo, tmp_path: Path
+) -> None:
+    short = {n: replace(e, train={**e.train, "epochs": 1}) for n, e in suite.entries.items() if n in entries}
+    path = run_suite(replace(suite, entries=short), zoo.path, tmp_path, workers=2)
+    rows = {row.model: row for row in read_result(path).rows}
+    assert set(rows) == set(entries)
+    for row in rows.values():
+        assert row.objective is not None
+        assert row.test_mean is not None
+        assert set(row.evaluations) == evaluations
+    committed = read_result(ROOT / "benchmarks/results" / f"{suite.name}.json")
+    assert {row.model for row in committed.rows} <= set(suite.entries)
+    for row in committed.rows:
+        entry = suite.entries[row.model]
+        assert (row.options, row.train_options) == (dict(entry.options), dict(entry.train)), row.model
+
+
+def test_controls_train_no_parameter(zoo: ws.Zoo) -> None:
+    """The batch norms see the networks, and everything else stays as it began."""
+    entry = suites.RECONSTRUCTION.entries["forward-messages-untrained"]
+    model = suites.autoencoder(zoo.spec, 16, seed=0, **entry.options)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    ws.train(model, zoo, objective=entry.objective, batch_size=8, **entry.train)
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value, before[name], atol=1e-8, rtol=1e-6)
+
+
+def test_a_linear_probe_finds_classes_that_are_there(zoo: ws.Zoo) -> None:
+    labels = {split: zoo.labels(split) for split in zoo.splits}
+    outputs = {split: torch.nn.functional.one_hot(own, 10).float() for split, own in labels.items()}
+    rows = {tuple(zoo[s].weights.flat[i, :4].tolist()): outputs[s][i] for s in zoo.splits for i in range(zoo.count(s))}
+
+    class Told(torch.nn.Module):
+        def forward(self, weights: ws.Weights) -> torch.Tensor:
+            return torch.stack([rows[tuple(row[:4].tolist())] for row in weights.flat])
+
+    found = suites.LinearProbe()(Told(), zoo, "cpu")
+    assert found["val"] > 0.8
+    blind = suites.LinearProbe()(torch.nn.Sequential(Told(), torch.nn.Threshold(9.0, 0.5)), zoo, "cpu")
+    assert blind["val"] < 0.6
+
+
+def test_edits_change_pictures_as_they_say() -> None:
+    picture = torch.zeros(1, 28 * 28, 1)
+    picture[0, 28 * 14 + 14] = 1.0
+    assert suites.dilate(picture).sum() == 9
+    assert suites.contrast(picture).unique().tolist() == [-0.5, 1.5]
+
+
+# --- the run on a GPU
+
+
+def test_the_gpu_run_ends_on_any_machine_and_writes_one_file(tmp_path: Path) -> None:
+    begun = time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path), "--seconds", "300", "--tiny"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert run.returncode == 0, run.stderr
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    log = (tmp_path / "gpu.log").read_text()
+    assert [(step["step"], step["status"]) for step in record["steps"]] == [(s, "done") for s in gpu.SHARES], log
+    errors = [row for step in record["steps"] for row in step["rows"] if "error" in row]
+    assert errors == [], log
+    assert "sizes that measure nothing" in run.stdout
+    assert record["tiny"] is True
+    assert {path.name for path in tmp_path.iterdir()} == {"gpu.json", "gpu.log"}
+    if not torch.cuda.is_available():
+        assert record["note"].startswith("no CUDA device")
+    rows = {step["step"]: step["rows"] for step in record["steps"]}
+    agreeing = [row["largest_difference_of_a_weight"] for row in rows["fit"] if "difference" in str(row)]
+    assert len(agreeing) == 3
+    assert max(agreeing) < 1e-4
+    print(f"{time.perf_counter() - begun:.0f} s")
+
+
+def test_a_step_without_time_is_left_out_and_one_that_breaks_ends_no_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu", "--out", str(tmp_path), "--seconds", "1", "--tiny"]
+    subprocess.run([*command, "--only", "fit", "align"], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert {step["status"] for step in steps} == {"left out, no time"}
+
+
+def test_the_flop_of_fitting_are_three_products_a_layer() -> None:
+    from benchmarks._gpu_steps import fit_flop
+
+    assert fit_flop(10) == 2.0 * 10 * (2 * 2 * 32 + 3 * 32 * 32 + 3 * 32)
+    assert fit.SPEC == ws.siren(2, 32, 32, 1)

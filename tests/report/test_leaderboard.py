@@ -1,25 +1,27 @@
-"""The leaderboard: tracks apart, chosen and ranked by validation, results of before still shown."""
+"""The leaderboard: tracks apart, rows chosen and ranked by validation, old results still shown."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from weightspace.report import leaderboard_markdown
+from weightspace.bench._record import Result
+from weightspace.report import leaderboard_markdown, markdown_table
 from weightspace.report._leaderboard import HEAD, leaderboards
 from weightspace.report._page import page
 
 
 def make_row(model: str, augmentation: str, val: float | None, test: float | None, **extra: Any) -> dict[str, Any]:
     """A synthetic row, a fixture of the layout and no measurement."""
-    about = {"track": "weights-only", "respects": "permutation", "parameters": 31402, "forward_flop": 5_870_592}
+    about = {"track": "weights-only", "equivariance": "permutation", "parameters": 31402, "forward_flop": 5_870_592}
     scores = {"val_mean": val, "test_mean": test, "seconds_epoch": 12.34, "seeds": [0]}
     return {"model": model, "augmentation": augmentation, **about, **scores, **extra}
 
 
-def make_result(*rows: dict[str, Any]) -> dict[str, Any]:
-    return {"schema": 1, "kind": "bench", "suite": "synthetic-fixture", "rows": list(rows)}
+def make_result(*rows: dict[str, Any]) -> Result:
+    return Result.from_json({"schema": 2, "kind": "bench", "suite": "synthetic-fixture", "rows": list(rows)})
 
 
 def lines(text: str) -> dict[str, list[str]]:
@@ -29,39 +31,44 @@ def lines(text: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture
-def result() -> dict[str, Any]:
-    query = {"track": "function", "respects": "full"}
-    return make_result(
+def rows() -> list[dict[str, Any]]:
+    query = {"track": "function", "equivariance": "full"}
+    return [
         make_row("dwsnet", "none", 0.60, 0.61, seeds=[0, 1], test_std=0.004),
-        make_row("dwsnet", "moves", 0.66, 0.64, seeds=[0, 1], test_std=0.012),
-        make_row("functional", "none", 0.90, 0.89, **query),
-        make_row("mlp", "moves", 0.20, 0.90),
+        make_row("dwsnet", "small-affine", 0.66, 0.64, seeds=[0, 1], test_std=0.012),
+        make_row("render-cnn", "none", 0.90, 0.89, **query),
+        make_row("mlp", "small-affine", 0.20, 0.90),
         make_row("mlp", "permute", 0.25, 0.22),
         make_row("mlp", "none", 0.30, 0.31),
         make_row("probe-gen", "none", 0.85, 0.84, **query),
-        make_row("hybrid", "none", 0.80, 0.81, track="hybrid", respects="full"),
-    )
+        make_row("probe-net", "none", 0.80, 0.81, track="probing", equivariance="full"),
+    ]
 
 
-def test_tracks_are_apart_and_in_order(result: dict[str, Any]) -> None:
+@pytest.fixture
+def result(rows: list[dict[str, Any]]) -> Result:
+    return make_result(*rows)
+
+
+def test_tracks_are_apart_and_in_order(result: Result) -> None:
     boards = leaderboards(result)
     assert [(board.track, [one.table.model for one in board.standings]) for board in boards] == [
         ("weights-only", ["dwsnet", "mlp"]),
-        ("hybrid", ["hybrid"]),
-        ("function", ["functional", "probe-gen"]),
+        ("probing", ["probe-net"]),
+        ("function", ["render-cnn", "probe-gen"]),
     ]
     blocks = leaderboard_markdown(result).split("\n\n**")
-    assert [list(lines(block)) for block in blocks] == [["dwsnet", "mlp"], ["hybrid"], ["functional", "probe-gen"]]
+    assert [list(lines(block)) for block in blocks] == [["dwsnet", "mlp"], ["probe-net"], ["render-cnn", "probe-gen"]]
     assert ["ceiling" in block for block in blocks] == [False, False, True]
     assert "never compare across their tables" in blocks[-1]
 
 
-def test_a_line_tells_accuracy_cost_and_group(result: dict[str, Any]) -> None:
+def test_a_line_tells_accuracy_cost_and_group(result: Result) -> None:
     found = lines(leaderboard_markdown(result))
     costs = ["31,402", "5.87 M", "12.3"]
-    assert found["dwsnet"] == ["66.0", "61.0 ± 0.4", "moves", "**64.0 ± 1.2**", *costs, "permutation"]
+    assert found["dwsnet"] == ["66.0", "61.0 ± 0.4", "small-affine", "**64.0 ± 1.2**", *costs, "permutation"]
     assert found["mlp"] == ["30.0", "**31.0**", "permute (of 2)", "22.0", *costs, "permutation"]
-    assert found["hybrid"] == ["80.0", "**81.0**", "–", "–", *costs, "full"]
+    assert found["probe-net"] == ["80.0", "**81.0**", "–", "–", *costs, "full"]
     assert {len(cells) + 1 for cells in found.values()} == {len(HEAD)}
 
 
@@ -95,10 +102,11 @@ def test_ties_of_validation_are_not_broken_by_test() -> None:
     assert first.chosen is first.plain
 
 
-def test_results_of_earlier_versions_are_still_reported(result: dict[str, Any]) -> None:
-    for row in result["rows"]:
-        for name in ("track", "respects", "forward_flop", "seconds_epoch"):
+def test_results_without_tracks_are_still_reported(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        for name in ("track", "equivariance", "forward_flop", "seconds_epoch"):
             del row[name]
+    result = make_result(*rows)
     (board,) = leaderboards(result)
     assert board.track is None
     assert len(board.standings) == 5
@@ -109,32 +117,31 @@ def test_results_of_earlier_versions_are_still_reported(result: dict[str, Any]) 
     assert "track not recorded" in page([result], None)
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), "many", True])
-def test_what_is_missing_is_a_dash(missing: Any) -> None:
-    row = make_row("a", "none", missing, missing, forward_flop=missing, seconds_epoch=missing, parameters=missing)
-    other = make_row("b", "moves", 0.1, missing, track=7, respects=[])
+def test_what_is_missing_is_a_dash() -> None:
+    row = make_row("a", "none", None, None, forward_flop=None, seconds_epoch=None, parameters=None)
+    other = make_row("b", "small-affine", 0.1, None, track=None, equivariance=None)
     text = leaderboard_markdown(make_result(row, other))
     assert lines(text)["a"] == ["–"] * 7 + ["permutation"]
-    assert lines(text)["b"] == ["10.0", "–", "moves", "–", "31,402", "5.87 M", "12.3", "–"]
+    assert lines(text)["b"] == ["10.0", "–", "small-affine", "–", "31,402", "5.87 M", "12.3", "–"]
     assert "nan" not in text
 
 
-def test_page_ranks_three_models_and_no_fewer(result: dict[str, Any]) -> None:
+def test_page_ranks_three_models_and_no_fewer(result: Result) -> None:
     text = page([result], None)
     head = "each track for itself"
     assert text.count(head) == 1
     assert text.count('class="methods board"') == 3
-    assert "<td>66.0</td><td>61.0 ± 0.4</td><td>moves</td><td><b>64.0 ± 1.2</b></td>" in text
+    assert "<td>66.0</td><td>61.0 ± 0.4</td><td>small-affine</td><td><b>64.0 ± 1.2</b></td>" in text
     assert "<td>30.0</td><td><b>31.0</b></td><td>permute (of 2)</td><td>22.0</td>" in text
-    assert text.index("functional, a CNN") > text.index("<b>function</b>") > text.index("<b>hybrid</b>")
+    assert text.index("render-cnn, a CNN") > text.index("<b>function</b>") > text.index("<b>probing</b>")
     assert "the test split had no say in either choice" in text
-    two = make_result(*(row for row in result["rows"] if row["model"] in ("mlp", "hybrid")))
+    two = replace(result, rows=tuple(row for row in result.rows if row.model in ("mlp", "probe-net")))
     assert head not in page([two], None)
 
 
 def test_names_are_escaped() -> None:
     hostile = "<script>a|b</script>"
-    rows = [make_row(f"{hostile}{n}", hostile, 0.5, 0.5, track=hostile, respects=hostile) for n in range(3)]
+    rows = [make_row(f"{hostile}{n}", hostile, 0.5, 0.5, track=hostile, equivariance=hostile) for n in range(3)]
     text = page([make_result(*rows)], None)
     assert "<script" not in text
     assert text.count("&lt;script&gt;a|b") >= 10
@@ -143,8 +150,8 @@ def test_names_are_escaped() -> None:
     assert "a\\|b" in markdown
 
 
-def test_other_results_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected a result of kind 'bench', got None"):
-        leaderboard_markdown({"benchmark": "fit"})
-    with pytest.raises(ValueError, match="expected result schema 1, got 2"):
-        leaderboard_markdown({**make_result(make_row("a", "none", 0.5, 0.5)), "schema": 2})
+def test_scores_of_other_objectives_are_no_accuracies() -> None:
+    result = make_result(make_row("a", "none", -0.5, -0.5, objective="Editing(x)"))
+    for reader in (leaderboard_markdown, markdown_table, lambda result: page([result], None)):
+        with pytest.raises(ValueError, match=r"expected rows of classification, got 'a' trained for Editing\(x\)"):
+            reader(result)

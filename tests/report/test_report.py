@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import weightspace as ws
+from weightspace.bench._record import Result, Row, write_result
 from weightspace.report import load_result, markdown_table, write_report
 from weightspace.report._page import page, sentence
 from weightspace.report._pictures import distinct, gallery, pair_indices, render, resolution
@@ -50,11 +53,11 @@ def make_row(augmentation, tests, *, model="dwsnet", val=None, epochs=12, **extr
     }
 
 
-def make_result(*rows, **extra):
+def make_data(*rows, **extra):
     psnr = {"mean": 31.7, "min": 20.0, "q05": 28.1, "median": 31.9, "q95": 35.2, "max": 40.0}
     split = {"count": 3000, "sources": 3000, "psnr": psnr}
     return {
-        "schema": 1,
+        "schema": 2,
         "kind": "bench",
         "suite": "synthetic-fixture",
         "created": "2000-01-01T00:00:00+00:00",
@@ -79,9 +82,13 @@ def make_result(*rows, **extra):
     }
 
 
+def make_result(*rows, **extra):
+    return Result.from_json(make_data(*rows, **extra))
+
+
 @pytest.fixture
-def result():
-    return make_result(
+def data():
+    return make_data(
         make_row("sign", [0.66, 0.67, 0.68]),
         make_row("none", [0.62, 0.63, 0.64]),
         make_row("dropout", [0.55], under_trained=True),
@@ -91,9 +98,14 @@ def result():
 
 
 @pytest.fixture
-def result_path(tmp_path, result):
+def result(data):
+    return Result.from_json(data)
+
+
+@pytest.fixture
+def result_path(tmp_path, data):
     path = tmp_path / "result.json"
-    path.write_text(json.dumps(result))
+    path.write_text(json.dumps(data))
     return path
 
 
@@ -103,7 +115,7 @@ def zoo(tmp_path):
     weights = ws.Weights(0.1 * torch.randn(40, SPEC.num_params, generator=gen), SPEC)
     labels = torch.arange(40) % 3
     about = {"classes": ["shirt", "boot", "bag"], "provenance": {"height": 6, "width": 9}, "init_regime": "independent"}
-    return write_zoo(tmp_path / "zoo", {"train": (weights, labels, None, None, None)}, **about)
+    return write_zoo(tmp_path / "zoo", {"train": ws.Networks(weights, label=labels)}, **about)
 
 
 class Reader(HTMLParser):
@@ -169,11 +181,11 @@ def test_page_shows_the_figures(result, tmp_path, result_path):
 
 
 @pytest.mark.parametrize("regime", ["shared", "unknown"])
-def test_other_init_regimes_are_marked(result, regime):
+def test_other_init_regimes_are_marked(data, regime):
     warned = 'class="chip warn"'
-    assert warned not in page([result], None)
-    result["zoo"]["init_regime"] = regime
-    text = page([result], None)
+    assert warned not in page([Result.from_json(data)], None)
+    data["zoo"]["init_regime"] = regime
+    text = page([Result.from_json(data)], None)
     assert warned in text
     assert f"{regime} inits" in text
 
@@ -188,9 +200,9 @@ def test_names_are_escaped():
 
 
 def verdict_of(*rows, networks=1000):
-    result = make_result(*rows)
-    result["zoo"]["splits"]["test"]["count"] = networks
-    return model_tables(result)[0]
+    data = make_data(*rows)
+    data["zoo"]["splits"]["test"]["count"] = networks
+    return model_tables(Result.from_json(data))[0]
 
 
 def test_verdict_helped_above_the_spread_of_seeds():
@@ -236,23 +248,28 @@ def test_nothing_to_compare(rows):
     assert "nothing to compare" in page([result], None)
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), float("inf"), "many", True])
-def test_what_is_missing_is_a_dash(missing):
-    row = make_row("sign", [0.5], test_mean=missing, val_mean=missing, seconds_mean=missing, train_last=missing)
-    row["runs"][0]["history"][3]["val"] = missing
-    result = make_result(make_row("none", [0.6]), row)
-    result["zoo"]["splits"]["train"]["psnr"] = None
+def test_what_is_missing_is_a_dash():
+    row = make_row("sign", [0.5], test_mean=None, val_mean=None, seconds_mean=None, train_last=None)
+    row["runs"][0]["history"][3]["val"] = None
+    data = make_data(make_row("none", [0.6]), row)
+    data["zoo"]["splits"]["train"]["psnr"] = None
+    result = Result.from_json(data)
     table = model_tables(result)[0]
     last = table.rows[-1]
-    assert (last.augmentation, last.test, last.difference, last.val) == ("sign", None, None, None)
+    assert (last.augmentation, last.test_mean, table.difference(last), last.val_mean) == ("sign", None, None, None)
     assert "| sign | – | – | – | – | – | 1 |" in markdown_table(result)
     text = page([result], None)
     assert "nan" not in text.lower().replace("nano", "")
     assert ">inf<" not in text
 
 
+@pytest.mark.parametrize("zoo", [{}, {"splits": 3}, {"splits": {"test": 3}}, {"classes": 3}, {"provenance": [1]}])
+def test_odd_facts_of_a_zoo_still_make_a_page(zoo):
+    assert "not recorded" in page([make_result(make_row("none", [0.5]), zoo=zoo)], None)
+
+
 def test_bare_result_still_makes_a_page():
-    text = page([{"schema": 1, "kind": "bench", "rows": [{"model": "m", "augmentation": "none"}]}], None)
+    text = page([Result(rows=(Row(model="m", augmentation="none"),))], None)
     assert "unknown inits" in text
     assert "<svg" not in text
 
@@ -297,37 +314,48 @@ def test_page_is_the_same_twice(result, zoo):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, r"expected result schema 1, got 2; report it with"),
-        ({"schema": None}, r"expected result schema 1, got None"),
-        ({"rows": []}, r"at least one row, got \[\]"),
-        ({"rows": [{"model": "mlp"}]}, r"row 0: expected the keys .* missing \['augmentation'\]"),
+        ({"schema": 3}, r"expected result schema 2 \(or 1, of weightspace 0\.1\.0\), got 3; report it with"),
+        ({"rows": []}, r"at least one row, got none"),
+        ({"kind": "speed"}, r"kind 'bench' \(`weightspace bench` writes one\), got kind 'speed'"),
+        ({"rows": [{"model": "mlp"}]}, r"rows\[0\]\.augmentation: expected a value, got none"),
     ],
 )
-def test_other_results_are_refused(result, tmp_path, change, message):
+def test_other_results_are_refused(data, tmp_path, change, message):
     path = tmp_path / "result.json"
-    path.write_text(json.dumps({**result, **change}))
+    path.write_text(json.dumps({**data, **change}))
     with pytest.raises(ValueError, match=message):
         write_report([path], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
-    with pytest.raises(ValueError, match=message):
-        markdown_table({**result, **change})
 
 
-def test_files_of_another_kind_are_refused(result, tmp_path):
-    path = tmp_path / "other.json"
-    taken = r"kind 'bench' \(`weightspace bench` writes one\), got "
-    for other, name in (
-        ({**result, "kind": "speed"}, "kind 'speed'"),
-        ({"benchmark": "memory"}, "benchmark 'memory'"),
-        ({}, "kind None"),
-        ([1], "a list"),
-    ):
-        path.write_text(json.dumps(other))
-        with pytest.raises(ValueError, match=taken + name):
-            write_report([path], tmp_path / "report.html")
-    with pytest.raises(ValueError, match=r"expected a result of kind 'bench', got None"):
-        markdown_table({"benchmark": "fit"})
+def test_a_result_of_the_first_version_makes_a_page(data, tmp_path):
+    for row in data["rows"]:
+        row |= {"track": "hybrid", "respects": "full"}
+    (tmp_path / "result.json").write_text(json.dumps({**data, "schema": 1}))
+    (tmp_path / "new").mkdir()
+    new = Result.from_json(
+        {**data, "rows": [{**row, "track": "probing", "equivariance": "full"} for row in data["rows"]]}
+    )
+    write_result(tmp_path / "new", new)
+    pages = [write_report([path], tmp_path / f"{i}.html") for i, path in enumerate([tmp_path, tmp_path / "new"])]
+    first, second = (page.read_text(encoding="utf-8") for page in pages)
+    assert first == second
+    assert first.count("<svg") == 4  # the curves too
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "jinja2"])
+def test_what_draws_is_an_extra(result_path, tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"a report needs (matplotlib|Jinja2), .*pip install weightspace\[report\]"):
+        write_report([result_path], tmp_path / "report.html")
+    assert "| sign |" in markdown_table(load_result(result_path))  # tables of text need neither
     assert not (tmp_path / "report.html").exists()
+
+
+def test_importing_the_room_reads_nothing_that_draws():
+    code = "import sys, weightspace.report; print({'matplotlib', 'jinja2'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
 
 
 def test_bad_paths_are_refused(tmp_path, result_path):
@@ -338,7 +366,7 @@ def test_bad_paths_are_refused(tmp_path, result_path):
     with pytest.raises(ValueError, match="got no file; `weightspace bench` writes one"):
         load_result(tmp_path / "absent.json")
     (tmp_path / "text.json").write_text("no JSON")
-    with pytest.raises(ValueError, match="in JSON, got something else"):
+    with pytest.raises(ValueError, match="in JSON, got a file that is cut or not JSON"):
         load_result(tmp_path / "text.json")
     with pytest.raises(ValueError, match="expected a zoo"):
         write_report([result_path], tmp_path / "a.html", zoo=tmp_path / "nowhere")
@@ -377,7 +405,7 @@ def test_gallery_aligns_pairs(zoo):
 def test_networks_of_other_inputs_are_not_drawn(tmp_path, result_path):
     spec = ws.siren(3, 4, 1)
     weights = ws.Weights(torch.zeros(3, spec.num_params), spec)
-    path = write_zoo(tmp_path / "zoo3", {"train": (weights, None, None, None, None)}).path
+    path = write_zoo(tmp_path / "zoo3", {"train": ws.Networks(weights)}).path
     text = write_report([result_path], tmp_path / "a.html", zoo=path).read_text(encoding="utf-8")
     assert "not functions of two coordinates" in text
 

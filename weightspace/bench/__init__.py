@@ -1,10 +1,8 @@
-"""Suites of measurements and their results."""
+"""Measure models and augmentations: suites are grids, ``run_suite`` runs one and writes ``result.json``."""
 
-from weightspace.bench._cell import Cell, run_cell
 from weightspace.bench._environment import environment
-from weightspace.bench._record import collect
 from weightspace.bench._run import run_suite
-from weightspace.bench._suite import SUITES, Entry, Suite
-from weightspace.models import flop
+from weightspace.bench._suite import Entry, Suite
+from weightspace.bench._suites import SUITES
 
-__all__ = ["SUITES", "Cell", "Entry", "Suite", "collect", "environment", "flop", "run_cell", "run_suite"]
+__all__ = ["SUITES", "Entry", "Suite", "environment", "run_suite"]

@@ -1,29 +1,37 @@
-"""One cell of a grid: a model, an augmentation and a seed, trained once and kept."""
+"""One cell of a grid: a model, an augmentation and a seed, trained once and kept with its trained model."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import statistics
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from weightspace._files import write_atomic
+from weightspace._plugins import find
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.bench._environment import environment
+from weightspace.bench._evaluations import scores
+from weightspace.bench._json import read_as, read_json, write_json
 from weightspace.bench._suite import Entry
-from weightspace.models import WeightModel, build, flop
-from weightspace.training import TrainConfig, num_classes, seeded, train
-from weightspace.transforms import augmentation
+from weightspace.models import MODELS, Ensemble, WeightModel, build, flop
+from weightspace.training import Objective, TrainConfig, train
+from weightspace.training._objectives import objective_for
+from weightspace.training._run_folder import CHECKPOINT, WEIGHTS
+from weightspace.transforms import Transform, augmentation
 from weightspace.zoo import Zoo
+
+CELL = "cell.json"
+REMEDY = "remove the file's folder and give the command again"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of the grid."""
+    """A place in the grid."""
 
     entry: str
     augmentation: str
@@ -31,56 +39,164 @@ class Cell:
 
     @property
     def key(self) -> str:
+        """Name of the cell's folder."""
         return f"{self.entry}-{self.augmentation}-{self.seed}"
 
 
-def run_cell(cell: Cell, entry: Entry, config: TrainConfig, zoo: Path, folder: Path, device: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Job:
+    """All that a process needs to run a cell."""
+
+    cell: Cell
+    entry: Entry
+    transform: str | Transform | None
+    config: TrainConfig
+    zoo: Path
+    folder: Path
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """What a finished cell leaves in ``cell.json``."""
+
+    parameters: int
+    track: str
+    equivariance: str
+    forward_flop: int
+    transform: str
+    objective: str | None
+    environment: dict[str, Any]
+    best_epoch: int
+    val: float
+    test: float | None
+    seconds: float
+    history: tuple[dict[str, float | None], ...]
+    evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+    @property
+    def train_last(self) -> float | None:
+        """Score on the transformed training batches of the last epoch."""
+        return self.history[-1].get("train") if self.history else None
+
+    @property
+    def seconds_epoch(self) -> float | None:
+        """Median of the epochs' seconds."""
+        seconds = [line["seconds"] for line in self.history if line.get("seconds") is not None]
+        return statistics.median(seconds) if seconds else None  # pyright: ignore[reportArgumentType]
+
+
+def run_cell(job: Job) -> CellResult:
     """Train one cell, or read what an earlier run of it found."""
-    if (found := kept(folder)) is not None:
+    if (found := finished(job.folder)) is not None:
         return found
-    opened = Zoo.open(zoo, verify=False)
-    model = built(entry, opened, cell.seed)
-    cost = flop(model, Weights(torch.zeros(config.batch_size, opened.spec.num_params), opened.spec))
-    transform = None if cell.augmentation == "none" else augmentation(cell.augmentation)
-    result = train(model, opened, transform=transform, config=config, device=device, run_dir=folder)
-    out = {
-        "parameters": model.num_parameters,
-        "track": model.track,
-        "respects": model.equivariance,
-        "forward_flop": cost,
-        "transform": repr(transform),
-        "environment": {"device": str(device), **environment(threads=1)},
-        **asdict(result),
+    zoo = Zoo.open(job.zoo, verify=False)
+    model = built(job.entry, zoo, job.cell.seed)
+    cost = flop(model, Weights(torch.zeros(job.config.batch_size, zoo.spec.num_params), zoo.spec))
+    transform = augmentation(job.transform) if isinstance(job.transform, str) else job.transform
+    objective = objective_of(job.entry, zoo)
+    trained = train(
+        model,
+        zoo,
+        transform=transform,
+        objective=objective,
+        config=job.config,
+        device=job.device,
+        run_dir=job.folder,
+    )
+    result = CellResult(
+        parameters=model.num_parameters,
+        track=model.track,
+        equivariance=model.equivariance,
+        forward_flop=cost,
+        transform=repr(transform),
+        objective=None if objective is None else repr(objective),
+        environment={"device": job.device, **environment(threads=1)},
+        best_epoch=trained.best_epoch,
+        val=trained.val,
+        test=trained.test,
+        seconds=trained.seconds,
+        history=tuple(dict(line) for line in trained.history),
+        evaluations={
+            name: dict(evaluation(model, zoo, job.device)) for name, evaluation in job.entry.evaluations.items()
+        },
+    )
+    write_json(job.folder / CELL, asdict(result))
+    (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+def run_ensemble(jobs: list[Job], path: Path) -> dict[str, Any]:
+    """Evaluate the mean of the outputs of finished cells of one row, or read what an earlier run found."""
+    seeds = [job.cell.seed for job in jobs]
+    if path.exists():
+        found = read_json(path, "the scores of an ensemble", "remove it and give the command again")
+        if isinstance(found, dict) and found.get("seeds") == seeds:
+            return found
+    first = jobs[0]
+    zoo = Zoo.open(first.zoo, verify=False)
+    ensemble = Ensemble([kept_model(job, zoo) for job in jobs]).eval()
+    result = {
+        "seeds": seeds,
+        "parameters": ensemble.num_parameters,
+        **scores(ensemble, zoo, objective_of(first.entry, zoo), first.device),
+        "evaluations": {
+            name: dict(evaluation(ensemble, zoo, first.device)) for name, evaluation in first.entry.evaluations.items()
+        },
     }
-    write(folder / "cell.json", out)
-    (folder / "last.pt").unlink(missing_ok=True)
-    return out
+    write_json(path, result)
+    return result
 
 
 def built(entry: Entry, zoo: Zoo, seed: int) -> WeightModel:
-    """The model of an entry, with the initial weights of a seed."""
-    with seeded(seed):
-        return build(entry.model, zoo.spec, num_classes(zoo), **entry.options)
+    """Return the model of an entry with the initial weights of a seed."""
+    outputs = zoo.num_classes if entry.outputs is None else entry.outputs
+    if entry.model in MODELS:
+        return build(entry.model, zoo.spec, outputs, seed=seed, **entry.options)
+    make = find(
+        "models", entry.model, MODELS, lambda found: None if callable(found) else "expected a class or function"
+    )
+    return make(zoo.spec, outputs, seed=seed, **entry.options)
 
 
-def kept(folder: Path) -> dict[str, Any] | None:
-    """What an earlier run of a cell found."""
-    path = folder / "cell.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def objective_of(entry: Entry, zoo: Zoo) -> Objective | None:
+    """Return the objective of an entry for a zoo, or None for classification."""
+    return objective_for(entry.objective, zoo) if isinstance(entry.objective, str) else entry.objective
 
 
-def fits(name: str, spec: NetSpec) -> bool:
-    """Whether an augmentation applies to a spec: positive scales belong to ReLU, phases to sines."""
-    if name == "none":
+def kept_model(job: Job, zoo: Zoo) -> WeightModel:
+    """Return the trained model of a finished cell."""
+    path = job.folder / WEIGHTS
+    model = built(job.entry, zoo, job.cell.seed)
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: expected the trained model of {job.cell.key}, got {error}; {REMEDY}") from error
+    return model.eval()
+
+
+def finished(folder: Path) -> CellResult | None:
+    """Return what an earlier run of a cell found, or None if it has not finished.
+
+    Raises:
+        ValueError: for a file that is cut or damaged, with its path.
+    """
+    path = folder / CELL
+    if not path.exists():
+        return None
+    data = read_json(path, "a finished cell", REMEDY)
+    try:
+        return read_as(CellResult, data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {REMEDY}") from error
+
+
+def fits(transform: Transform | None, spec: NetSpec) -> bool:
+    """Return whether a transform applies to a spec: positive scales belong to ReLU, phases to sines."""
+    if transform is None:
         return True
-    transform = augmentation(name)
     try:
         transform.check(spec)
     except ValueError:
         return False
     return True
-
-
-def write(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON, whole or not at all."""
-    write_atomic(path, json.dumps(data, indent=1).encode())

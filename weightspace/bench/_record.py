@@ -1,87 +1,265 @@
-"""The record of a grid: rows with mean and spread over seeds, and where they were measured."""
+"""The schema of ``result.json``, and the files in which a grid leaves it."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from weightspace.bench._cell import Cell, fits
-from weightspace.bench._environment import environment
-from weightspace.bench._suite import Suite
-from weightspace.transforms import augmentation
-from weightspace.zoo import Zoo
+from weightspace._files import write_atomic
+from weightspace.bench._json import read_as, read_json, write_json
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = 2
+HISTORY = "history.jsonl.gz"
 
 
-def collect(suite: Suite, done: Mapping[Cell, dict[str, Any]], zoo: Zoo, workers: int) -> dict[str, Any]:
-    """One record of a grid: rows with mean and spread over seeds, and where they were measured."""
-    groups: dict[tuple[str, str], list[tuple[Cell, dict[str, Any]]]] = {}
-    for cell, result in sorted(done.items(), key=lambda item: item[0].key):
-        groups.setdefault((cell.entry, cell.augmentation), []).append((cell, result))
-    rows = [_row(suite, *name, runs) for name, runs in groups.items()]
-    rows.sort(key=lambda row: (row["model"], -row["val_mean"] if row["test_mean"] is None else -row["test_mean"]))
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One seed of a row.
+
+    Args:
+        seed: of the model's initial weights and of the training.
+        val: best validation score.
+        test: test score of the weights of that epoch; None without a test split.
+        best_epoch: the epoch (from 1) of that validation score.
+        train_last: score on the transformed training batches of the last epoch.
+        seconds: training and validation time.
+        seconds_epoch: the same of one epoch, the median over epochs.
+        evaluations: scores of the entry's further evaluations, by their names.
+        history: a line for each epoch; written to ``history.jsonl.gz``, not to ``result.json``.
+    """
+
+    seed: int
+    val: float | None = None
+    test: float | None = None
+    best_epoch: int | None = None
+    train_last: float | None = None
+    seconds: float | None = None
+    seconds_epoch: float | None = None
+    evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    history: tuple[dict[str, float | None], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model with one augmentation: mean and spread over its seeds.
+
+    Args:
+        model: name of the suite's entry.
+        augmentation: name of the augmentation, or ``"none"``.
+        transform: the transform with its strengths, as text.
+        track: of the model, ``"weights-only"``, ``"probing"`` or ``"function"``.
+        equivariance: the group under which the model is invariant or equivariant.
+        objective: what the model was trained for, as text; None for classification.
+        options: options of the model.
+        train_options: what the entry changes in the suite's budget.
+        parameters: number of the model's parameters.
+        forward_flop: FLOP of one network's forward pass.
+        seeds: the seeds that ran.
+        test_mean: mean test score over seeds.
+        test_std: standard deviation (n - 1) of the test score over seeds; None with one seed.
+        val_mean: mean of the best validation scores.
+        train_last: mean of the last epoch's training scores.
+        under_trained: whether ``train_last`` is no higher than ``val_mean``, so that more epochs may change the row;
+            None where networks are mixed, whose training accuracy cannot be compared.
+        seconds_mean: mean training and validation time.
+        seconds_epoch: the same of one epoch.
+        evaluations: mean and standard deviation of every score of the entry's further evaluations.
+        ensemble: scores of the mean of the seeds' outputs, if the entry asks for it.
+        runs: one record for each seed.
+    """
+
+    model: str
+    augmentation: str
+    transform: str | None = None
+    track: str | None = None
+    equivariance: str | None = None
+    objective: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    train_options: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    forward_flop: int | None = None
+    seeds: tuple[int, ...] = ()
+    test_mean: float | None = None
+    test_std: float | None = None
+    val_mean: float | None = None
+    train_last: float | None = None
+    under_trained: bool | None = None
+    seconds_mean: float | None = None
+    seconds_epoch: float | None = None
+    evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    ensemble: dict[str, Any] | None = None
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def baseline(self) -> bool:
+        """Whether this is the row without augmentation."""
+        return self.augmentation == "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything that ``result.json`` says of a grid.
+
+    Args:
+        rows: by model, best test score first.
+        suite: name of the suite.
+        suite_version: version of the suite; None in results of weightspace 0.1.0, whose suites had none.
+        created: when the file was written (UTC).
+        commit: of the package's checkout; None outside a checkout.
+        hardware: processor, cores, threads and GPU.
+        versions: of the package and of what it computes with.
+        commits: of the cells.
+        devices: on which the cells ran.
+        workers: how many cells ran at a time.
+        zoo: the summary of the zoo.
+        train: the suite's budget.
+        left_out: augmentations that the zoo's networks do not allow.
+        schema: version of this format.
+        kind: ``"bench"``.
+    """
+
+    rows: tuple[Row, ...]
+    suite: str | None = None
+    suite_version: int | None = None
+    created: str | None = None
+    commit: str | None = None
+    hardware: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    commits: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    workers: int | None = None
+    zoo: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    schema: int = RESULT_SCHEMA
+    kind: str = "bench"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is written to ``result.json``: everything but the histories."""
+        data = {name: value for name, value in asdict(self).items() if name != "rows"}
+        rows = asdict(self)["rows"]
+        for row in rows:
+            row["runs"] = [{name: value for name, value in run.items() if name != "history"} for run in row["runs"]]
+        return {"schema": self.schema, "kind": self.kind, **data, "rows": list(rows)}
+
+    @staticmethod
+    def from_json(data: Any) -> Result:
+        """Read a parsed ``result.json``.
+
+        Raises:
+            ValueError: for another kind of file, an unknown schema, or a field of another type, with its place.
+        """
+        if not isinstance(data, Mapping) or data.get("kind") != "bench":
+            raise ValueError(f"expected a result of kind 'bench' (`weightspace bench` writes one), got {_name(data)}")
+        schema = data.get("schema")
+        if schema == 1:
+            data = _upgraded(data)
+        elif schema != RESULT_SCHEMA:
+            raise ValueError(
+                f"expected result schema {RESULT_SCHEMA} (or 1, of weightspace 0.1.0), got {schema!r}; "
+                "report it with the version of weightspace that wrote it, or a newer one"
+            )
+        result = read_as(Result, data)
+        if not result.rows:
+            raise ValueError("expected a result with at least one row, got none; run the suite to its end")
+        return result
+
+
+def write_result(folder: Path, result: Result) -> Path:
+    """Write ``result.json``, and the histories of its runs beside it, packed."""
+    lines = [
+        json.dumps({"model": row.model, "augmentation": row.augmentation, "seed": run.seed, **line})
+        for row in result.rows
+        for run in row.runs
+        for line in run.history
+    ]
+    text = "".join(line + "\n" for line in lines)
+    write_atomic(folder / HISTORY, gzip.compress(text.encode(), mtime=0))
+    path = folder / "result.json"
+    write_json(path, result.to_json())
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """Read a ``result.json``, with the histories if they lie beside it.
+
+    Raises:
+        ValueError: for a file that is not such a result, with its path.
+        OSError: if a file cannot be read.
+    """
+    data = read_json(path, "a benchmark result in JSON", "run the suite again, it goes on where it stopped")
+    try:
+        result = Result.from_json(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    beside = path.with_name(HISTORY)
+    return _with_history(result, beside) if beside.exists() else result
+
+
+def _with_history(result: Result, path: Path) -> Result:
+    lines: dict[tuple[str, str, int], list[dict[str, float | None]]] = {}
+    try:
+        for text in gzip.decompress(path.read_bytes()).decode().splitlines():
+            line = json.loads(text)
+            key = (line.pop("model"), line.pop("augmentation"), line.pop("seed"))
+            lines.setdefault(key, []).append(read_as(Run, {"seed": 0, "history": [line]}).history[0])
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: expected the histories of a grid, got another file: {error}; remove it") from error
+    rows = [
+        replace(
+            row,
+            runs=tuple(
+                replace(run, history=tuple(lines.get((row.model, row.augmentation, run.seed), run.history)))
+                for run in row.runs
+            ),
+        )
+        for row in result.rows
+    ]
+    return replace(result, rows=tuple(rows))
+
+
+def of_history(history: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the fields of a run that its history tells."""
+    seconds = [line["seconds"] for line in history if line.get("seconds") is not None]
     return {
-        "schema": RESULT_SCHEMA,
-        "kind": "bench",
-        "suite": suite.name,
-        **environment(threads=1),
-        "commits": sorted({str(result["environment"]["commit"]) for result in done.values()}),
-        "devices": sorted({result["environment"]["device"] for result in done.values()}),
-        "workers": workers,
-        "zoo": {name: value for name, value in zoo.summary().items() if name != "path"},
-        "train": asdict(suite.train),
-        "left_out": [name for name in suite.all_augmentations if not fits(name, zoo.spec)],
-        "rows": rows,
+        "train_last": history[-1].get("train") if history else None,
+        "seconds_epoch": statistics.median(seconds) if seconds else None,
     }
 
 
-def _row(suite: Suite, entry: str, name: str, runs: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
-    results = [result for _, result in runs]
-    tests = [result["test"] for result in results if result["test"] is not None]
-    last = [result["history"][-1]["train"] for result in results]
-    vals = [result["val"] for result in results]
-    epochs = [statistics.median(line["seconds"] for line in result["history"]) for result in results]
-    return {
-        "model": entry,
-        "augmentation": name,
-        "transform": results[0]["transform"],
-        "track": _known("track", results),
-        "respects": _known("respects", results),
-        "options": dict(suite.entries[entry].options),
-        "train_options": dict(suite.entries[entry].train),
-        "parameters": results[0]["parameters"],
-        "forward_flop": _known("forward_flop", results),
-        "seeds": [cell.seed for cell, _ in runs],
-        "test_mean": statistics.mean(tests) if tests else None,
-        "test_std": statistics.stdev(tests) if len(tests) > 1 else None,
-        "val_mean": statistics.mean(vals),
-        "train_last": statistics.mean(last),
-        # a row whose training accuracy is no higher than its validation accuracy has not used up its data; where
-        # networks are mixed the training accuracy says nothing: it is of mixtures, against one of two labels
-        "under_trained": None if _mixes(name) else statistics.mean(last) <= statistics.mean(vals),
-        "seconds_mean": statistics.mean(result["seconds"] for result in results),
-        "seconds_epoch": statistics.mean(epochs),
-        "runs": [
-            {
-                "seed": cell.seed,
-                "test": result["test"],
-                "val": result["val"],
-                "best_epoch": result["best_epoch"],
-                "seconds": result["seconds"],
-                "history": result["history"],
-            }
-            for cell, result in runs
-        ],
-    }
+def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result of schema 1 in the terms of schema 2: the same figures under their present names."""
+    rows = data.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError(f"rows: expected a list of objects, got {type(rows).__name__}")
+    return {**data, "schema": RESULT_SCHEMA, "rows": [_upgraded_row(row) for row in rows]}
 
 
-def _known(name: str, results: Sequence[Mapping[str, Any]]) -> Any:
-    """What the runs of a row say; those of earlier versions may say nothing."""
-    return next((result[name] for result in results if result.get(name) is not None), None)
+def _upgraded_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    runs = row.get("runs")
+    runs = [_upgraded_run(run) for run in runs] if isinstance(runs, list) else runs
+    upgraded = {**row, "runs": [] if runs is None else runs}
+    upgraded["track"] = "probing" if row.get("track") == "hybrid" else row.get("track")
+    upgraded["equivariance"] = "none" if row.get("respects") == "nothing" else row.get("respects")
+    if isinstance(runs, list) and row.get("seconds_epoch") is None:
+        seconds = [run["seconds_epoch"] for run in runs if isinstance(run, Mapping) and run.get("seconds_epoch")]
+        upgraded["seconds_epoch"] = statistics.mean(seconds) if seconds else None
+    return upgraded
 
 
-def _mixes(name: str) -> bool:
-    return name != "none" and augmentation(name).mixes_networks
+def _upgraded_run(run: Any) -> Any:
+    history = run.get("history") if isinstance(run, Mapping) else None
+    if not isinstance(history, list) or not all(isinstance(line, Mapping) for line in history):
+        return run
+    return {**of_history(history), **run}
+
+
+def _name(data: Any) -> str:
+    if not isinstance(data, Mapping):
+        return f"a {type(data).__name__}"
+    return f"benchmark {data['benchmark']!r}" if "benchmark" in data else f"kind {data.get('kind')!r}"

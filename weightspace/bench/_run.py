@@ -1,76 +1,105 @@
-"""Run a suite: every cell a process of one thread, every cell resumable, one ``result.json``."""
+"""Run a suite: every cell in a process of one thread, every cell resumable, one ``result.json``."""
 
 from __future__ import annotations
 
-import ctypes
-import json
-import multiprocessing
 import os
-import signal
-import statistics
-import time
+import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from weightspace._spec import NetSpec
-from weightspace.bench._cell import Cell, built, fits, kept, run_cell, write
-from weightspace.bench._record import collect
-from weightspace.bench._suite import Entry, Suite
-from weightspace.training import TrainConfig, num_classes
+from weightspace.bench._cell import Cell, CellResult, Job, built, finished, fits, objective_of, run_cell, run_ensemble
+from weightspace.bench._collect import collect, mean
+from weightspace.bench._grid import check_grid
+from weightspace.bench._processes import sigterm_interrupts, worker_pool
+from weightspace.bench._record import write_result
+from weightspace.bench._suite import Suite, suite_named
+from weightspace.bench._suites import SUITES
 from weightspace.zoo import Zoo
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # numbers of <malloc.h>
+OnCell = Callable[[Cell, CellResult, int, int], None]
 
 
 def run_suite(
-    suite: Suite,
+    suite: Suite | str,
     zoo: str | Path,
     out: str | Path,
     *,
+    only: Sequence[str] | None = None,
+    epochs: int | None = None,
     workers: int | None = None,
     device: str = "cpu",
-    on_cell: Callable[[Cell, dict[str, Any], int, int], None] | None = None,
+    on_cell: OnCell | None = None,
 ) -> Path:
-    """Measure a grid and write ``out/result.json``; run again, it goes on where it stopped.
+    """Measure a grid and write ``out/result.json``; given again, the call goes on where it stopped.
+
+    Every cell keeps its checkpoint, its trained model and its result in a folder of its own below ``out/cells``. The
+    histories of all cells are packed into ``out/history.jsonl.gz``. The processes of the cells end with this process,
+    and SIGTERM ends a run as an interrupt from the keyboard does.
 
     Args:
-        suite: the grid.
-        zoo: a zoo with labels.
-        out: folder of the results; every cell keeps its checkpoints below it.
-        workers: processes of one thread each; all cores where None. With CUDA, one.
+        suite: the grid, the name of one of :data:`SUITES`, an import path such as ``my_package.suites:MINE``, or the
+            name of an entry point of ``weightspace.suites``.
+        zoo: folder of a zoo, with labels if a cell is to classify.
+        out: folder of the results.
+        only: names of the entries to run; all of them if None.
+        epochs: replaces the epochs of the suite's budget.
+        workers: number of processes, of one thread each; as many as cores if None, and one on CUDA.
         device: where cells train.
-        on_cell: called with a finished cell, its result, how many are done and how many there are.
+        on_cell: called with a finished cell, its result, how many cells are done and how many there are.
 
     Returns:
         The path of ``result.json``.
 
     Raises:
-        ValueError: for a zoo without labels, an unknown augmentation, a model that cannot read the zoo's networks, or
-            a folder that holds results of another suite, zoo or budget.
+        ValueError: for a zoo without labels, an unknown name, a model that cannot read the zoo's networks, or a folder
+            that holds results of another suite, version, zoo or budget, or a damaged file.
+
+    Example:
+        A grid of two models takes a few lines; ``weightspace bench`` runs the same from the command line.
+
+        >>> from weightspace import TrainConfig
+        >>> from weightspace.bench import Entry, Suite
+        >>> suite = Suite("two", {"mlp": Entry("mlp"), "dwsnet": Entry("dwsnet")}, ("none", "noise"), TrainConfig())
+        >>> path = run_suite(suite, "zoo", "out")  # doctest: +SKIP
     """
-    zoo, out = Path(zoo), Path(out)
+    given = suite_named(suite, SUITES) if isinstance(suite, str) else suite
+    chosen = _chosen(given, only)
+    if epochs is not None:
+        chosen = replace(chosen, train=replace(chosen.train, epochs=epochs))
+    with sigterm_interrupts():
+        return _measure(chosen, Path(zoo), Path(out), workers, device, on_cell)
+
+
+def _chosen(suite: Suite, only: Sequence[str] | None) -> Suite:
+    if only is None:
+        return suite
+    if unknown := [name for name in only if name not in suite.entries]:
+        raise ValueError(f"only: expected entries among {list(suite.entries)}, got {unknown[0]!r}")
+    return replace(suite, entries={name: entry for name, entry in suite.entries.items() if name in only})
+
+
+def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: str, on_cell: OnCell | None) -> Path:
     opened = Zoo.open(zoo)
-    num_classes(opened)
-    first = _cells(suite, opened.spec)
+    if any(entry.objective is None for entry in suite.entries.values()):
+        _ = opened.num_classes  # raises for a zoo without labels
+    transforms = {row: suite.transform(*row) for row in suite.rows}
+    rows = [row for row, transform in transforms.items() if fits(transform, opened.spec)]
+    first = [Cell(*row, seed) for row in rows for seed in dict.fromkeys((*suite.seeds, *suite.entries[row[0]].seeds))]
     tracks = {name: built(entry, opened, 0).track for name, entry in suite.entries.items()}
-    _same_grid(suite, opened, out)
-    total = len(first) + _leading(suite, first, tracks) * len(suite.leader_seeds)
-    grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, total, on_cell)
-    done = grid.run(first, {})
-    further = [Cell(e, a, s) for e, a in _leaders(suite, done, tracks) for s in suite.leader_seeds]
+    for entry in suite.entries.values():
+        objective_of(entry, opened)  # raises for an unknown one
+    grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, on_cell)
+    grid.check(first)
+    check_grid(suite, transforms, opened, out)
+    done = grid.run(first, {}, len(first) + _leading(suite, rows, tracks) * len(suite.leader_seeds))
+    further = [Cell(*row, seed) for row in _leaders(suite, done, tracks) for seed in suite.leader_seeds]
     further = [cell for cell in further if cell not in done]
-    done = replace(grid, total=len(done) + len(further)).run(further, done)
-    result = collect(suite, done, opened, grid.workers)
-    path = out / "result.json"
-    write(path, result)
-    return path
+    done = grid.run(further, done, len(done) + len(further))
+    result = collect(suite, transforms, done, grid.ensembles(done), opened, grid.workers)
+    return write_result(out, result)
 
 
 @dataclass(frozen=True)
@@ -82,124 +111,77 @@ class _Grid:
     out: Path
     workers: int
     device: str
-    total: int
-    on_cell: Callable[[Cell, dict[str, Any], int, int], None] | None
+    on_cell: OnCell | None
 
-    def run(self, cells: Sequence[Cell], done: Mapping[Cell, dict[str, Any]]) -> dict[Cell, dict[str, Any]]:
-        """``done`` and these cells; those that an earlier run finished are read, not run."""
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Raise ``ValueError`` if a cell cannot be sent to a process."""
+        for cell in cells:
+            try:
+                pickle.dumps(self._job(cell))
+            except Exception as error:
+                raise ValueError(
+                    f"{cell.key}: expected a transform, objective and evaluations that can be pickled, got {error}; "
+                    "define their functions at the top level of a module"
+                ) from error
+
+    def run(self, cells: Sequence[Cell], done: Mapping[Cell, CellResult], total: int) -> dict[Cell, CellResult]:
+        """Return ``done`` and these cells; those that an earlier run finished are read, not run."""
         done = dict(done)
         for cell in cells:
-            if (found := kept(self._folder(cell))) is not None:
-                self._tell(done, cell, found)
+            if (found := finished(self._folder(cell))) is not None:
+                self._note(done, cell, found, total)
         missing = [cell for cell in cells if cell not in done]
-        if not missing:
-            return done
-        others = set(multiprocessing.active_children())
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.workers, len(missing)), context, initializer=_start_worker) as pool:
-            futures = {pool.submit(run_cell, *self._arguments(cell)): cell for cell in missing}
-            try:
-                for future in as_completed(futures):
-                    self._tell(done, futures[future], future.result())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                _end(set(multiprocessing.active_children()) - others)
-                raise
+        if missing:
+            with worker_pool(min(self.workers, len(missing))) as pool:
+                for cell, result in pool(run_cell, {cell: (self._job(cell),) for cell in missing}):
+                    self._note(done, cell, result, total)
         return done
 
-    def _arguments(self, cell: Cell) -> tuple[Cell, Entry, TrainConfig, Path, Path, str]:
+    def ensembles(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the scores of the mean of every row's outputs, for rows of several seeds that ask for it."""
+        rows: dict[tuple[str, str], list[Job]] = {}
+        for cell in sorted(done, key=lambda cell: cell.seed):
+            if self.suite.entries[cell.entry].ensemble:
+                rows.setdefault((cell.entry, cell.augmentation), []).append(self._job(cell))
+        several = {row: jobs for row, jobs in rows.items() if len(jobs) > 1}
+        if not several:
+            return {}
+        paths = {row: self.out / "ensembles" / f"{row[0]}-{row[1]}.json" for row in several}
+        with worker_pool(min(self.workers, len(several))) as pool:
+            return dict(pool(run_ensemble, {row: (jobs, paths[row]) for row, jobs in several.items()}))
+
+    def _job(self, cell: Cell) -> Job:
         entry = self.suite.entries[cell.entry]
         config = replace(self.suite.train, **{**entry.train, "seed": cell.seed})
-        return cell, entry, config, self.zoo, self._folder(cell), self.device
+        transform = self.suite.augmentations_of(cell.entry)[cell.augmentation]
+        return Job(cell, entry, transform, config, self.zoo, self._folder(cell), self.device)
 
     def _folder(self, cell: Cell) -> Path:
         return self.out / "cells" / cell.key
 
-    def _tell(self, done: dict[Cell, dict[str, Any]], cell: Cell, result: dict[str, Any]) -> None:
+    def _note(self, done: dict[Cell, CellResult], cell: Cell, result: CellResult, total: int) -> None:
         done[cell] = result
         if self.on_cell is not None:
-            self.on_cell(cell, result, len(done), self.total)
+            self.on_cell(cell, result, len(done), total)
 
 
-def _end(children: set[BaseProcess]) -> None:
-    """End processes and wait until they are gone; a cell loses one epoch at most: it has checkpoints."""
-    for child in children:
-        child.terminate()
-    for child in children:
-        child.join()
-    deadline = time.monotonic() + 10
-    while children & set(multiprocessing.active_children()) and time.monotonic() < deadline:
-        time.sleep(0.01)  # the pool waits for them too, and one of the two waits ends before the process is struck off
+def _leading(suite: Suite, rows: Sequence[tuple[str, str]], tracks: Mapping[str, str]) -> int:
+    """Return how many rows lead, before anything has run."""
+    counts = Counter(tracks[entry] for entry, _ in rows)
+    return sum(min(suite.leaders, count) for count in counts.values())
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    torch.set_num_threads(1)
-    _keep_freed_memory()
+def _leaders(suite: Suite, done: Mapping[Cell, CellResult], tracks: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the rows of each track that validate best, and the rows that they are compared with.
 
-
-def _keep_freed_memory() -> None:
-    """Let glibc hand one step's memory to the next, not to the system and back, page by page."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library: nothing to gain, nothing lost
-        return
-    for option, value in ((_M_MMAP_THRESHOLD, 1 << 25), (_M_TRIM_THRESHOLD, 1 << 30), (_M_TOP_PAD, 1 << 27)):
-        mallopt(option, value)
-
-
-def _cells(suite: Suite, spec: NetSpec) -> list[Cell]:
-    """Those that every suite begins with: each model with the augmentations that its networks allow."""
-    fitting = [name for name in suite.all_augmentations if fits(name, spec)]
-    rows = [(entry, name) for name in fitting for entry in suite.entries if name in suite.augmentations_of(entry)]
-    return [Cell(*row, seed) for row in rows for seed in suite.seeds]
-
-
-def _leading(suite: Suite, cells: Sequence[Cell], tracks: Mapping[str, str]) -> int:
-    """How many rows lead, before anything has run."""
-    rows = Counter(tracks[entry] for entry, _ in dict.fromkeys((cell.entry, cell.augmentation) for cell in cells))
-    return sum(min(suite.leaders, count) for count in rows.values())
-
-
-def _leaders(suite: Suite, done: Mapping[Cell, Mapping[str, Any]], tracks: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The rows of each track that validate best (the test split has no say), and what they are compared with."""
+    The test split has no say in the choice.
+    """
     rows: dict[tuple[str, str], list[float]] = {}
     for cell, result in done.items():
-        rows.setdefault((cell.entry, cell.augmentation), []).append(result["val"])
+        rows.setdefault((cell.entry, cell.augmentation), []).append(result.val)
     best: list[tuple[str, str]] = []
     for track in dict.fromkeys(tracks.values()):
         own = [row for row in rows if tracks[row[0]] == track]
-        best += sorted(own, key=lambda row: -statistics.mean(rows[row]))[: suite.leaders]
+        best += sorted(own, key=lambda row: -(mean(rows[row]) or 0.0))[: suite.leaders]
     baselines = [(entry, "none") for entry in dict.fromkeys(entry for entry, _ in best)]
     return best + [row for row in baselines if row in rows and row not in best]
-
-
-def _same_grid(suite: Suite, zoo: Zoo, out: Path) -> None:
-    """A folder holds one suite on one zoo with one budget; models and augmentations may be added, none changed."""
-    record = {
-        "suite": suite.name,
-        "zoo": ",".join(str(shard.sha256)[:8] for shard in zoo.shards),
-        "budget": asdict(suite.train),
-        "models": {name: _fixed(entry) for name, entry in suite.entries.items()},
-    }
-    path = out / "grid.json"
-    if path.exists():
-        before = json.loads(path.read_text())
-        before["budget"] = TrainConfig.filled(before.get("budget") or {})
-        models = before.get("models", {})
-        shared = {name: own for name, own in record["models"].items() if name in models}
-        for name, now, was in [
-            *((name, record[name], before.get(name)) for name in ("suite", "zoo", "budget")),
-            *(("model", {name: own}, {name: models[name]}) for name, own in shared.items()),
-        ]:
-            if now != was:
-                raise ValueError(
-                    f"{out} holds results of another {name}: expected {now}, got {was}; use another folder or remove it"
-                )
-        record["models"] = {**models, **record["models"]}
-    write(path, record)
-
-
-def _fixed(entry: Entry) -> dict[str, Any]:
-    """What of an entry its cells depend on."""
-    return json.loads(json.dumps({"model": entry.model, "options": dict(entry.options), "train": dict(entry.train)}))

@@ -1,167 +1,160 @@
-"""Suites: a grid of models, augmentations and seeds, and the budget every cell gets."""
+"""Suites: a grid of models, augmentations and seeds, and the budget of every cell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from weightspace.models import MODELS
-from weightspace.training import TrainConfig
-from weightspace.transforms import AUGMENTATIONS, augmentation
+from weightspace._checks import whole_number
+from weightspace._plugins import find
+from weightspace.models import WeightModel
+from weightspace.training import Objective, TrainConfig
+from weightspace.transforms import Transform, augmentation
+from weightspace.zoo import Zoo
 
-TAXONOMY: tuple[str, ...] = ("none", *AUGMENTATIONS)
+Augmentations = tuple[str, ...] | Mapping[str, str | Transform | None]
+"""Names of augmentations, or a mapping from a name to an expression of names, a transform, or None for no change."""
+
+Evaluation = Callable[[WeightModel, Zoo, str], Mapping[str, float]]
+"""A further evaluation of a trained model: ``evaluation(model, zoo, device)`` returns scores by their names."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the grid.
+    """A model of the grid, with what its cells change in the suite.
 
     Args:
-        model: its registered name.
+        model: name of the model, or an import path such as ``my_package.models:MyModel``.
         options: of the model.
-        train: what its training changes in the suite's budget.
-        augmentations: candidates of this model beside the suite's own; names of the registry, ``"a+b"`` composes.
+        train: fields of the suite's :class:`~weightspace.TrainConfig` to replace.
+        augmentations: of this model, besides the suite's own; written as those.
+        seeds: of this model, besides the suite's own.
+        outputs: number of the model's outputs; the number of classes if None.
+        objective: what the model is trained for, or its name or import path; classification if None.
+        evaluations: further evaluations of the trained model, by the names under which the record holds them.
+        ensemble: whether to evaluate the mean of the outputs of a row's seeds too.
 
     Raises:
-        TypeError: for augmentations that are one name and not several.
-        ValueError: for an unknown model or augmentation.
+        TypeError: for augmentations that are one name.
+
+    Example:
+        >>> entry = Entry("dwsnet", {"hidden": 16}, {"lr": 4e-3}, augmentations=("permute",))
+        >>> entry.model, entry.train
+        ('dwsnet', {'lr': 0.004})
     """
 
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
-    augmentations: tuple[str, ...] = ()
+    augmentations: Augmentations = ()
+    seeds: tuple[int, ...] = ()
+    outputs: int | None = None
+    objective: Objective | str | None = None
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    ensemble: bool = False
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise ValueError(f"unknown model: expected one of {sorted(MODELS)}, got {self.model!r}")
-        if isinstance(self.augmentations, str):
-            raise TypeError(f"augmentations: expected a tuple of names, got {self.augmentations!r}; add a comma")
-        for name in self.augmentations:
-            if name != "none":
-                augmentation(name)
+        _check_augmentations(self.augmentations)
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A grid to measure.
+    """A grid to measure: every model with every augmentation and seed, under one budget.
+
+    A suite is a literal: it lists all that it runs, so that what the package gains later changes no suite. A suite that
+    is changed gets another version, and a folder of results holds one version.
 
     Args:
         name: of the suite.
-        entries: models.
-        augmentations: names of the registry, or "none"; ``"a+b"`` composes.
+        entries: the models, by the names of their rows.
+        augmentations: of every model: names such as ``"rotate"`` or ``"permute+noise"`` or import paths, with
+            ``"none"`` for no augmentation; or a mapping from a row's name to such a name, a transform, or None.
         train: the budget of each cell.
-        seeds: run for every cell.
-        leaders: how many rows of each track (by validation accuracy) run the further seeds too; so does the row without
-            augmentation of every model among them.
+        seeds: that run for every row.
+        leaders: how many rows of each track run the further seeds too, best first by validation score; so does the row
+            without augmentation of every model among them.
         leader_seeds: those further seeds.
+        version: a whole number, raised when the grid changes.
+
+    Raises:
+        TypeError: for augmentations that are one name.
+        ValueError: for a suite without models, or names that cannot name a folder.
+
+    Example:
+        >>> from weightspace.transforms import MixUp
+        >>> mixes = {"none": None, "mixup-ends": MixUp(alpha=0.2), "both": "permute+mixup"}
+        >>> suite = Suite("mine", {"mlp": Entry("mlp")}, mixes, TrainConfig(epochs=3))
+        >>> suite.rows
+        (('mlp', 'none'), ('mlp', 'mixup-ends'), ('mlp', 'both'))
     """
 
     name: str
     entries: Mapping[str, Entry]
-    augmentations: tuple[str, ...]
+    augmentations: Augmentations
     train: TrainConfig
     seeds: tuple[int, ...] = (0,)
     leaders: int = 0
     leader_seeds: tuple[int, ...] = ()
+    version: int = 1
 
-    def augmentations_of(self, entry: str) -> tuple[str, ...]:
-        """Of one model: the suite's, then its own."""
-        return tuple(dict.fromkeys((*self.augmentations, *self.entries[entry].augmentations)))
+    def __post_init__(self) -> None:
+        _check_augmentations(self.augmentations)
+        whole_number("version", self.version)
+        if not self.entries:
+            raise ValueError(f"suite {self.name!r}: expected at least one model, got none")
+        keys = [f"{entry}-{name}" for entry, name in self.rows]
+        for name in (*self.entries, *keys):
+            if not re.fullmatch(r"[\w.+:-]+", name):
+                raise ValueError(f"expected a name of letters, digits, '.', '_', '+', ':' and '-', got {name!r}")
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise ValueError(f"expected rows of different names, got {twice[0]!r} twice; rename an entry")
+
+    def augmentations_of(self, entry: str) -> dict[str, str | Transform | None]:
+        """Return the augmentations of one model by name: the suite's, then its own."""
+        return {**_named(self.augmentations), **_named(self.entries[entry].augmentations)}
 
     @property
-    def all_augmentations(self) -> tuple[str, ...]:
-        """Of all models."""
-        return tuple(dict.fromkeys(name for entry in self.entries for name in self.augmentations_of(entry)))
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """The names of the rows, ``(entry, augmentation)``, model by model."""
+        return tuple((entry, name) for entry in self.entries for name in self.augmentations_of(entry))
+
+    def transform(self, entry: str, name: str) -> Transform | None:
+        """Return the transform of a row, or None for no augmentation.
+
+        Raises:
+            ValueError: for an unknown augmentation.
+        """
+        found = self.augmentations_of(entry)[name]
+        return augmentation(found) if isinstance(found, str) else found
 
 
-_MOVED = ("small-affine",)  # small movements of the inputs: what every model can be given
-_PERMUTED = ("permute", "small-affine")
+def suite_named(name: str, table: Mapping[str, Suite]) -> Suite:
+    """Return a suite by its name in the table, its import path, or an entry point of ``weightspace.suites``.
 
-# Every model at a size that a CPU trains in minutes: the table of models, the three tracks together.
-SMALL_MODELS: dict[str, Entry] = {
-    "statistics": Entry("statistics", augmentations=_MOVED),
-    "mlp": Entry("mlp", {}, {"lr": 1e-3}, _PERMUTED),
-    "inr2vec": Entry("inr2vec", {"hidden": 128}, augmentations=_PERMUTED),
-    "weight-tokens": Entry("weight-tokens", {"hidden": 32, "layers": 2}, augmentations=_PERMUTED),
-    "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}, _MOVED),
-    "nfn-np": Entry("nfn-np", {"hidden": 32, "layers": 2}, augmentations=_MOVED),
-    "nfn-hnp": Entry("nfn-hnp", {"hidden": 32, "layers": 2}, augmentations=_MOVED),
-    "nft": Entry("nft", {"hidden": 16, "layers": 1, "attention_heads": 1, "fourier": 16}, augmentations=_MOVED),
-    "ng-gnn": Entry("ng-gnn", {"hidden": 16, "layers": 2, "fourier": 32}, augmentations=_MOVED),
-    "ng-t": Entry("ng-t", {"hidden": 16, "layers": 2, "attention_heads": 2, "fourier": 32}, augmentations=_MOVED),
-    "gmn": Entry("gmn", {"hidden": 16, "layers": 2}, augmentations=_MOVED),
-    "scale-gmn": Entry("scale-gmn", {"hidden": 16, "layers": 2}, augmentations=_MOVED),
-    "typed-messages": Entry("typed-messages", {"hidden": 32, "layers": 2}, augmentations=_MOVED),
-    "forward-messages": Entry("forward-messages", augmentations=_MOVED),
-    "ng-gnn-probes": Entry("ng-gnn", {"hidden": 16, "layers": 2, "fourier": 32, "probes": 16}, augmentations=_MOVED),
-    "probe-net": Entry("probe-net", augmentations=_MOVED),
-    "probe-grid-net": Entry("probe-grid-net", {"hidden": 16}, augmentations=_MOVED),
-    "probe-gen": Entry("probe-gen", augmentations=_MOVED),
-    "render-cnn": Entry("render-cnn", {"hidden": 16}, augmentations=_MOVED),
-}
+    Raises:
+        ValueError: for an unknown name, or something other than a suite.
+    """
 
-SUITES: dict[str, Suite] = {
-    "demo": Suite(
-        "demo",
-        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3})},
-        ("none", "noise", "rotate", "translate", "sign", "mixup-permutation"),
-        TrainConfig(epochs=24, batch_size=64),
-    ),
-    "fashion-mnist": Suite(
-        "fashion-mnist",
-        {
-            "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
-            "mlp": Entry("mlp", train={"lr": 1e-3}),
-        },
-        TAXONOMY,
-        TrainConfig(epochs=36, batch_size=64),
-        leaders=5,
-        leader_seeds=(1, 2),
-    ),
-    "mixup": Suite(
-        "mixup",
-        {
-            "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
-            "mlp": Entry("mlp", train={"lr": 1e-3}),
-        },
-        (
-            "none",
-            "mixup",
-            "mixup-random",
-            "mixup-permutation",
-            "mixup-signed",
-            "mixup-full",
-            "mixup-full-ends",
-            "mixup-full-half",
-        ),
-        TrainConfig(epochs=24, batch_size=64),
-        seeds=(0, 1, 2),
-    ),
-    "mixup-anchored": Suite(
-        "mixup-anchored",
-        {
-            "dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3}),
-            "mlp": Entry("mlp", train={"lr": 1e-3}),
-        },
-        ("none", "mixup"),
-        TrainConfig(epochs=24, batch_size=64),
-        seeds=(0, 1, 2),
-    ),
-    "fashion-mnist-short": Suite(
-        "fashion-mnist-short",
-        {"dwsnet": Entry("dwsnet", {"hidden": 16, "layers": 2}, {"lr": 4e-3})},
-        ("none",),
-        TrainConfig(epochs=20, batch_size=64),
-        seeds=(0, 1, 2),
-    ),
-    "models": Suite(
-        "models",
-        SMALL_MODELS,
-        ("none",),
-        TrainConfig(epochs=6, batch_size=64),
-        leaders=2,
-        leader_seeds=(1, 2),
-    ),
-}
+    def check(found: Any) -> str | None:
+        return None if isinstance(found, Suite) else f"expected a weightspace.bench.Suite, got {type(found).__name__}"
+
+    return find("suites", name, table, check)
+
+
+def _named(augmentations: Augmentations) -> dict[str, str | Transform | None]:
+    if isinstance(augmentations, Mapping):
+        return dict(augmentations)
+    return {name: None if name == "none" else name for name in augmentations}
+
+
+def _check_augmentations(augmentations: Any) -> None:
+    if isinstance(augmentations, str):
+        raise TypeError(f"augmentations: expected a tuple of names, got {augmentations!r}; add a comma")
+    if isinstance(augmentations, Mapping):
+        for name, value in augmentations.items():
+            if value is not None and not isinstance(value, str | Transform):
+                raise TypeError(
+                    f"augmentations: expected a name, a Transform or None for {name!r}, got {type(value).__name__}"
+                )

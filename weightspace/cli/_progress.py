@@ -81,11 +81,11 @@ def build_progress(name: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.update(task, completed=count)
 
 
-def print_cell(cell: Any, result: dict[str, Any], done: int, total: int) -> None:
+def print_cell(cell: Any, result: Any, done: int, total: int) -> None:
     """Print a line about a finished cell of a suite."""
-    test = f"test {100 * result['test']:5.2f} %" if result["test"] is not None else ""
+    test = f"test {100 * result.test:5.2f} %" if result.test is not None else ""
     label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
-    say(f"  {done:3d}/{total}  {label:40s} val {100 * result['val']:5.2f} %  {test}  {result['seconds']:.0f} s")
+    say(f"  {done:3d}/{total}  {label:40s} val {100 * result.val:5.2f} %  {test}  {result.seconds:.0f} s")
 
 
 def print_zoo(zoo: Zoo) -> None:

@@ -1,4 +1,4 @@
-"""Reports: ``result.json`` files to tables, plots and one self-contained HTML page."""
+"""Report results: ``result.json`` files become tables, plots and one self-contained HTML page."""
 
 from weightspace.report._leaderboard import leaderboard_markdown
 from weightspace.report._load import load_result

@@ -1,4 +1,4 @@
-"""What a table was measured on and with: the facts of the zoo, the budget and the machine, as lines of text."""
+"""Collect the facts behind a table (the zoo, the budget and the machine) as lines of text."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from weightspace.bench._record import Result
 from weightspace.report._tables import DASH, ModelTable, number
 
 INIT_NOTES = {
-    "independent": "every network started from a random initialisation of its own",
+    "independent": "every network started from its own random initialisation",
     "shared": "all networks started from one initialisation: far easier, never compare with independent inits",
     "unknown": "not recorded: compare with no other table before you know it",
 }
@@ -20,7 +21,7 @@ _MARKS = ("mean", "q05", "median", "q95", "min", "max")
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """One split of the zoo: how many networks and signals, and PSNR in dB by name of the statistic."""
+    """The number of networks and signals of one split of the zoo, and their PSNR in dB by name of the statistic."""
 
     name: str
     count: str
@@ -30,7 +31,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that stands around a table."""
+    """The facts that accompany a table, as pairs of a term and its value."""
 
     data: str
     regime: str
@@ -44,10 +45,10 @@ class Facts:
     machine: tuple[tuple[str, str], ...]
 
 
-def facts(result: Mapping[str, Any], tables: list[ModelTable]) -> Facts:
-    """Read the facts of a result; what it does not tell is left out or shown as a dash."""
-    zoo = _mapping(result.get("zoo"))
-    provenance, train = _mapping(zoo.get("provenance")), _mapping(result.get("train"))
+def facts(result: Result, tables: list[ModelTable]) -> Facts:
+    """Collect the facts of a result; what it does not record is left out or shown as a dash."""
+    zoo, train = result.zoo, result.train
+    provenance = _mapping(zoo.get("provenance"))
     data = next((str(provenance[key]) for key in _DATA_NAMES if provenance.get(key)), "not recorded")
     regime = str(zoo.get("init_regime") or "unknown")
     budget = {key: value for key, value in train.items() if key not in ("seed", "epochs", "batch_size")}
@@ -70,7 +71,8 @@ def facts(result: Mapping[str, Any], tables: list[ModelTable]) -> Facts:
 
 
 def _zoo_lines(zoo: Mapping[str, Any]) -> list[tuple[str, str]]:
-    classes = zoo.get("classes") or []
+    classes = zoo.get("classes")
+    classes = classes if isinstance(classes, list) else []
     lines = [("zoo", PurePath(str(zoo.get("path") or DASH)).name), ("views of each signal", plain(zoo.get("views")))]
     if classes:
         lines.append(("classes", f"{len(classes)}: {', '.join(map(str, classes))}"))
@@ -85,32 +87,25 @@ def _split(name: str, value: Any) -> SplitFacts:
     return SplitFacts(name, plain(value.get("count")), plain(value.get("sources")), shown)
 
 
-def _machine(result: Mapping[str, Any], tables: list[ModelTable]) -> list[tuple[str, str]]:
-    hardware = _mapping(result.get("hardware"))
+def _machine(result: Result, tables: list[ModelTable]) -> list[tuple[str, str]]:
+    hardware = result.hardware
     seeds = sorted({seed for table in tables for row in table.rows for seed in row.seeds})
-    command = result.get("command") or f"weightspace bench {result.get('suite', '')}"
+    version = "" if result.suite_version is None else f" (version {result.suite_version} of the suite)"
     cores = f"{plain(hardware.get('cores'))} cores, {plain(hardware.get('threads'))} thread a process"
     return [
-        ("command", str(command)),
+        ("command", f"weightspace bench {result.suite or ''}{version}"),
         ("processor", plain(hardware.get("processor"))),
-        ("used", f"{cores}, {plain(result.get('workers'))} processes at a time"),
-        *_origin(result),
+        ("used", f"{cores}, {plain(result.workers)} processes at a time"),
+        ("GPU", plain(hardware.get("gpu") or "none")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items()) or DASH),
+        ("commit", ", ".join(result.commits) or result.commit or "not in a checkout"),
+        ("created", plain(result.created)),
         ("seeds", ", ".join(map(str, seeds)) or DASH),
     ]
 
 
-def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    hardware, versions = _mapping(result.get("hardware")), _mapping(result.get("versions"))
-    return [
-        ("GPU", plain(hardware.get("gpu") or "none")),
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or DASH),
-        ("commit", ", ".join(map(plain, result.get("commits") or [result.get("commit") or "not in a checkout"]))),
-        ("created", plain(result.get("created"))),
-    ]
-
-
 def plain(value: Any) -> str:
-    """A value in a few characters: thousands grouped, floats short, nested values as ``key value`` lists.
+    """Write a value in a few characters: thousands grouped, floats short, nested values as ``key value`` lists.
 
     Example:
         >>> plain(4000), plain(5e-4), plain(None), plain({"steps": 200, "lr": 0.002})

@@ -1,18 +1,18 @@
-"""The table of models: a ranking for every track, by validation accuracy; the test split has no say in it."""
+"""Rank the models of a result, each track by itself, by validation accuracy; the test split has no say in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from weightspace.report._tables import DASH, ModelTable, Row, accuracy, cell, check_result, model_tables, number
+from weightspace.bench._record import Result, Row
+from weightspace.report._tables import DASH, ModelTable, accuracy, cell, model_tables
 
-ENOUGH = 3  # models from which on the page ranks them
-CEILING = "functional"
+ENOUGH = 3  # the page ranks models if there are at least so many
+CEILING = "render-cnn"
 TRACKS = {
     "weights-only": "reads the weights, and evaluates a network at no input",
-    "hybrid": "reads activations of the networks at learned inputs, beside their weights",
+    "probing": "reads activations of the networks at learned inputs as well as their weights",
     "function": "reads outputs of the networks alone",
 }
 HEAD = (
@@ -24,13 +24,13 @@ HEAD = (
     "parameters",
     "FLOP a network",
     "seconds an epoch",
-    "respects",
+    "equivariance",
 )
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One model of a board: its row without augmentation, and the augmented one that validates best."""
+    """A model of a board, with its row without augmentation and the augmented row that validates best."""
 
     table: ModelTable
     plain: Row | None
@@ -39,23 +39,25 @@ class Standing:
 
     @property
     def chosen(self) -> Row | None:
-        """The better of the two by validation; the plain one where they are level."""
-        known = [row for row in (self.plain, self.augmented) if row is not None and row.val is not None]
-        return max(known, key=lambda row: row.val or 0.0, default=None)
+        """The row of the two that validates better; the one without augmentation if they are level."""
+        known = [row for row in (self.plain, self.augmented) if row is not None and row.val_mean is not None]
+        return max(known, key=lambda row: row.val_mean or 0.0, default=None)
 
     @property
     def val(self) -> float | None:
-        return self.chosen.val if self.chosen else None
+        """Validation accuracy of the chosen row."""
+        return self.chosen.val_mean if self.chosen else None
 
     @property
     def augmentation(self) -> str:
-        """Its name, and among how many it was chosen."""
+        """Name of the augmentation, and among how many it was chosen."""
         if self.augmented is None:
             return DASH
         return self.augmented.augmentation + (f" (of {self.tried})" if self.tried > 1 else "")
 
     @property
     def seconds_epoch(self) -> float | None:
+        """Seconds of an epoch without augmentation, or with it if that is the only row."""
         row = self.plain or self.augmented
         return row.seconds_epoch if row else None
 
@@ -69,20 +71,21 @@ class Board:
 
     @property
     def title(self) -> str:
+        """Name of the track."""
         return self.track or "track not recorded"
 
     @property
     def note(self) -> str:
-        """What models of this track read, and where its ceiling lies."""
-        what = TRACKS.get(self.track or "")
-        said = f"A model of this track {what}." if what else "The result does not tell what these models read."
+        """A sentence on what models of this track read, and on the ceiling among them."""
+        reads = TRACKS.get(self.track or "")
+        said = f"A model of this track {reads}." if reads else "The result does not say what these models read."
         if any(standing.table.model == CEILING for standing in self.standings):
             said += f" `{CEILING}`, a CNN on the rendered signals, is the ceiling."
         return said
 
 
-def leaderboards(result: Mapping[str, Any]) -> list[Board]:
-    """A board for every track of a result, models whose track is not recorded last."""
+def leaderboards(result: Result) -> list[Board]:
+    """Return a board for every track of a result; models whose track is not recorded come last."""
     groups: dict[str | None, list[Standing]] = {}
     for table in model_tables(result):
         groups.setdefault(table.track, []).append(_standing(table))
@@ -92,9 +95,10 @@ def leaderboards(result: Mapping[str, Any]) -> list[Board]:
 
 def _standing(table: ModelTable) -> Standing:
     augmented = [row for row in table.rows if not row.baseline]
-    known = [row for row in augmented if row.val is not None]
-    best = min(known, key=lambda row: (-(row.val or 0.0), row.augmentation), default=None)  # ties: by name, not by test
-    return Standing(table, next((row for row in table.rows if row.baseline), None), best, len(augmented))
+    known = [row for row in augmented if row.val_mean is not None]
+    # Ties are broken by the name, because the test accuracy must have no say.
+    best = min(known, key=lambda row: (-(row.val_mean or 0.0), row.augmentation), default=None)
+    return Standing(table, table.baseline, best, len(augmented))
 
 
 def _ranked(standings: Sequence[Standing]) -> list[Standing]:
@@ -102,7 +106,7 @@ def _ranked(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def rules(boards: Sequence[Board]) -> str:
-    """How to read the boards: what was chosen on what."""
+    """Explain how to read the boards: which choices were made by which split."""
     apart = " Tracks read different things of a network: never compare across their tables." if len(boards) > 1 else ""
     return (
         "Best first by validation accuracy, that of the better of a model's two rows, in bold. The augmentation is the "
@@ -112,24 +116,27 @@ def rules(boards: Sequence[Board]) -> str:
     )
 
 
-def leaderboard_markdown(result: Mapping[str, Any]) -> str:
-    """The models of a result ranked in Markdown, a table for every track.
+def leaderboard_markdown(result: Result) -> str:
+    """Rank the models of a result in Markdown, with a table for every track.
 
-    A line is a model: its test accuracy without augmentation and with the augmentation that validates best, and what
-    it costs. The order follows the validation accuracy of the better of the two.
+    A line holds a model's test accuracy without augmentation and with the augmentation that validates best, and the
+    model's cost. The order follows the validation accuracy of the better of the two.
 
     Args:
-        result: what :func:`load_result` reads.
+        result: as :func:`load_result` reads it.
+
+    Returns:
+        Markdown.
 
     Raises:
-        ValueError: if it is not a benchmark result of the known schema.
+        ValueError: for rows that were not trained to classify.
 
     Example:
-        >>> row = {"model": "mlp", "augmentation": "none", "test_mean": 0.5, "val_mean": 0.48, "track": "weights-only"}
-        >>> print(leaderboard_markdown({"schema": 1, "kind": "bench", "rows": [row]}).splitlines()[0])
+        >>> from weightspace.bench._record import Result, Row
+        >>> row = Row(model="mlp", augmentation="none", test_mean=0.5, val_mean=0.48, track="weights-only")
+        >>> print(leaderboard_markdown(Result(rows=(row,))).splitlines()[0])
         **weights-only.** A model of this track reads the weights, and evaluates a network at no input.
     """
-    check_result(result)
     boards = leaderboards(result)
     return "\n\n".join([*map(_markdown_board, boards), rules(boards)])
 
@@ -156,37 +163,36 @@ def _markdown_line(standing: Standing) -> str:
         DASH if table.parameters is None else f"{table.parameters:,}",
         amount(table.forward_flop),
         brief(standing.seconds_epoch),
-        cell(table.respects or DASH),
+        cell(table.equivariance or DASH),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _markdown_test(row: Row | None, chosen: Row | None) -> str:
-    if row is None or row.test is None:
+    if row is None or row.test_mean is None:
         return DASH
-    text = accuracy(row.test, row.std)
+    text = accuracy(row.test_mean, row.test_std)
     return f"**{text}**" if row is chosen else text
 
 
 def amount(value: float | None) -> str:
-    """A large count in three digits and a unit.
+    """Write a large count with three digits and a metric prefix.
 
     Example:
         >>> amount(523_264), amount(5_870_592), amount(999_999), amount(2.5e9), amount(640), amount(None)
         ('523 k', '5.87 M', '1.00 M', '2.50 G', '640', '–')
     """
-    value = number(value)
     if value is None:
         return DASH
-    for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for prefix, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 0.9995 * scale:
             share = value / scale
-            return f"{share:.{2 if share < 9.995 else 1 if share < 99.95 else 0}f} {unit}"
+            return f"{share:.{2 if share < 9.995 else 1 if share < 99.95 else 0}f} {prefix}"
     return f"{value:.0f}"
 
 
 def brief(value: float | None) -> str:
-    """Seconds of an epoch, which may be few.
+    """Write the seconds of an epoch, which may be few.
 
     Example:
         >>> brief(123.4), brief(12.34), brief(0.0456), brief(None)

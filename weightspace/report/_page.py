@@ -1,16 +1,15 @@
-"""The page: one HTML file that needs nothing beside it."""
+"""Write the page: one self-contained HTML file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from weightspace._extras import optional
 from weightspace._files import write_atomic
 from weightspace._version import __version__
+from weightspace.bench._record import Result
 from weightspace.report._facts import facts, plain
 from weightspace.report._leaderboard import ENOUGH, HEAD, amount, brief, leaderboards, rules
 from weightspace.report._load import load_result
@@ -36,25 +35,29 @@ ALIGNMENTS = {
 
 
 def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | Path | None = None) -> Path:
-    """Turn result files into one self-contained HTML page: no script, no network, light and dark.
+    """Turn result files into one self-contained HTML page without scripts, for light and dark screens.
+
+    The page is drawn by matplotlib and Jinja2, which ``pip install weightspace[report]`` installs.
 
     Args:
-        results: ``result.json`` files of ``weightspace bench``, or the folders that hold them; a section each.
+        results: ``result.json`` files of ``weightspace bench``, or the folders that hold them; each becomes a section.
         out: the page, or a folder to put ``report.html`` into.
-        zoo: a zoo whose networks are drawn before and after each augmentation and between MixUp pairs.
+        zoo: a zoo whose networks are drawn before and after each augmentation, and halfway between pairs.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: for no results, one of another kind or schema, or a folder that is no zoo.
+        ImportError: if matplotlib or Jinja2 is not installed.
+        TypeError: for one path instead of a sequence.
+        ValueError: for no results, one of another kind or schema, or a folder that is not a zoo.
         OSError: if the page cannot be written; an older one stays.
 
     Example:
         >>> import json, tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> row = {"model": "mlp", "augmentation": "none", "seeds": [0], "test_mean": 0.5}
-        >>> size = (folder / "result.json").write_text(json.dumps({"schema": 1, "kind": "bench", "rows": [row]}))
+        >>> size = (folder / "result.json").write_text(json.dumps({"schema": 2, "kind": "bench", "rows": [row]}))
         >>> write_report([folder / "result.json"], folder / "page.html").name
         'page.html'
     """
@@ -70,12 +73,13 @@ def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | P
     return out
 
 
-def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_pictures: bool = False) -> str:
-    """The page of loaded results as text."""
-    env = Environment(
-        loader=PackageLoader("weightspace.report", ""),
+def page(results: Sequence[Result], pictures: Gallery | None, *, no_pictures: bool = False) -> str:
+    """Return the page of loaded results as text."""
+    jinja = optional("jinja2", "Jinja2", "report", "a report")
+    env = jinja.Environment(
+        loader=jinja.PackageLoader("weightspace.report", ""),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -99,15 +103,13 @@ def page(results: Sequence[Mapping[str, Any]], pictures: Gallery | None, *, no_p
     )
 
 
-def _section(result: Mapping[str, Any], ident: str) -> dict[str, Any]:
+def _section(result: Result, ident: str) -> dict[str, Any]:
     tables = model_tables(result)
-    about = facts(result, tables)
+    known = facts(result, tables)
     boards = leaderboards(result) if len(tables) >= ENOUGH else []
     return {
-        "kind": "bench",
-        "title": str(result.get("suite") or "result"),
-        "facts": about,
-        "machine": about.machine,
+        "title": result.suite or "result",
+        "facts": known,
         "boards": boards,
         "rules": rules(boards),
         "models": [_model(table, f"{ident}m{number}") for number, table in enumerate(tables)],
@@ -122,19 +124,19 @@ def _model(table: ModelTable, ident: str) -> dict[str, Any]:
         "headline": headline(table.verdict),
         "sentence": sentence(table),
         "colours": {row.augmentation: f"c{number}" for number, row in enumerate(leaders(table), 1)},
-        "bars": None if bars is None else Markup(bars),
-        "curves": None if curves is None else Markup(curves),
+        "bars": bars,
+        "curves": curves,
         "under_trained": any(row.under_trained for row in table.rows),
     }
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict in a few characters."""
+    """Write the verdict in a few characters."""
     return "not measured" if verdict.gain is None else f"{points(verdict.gain)} points"
 
 
 def sentence(table: ModelTable) -> str:
-    """The verdict in words that claim no more than the spread allows."""
+    """Write the verdict as a sentence that claims no more than the spread allows."""
     verdict = table.verdict
     if verdict.best is None or verdict.gain is None:
         return "No row without augmentation and an augmented row were both tested: there is nothing to compare."
@@ -146,8 +148,10 @@ def sentence(table: ModelTable) -> str:
         return f"Augmentation helped: the gain is above {scale}.{once}"
     if verdict.kind == "unclear":
         return f"No clear gain: the difference is within {scale}.{once}"
-    if all((row.difference or 0.0) <= 0 for row in table.rows):
-        return f"No augmentation helped: none tests better than no augmentation. For scale: {scale}.{once}"
+    if all((table.difference(row) or 0.0) <= 0 for row in table.rows):
+        return (
+            f"No augmentation helped: no row tests better than the one without augmentation. For scale: {scale}.{once}"
+        )
     return f"No gain: the augmentation that validates best tests no better than none. For scale: {scale}.{once}"
 
 

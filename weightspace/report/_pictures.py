@@ -1,4 +1,4 @@
-"""Pictures of INRs: before and after each augmentation, and between two networks."""
+"""Draw pictures of INRs before and after each augmentation, and between two networks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from weightspace._evaluate import evaluate
+from weightspace._evaluate import evaluate, grid
 from weightspace._symmetry import Group
 from weightspace._weights import Weights
 from weightspace.align import distance, match
-from weightspace.signals import grid
 from weightspace.transforms import AUGMENTATIONS
 from weightspace.zoo import Zoo
 
 SHOWN, MEASURED, POOL = 6, 256, 1024
 SIDE = 28
-KEEPS = {
-    "function": "keeps the function",
+PRESERVES = {
+    "function": "preserves the function",
     "coordinates": "moves the coordinates",
     "nothing": "another function",
 }
@@ -32,7 +31,7 @@ _GROUPS: tuple[Group, ...] = ("permutation", "signed", "full")
 
 @dataclass(frozen=True)
 class Picture:
-    """One rendered network: a PNG as data URI, and what it shows."""
+    """A rendered network: a PNG as data URI, and a text that says what it shows."""
 
     uri: str
     alt: str
@@ -40,18 +39,18 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of the grid: the networks after one augmentation. ``moved``: largest change of a pixel (of 255)."""
+    """A row of the grid: the networks after one augmentation, and the largest change of a pixel (of 255)."""
 
     name: str
     settings: str
-    keeps: str
+    preserves: str
     pictures: tuple[Picture, ...]
     moved: float | None = None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks and what lies in the middle, by alignment; ``distances`` are mean squared, by alignment."""
+    """Two networks, the networks halfway between them, and their mean squared distance, by alignment."""
 
     caption: str
     ends: tuple[Picture, Picture]
@@ -64,8 +63,8 @@ class Gallery:
     """All pictures of a zoo.
 
     Args:
-        zoo: what the zoo calls itself.
-        split: where the networks come from.
+        zoo: name of the zoo's folder.
+        split: from which the networks come.
         size: height and width of a picture, pixels.
         labels: captions of the columns of the grid.
         strips: the grid; the first is without augmentation.
@@ -87,17 +86,19 @@ class Gallery:
 
 
 def gallery(zoo: Zoo, *, seed: int = 0) -> Gallery | None:
-    """Draw a zoo's networks, augmented and mixed; ``None`` where they are no functions of 2 coordinates.
+    """Draw a zoo's networks, augmented and mixed; return None unless they are functions of 2 coordinates.
 
     Args:
-        zoo: with a "train" split, or else any.
+        zoo: its "train" split is drawn, or its first one if it has none.
         seed: picks the networks and draws the augmentations.
     """
     if zoo.spec.in_features != 2:
         return None
     split = "train" if "train" in zoo.splits else zoo.splits[0]
     generator = torch.Generator().manual_seed(seed)
-    weights, labels = next(zoo.batches(split, min(POOL, zoo.count(split)), generator=generator))
+    networks = next(zoo.batches(split, min(POOL, zoo.count(split)), generator=generator))
+    weights = networks.weights
+    labels = torch.full((len(networks),), -1) if networks.label is None else networks.label
     names = [_class_name(zoo.classes, label) for label in labels.tolist()]
     size = resolution(zoo.provenance)
     shown = distinct(labels, SHOWN)
@@ -112,7 +113,7 @@ def gallery(zoo: Zoo, *, seed: int = 0) -> Gallery | None:
 
 
 def resolution(provenance: Mapping[str, object]) -> tuple[int, int]:
-    """Height and width in pixels as the zoo tells them, or 28 x 28."""
+    """Return height and width in pixels as the zoo records them, or 28 x 28."""
     found = [provenance.get("height"), provenance.get("width")]
     height, width = (
         value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024 else SIDE
@@ -123,7 +124,7 @@ def resolution(provenance: Mapping[str, object]) -> tuple[int, int]:
 
 @torch.no_grad()
 def render(weights: Weights, size: tuple[int, int]) -> np.ndarray:
-    """The networks on their pixel grid, uint8 ``[batch, height, width]`` or ``[batch, height, width, 3]``.
+    """Evaluate networks on a pixel grid, as uint8 ``[batch, height, width]`` or ``[batch, height, width, 3]``.
 
     One output is grey, three are RGB; of others the first is drawn. Values outside [0, 1] are clipped.
     """
@@ -134,17 +135,17 @@ def render(weights: Weights, size: tuple[int, int]) -> np.ndarray:
 
 
 def distinct(labels: Tensor, count: int) -> Tensor:
-    """Indices of ``count`` networks: of different labels as far as they go, the labels ascending."""
+    """Return the indices of ``count`` networks, of different labels as far as possible, by ascending label."""
     seen, first, rest = set[int](), list[int](), list[int]()
     for index, label in enumerate(labels.tolist()):
         (rest if label in seen else first).append(index)
         seen.add(label)
     chosen = (first + rest)[:count]
-    return torch.tensor(sorted(chosen, key=lambda index: (int(labels[index]), index)), dtype=torch.int64)
+    return torch.tensor(sorted(chosen, key=lambda index: (float(labels[index]), index)), dtype=torch.int64)
 
 
 def pair_indices(labels: Tensor, different: int = 4, same: int = 2) -> list[tuple[int, int]]:
-    """Pairs of neighbours in the batch: some of different labels, then some of one label."""
+    """Return pairs of neighbors in the batch: some of different labels, then some of the same label."""
     pairs = [(i, i + 1) for i in range(0, len(labels) - 1, 2)]
     unlike = [pair for pair in pairs if labels[pair[0]] != labels[pair[1]]]
     like = [pair for pair in pairs if labels[pair[0]] == labels[pair[1]]]
@@ -165,13 +166,13 @@ def _strips(
             continue
         after = render(transform(weights, generator=torch.Generator().manual_seed(seed)), size)
         moved = float(np.abs(after.astype(int) - before.astype(int)).max())
-        keeps = KEEPS[transform.preserves]
-        strips.append(Strip(name, repr(transform), keeps, _pictures(after, names, f"after {name}"), moved))
+        preserves = PRESERVES[transform.preserves]
+        strips.append(Strip(name, repr(transform), preserves, _pictures(after, names, f"after {name}"), moved))
     return tuple(strips), tuple(left_out)
 
 
 def _groups(weights: Weights) -> tuple[Group, ...]:
-    """The groups that matching can align these networks in."""
+    """Return the groups over which these networks can be matched."""
     out = []
     for group in _GROUPS:
         try:
@@ -183,7 +184,7 @@ def _groups(weights: Weights) -> tuple[Group, ...]:
 
 
 def _aligned(a: Weights, b: Weights, groups: Sequence[Group]) -> dict[str, tuple[Weights, Tensor]]:
-    """``b`` moved towards ``a``, and its mean squared distance to ``a`` then, ``[batch]``, by group."""
+    """Match ``b`` to ``a``; return it and its mean squared distance to ``a``, ``[batch]``, by group."""
     moved: dict[str, Weights] = {"none": b} | {group: match(a, b, group=group).act(b) for group in groups}
     return {name: (own, distance(a, own) / a.spec.num_params) for name, own in moved.items()}
 
@@ -214,7 +215,9 @@ def _pairs(
     return tuple(out)
 
 
-def _class_name(classes: Sequence[str], label: int) -> str:
+def _class_name(classes: Sequence[str], label: float) -> str:
+    if isinstance(label, float):
+        return f"{label:.3g}"  # a real-valued label is a number to predict
     if label < 0:
         return ""
     return classes[label] if label < len(classes) else f"class {label}"

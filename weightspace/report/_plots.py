@@ -1,20 +1,17 @@
-"""Plots as inline SVG that takes its colours and its font from the page."""
+"""Draw plots as inline SVG that takes its colors and its font from the page."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import blended_transform_factory
+from weightspace._extras import optional
+from weightspace.bench._record import Row
+from weightspace.report._tables import ModelTable, accuracy, leaders, points
 
-from weightspace.report._tables import ModelTable, Row, accuracy, leaders, points
-
-# Placeholder colours: each becomes a variable of the page's style, so that one plot suits light and dark.
+# Each placeholder color becomes a variable of the page's style, so that one plot suits light and dark screens.
 INK, FAINT, RULE = "#010101", "#020202", "#030303"
 SERIES = ("#040404", "#050505", "#060606", "#070707")
 _VARIABLES = {INK: "--ink", FAINT: "--faint", RULE: "--rule"} | {c: f"--c{i}" for i, c in enumerate(SERIES, 1)}
@@ -32,29 +29,32 @@ STYLE: dict[Any, Any] = {
     "axes.unicode_minus": True,
 }
 WIDTH = 5.4
+BASE = "no augmentation"
 
 
 def difference_bars(table: ModelTable, ident: str) -> str | None:
-    """Bars of each row's test accuracy against the row without augmentation, in points, with the seeds' spread.
+    """Draw each row's test accuracy minus that of the row without augmentation, in points, with the seeds' spread.
 
-    Without a baseline the bars are the accuracies themselves. ``None`` if no row was tested.
+    Without a row to compare with, the bars are the accuracies themselves. Nothing is drawn if no row was tested.
     """
-    rows = [row for row in table.rows if row.test is not None]
+    rows = [row for row in table.rows if row.test_mean is not None]
     if not rows:
         return None
-    relative = any(row.difference is not None for row in rows)
-    rows = [row for row in rows if not (relative and row.baseline)] if relative else rows
-    values = [100 * ((row.difference if relative else row.test) or 0.0) for row in rows]
-    spreads = [100 * row.std if row.std is not None else 0.0 for row in rows]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.55 + 0.24 * len(rows)), layout="constrained")
+    differences = {row.augmentation: table.difference(row) for row in rows}
+    relative = any(value is not None for value in differences.values())
+    rows = [row for row in rows if not row.baseline] if relative else rows
+    values = [100 * ((differences[row.augmentation] if relative else row.test_mean) or 0.0) for row in rows]
+    spreads = [100 * row.test_std if row.test_std is not None else 0.0 for row in rows]
+    with _style():
+        figure = _figure(0.55 + 0.24 * len(rows))
         axes = figure.add_subplot()
-        colour = {row.augmentation: SERIES[i] for i, row in enumerate(leaders(table, len(SERIES)))}
-        axes.barh(range(len(rows)), values, height=0.62, color=[colour.get(r.augmentation, FAINT) for r in rows])
+        color = {row.augmentation: SERIES[i] for i, row in enumerate(leaders(table, len(SERIES)))}
+        axes.barh(range(len(rows)), values, height=0.62, color=[color.get(r.augmentation, FAINT) for r in rows])
         for place, (value, spread) in enumerate(zip(values, spreads, strict=True)):
             if spread:
                 axes.errorbar(value, place, xerr=spread, color=INK, linewidth=1, capsize=2.5, capthick=1)
-        _labels(axes, rows, values, spreads, relative)
+        figures = [points(differences[r.augmentation]) if relative else accuracy(r.test_mean) for r in rows]
+        _labels(axes, rows, values, spreads, figures)
         axes.set_xlabel("points against no augmentation" if relative else "test accuracy, %")
         axes.axvline(0, color=INK, linewidth=0.9)
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -63,48 +63,52 @@ def difference_bars(table: ModelTable, ident: str) -> str | None:
         return inline_svg(figure, ident, f"{table.model}: {axes.get_xlabel()}")
 
 
-def _labels(axes, rows: Sequence[Row], values: list[float], spreads: list[float], relative: bool) -> None:
-    """Names on the left, figures at the right edge."""
+def _style() -> Any:
+    """Return the context in which plots are drawn."""
+    return optional("matplotlib", "matplotlib", "report", "a report").rc_context(STYLE)
+
+
+def _figure(height: float) -> Any:
+    """Return an empty figure of the page's width, in inches."""
+    module = optional("matplotlib.figure", "matplotlib", "report", "a report")
+    return module.Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _labels(axes: Any, rows: Sequence[Row], values: list[float], spreads: list[float], figures: list[str]) -> None:
+    """Write names on the left and figures at the right edge."""
+    transforms = optional("matplotlib.transforms", "matplotlib", "report", "a report")
     axes.set_yticks(range(len(rows)), [row.augmentation for row in rows])
     low = min(0.0, *(v - s for v, s in zip(values, spreads, strict=True)))
     high = max(0.0, *(v + s for v, s in zip(values, spreads, strict=True)))
     margin = 0.04 * (high - low or 1.0)
     axes.set_xlim(low - margin if low < 0 else 0.0, high + margin)
-    beside = blended_transform_factory(axes.transAxes, axes.transData)
-    for place, row in enumerate(rows):
-        text = points(row.difference) if relative else accuracy(row.test)
+    beside = transforms.blended_transform_factory(axes.transAxes, axes.transData)
+    for place, text in enumerate(figures):
         axes.text(1.02, place, text, va="center", ha="left", fontsize=8.5, transform=beside)
 
 
 def validation_curves(table: ModelTable, ident: str) -> str | None:
-    """Validation accuracy by epoch, the mean over seeds; the baseline and the rows that validate best stand out."""
-    drawn = {row.augmentation: _mean_curve(row) for row in table.rows}
-    if not any(len(curve) > 1 for curve in drawn.values()):
+    """Draw validation accuracy by epoch, the mean over seeds.
+
+    The row without augmentation and those that validate best stand out. Nothing is drawn without histories.
+    """
+    curves = {row.augmentation: _mean_curve(row) for row in table.rows}
+    if not any(len(curve) > 1 for curve in curves.values()):
         return None
-    top = leaders(table, len(SERIES))
-    names = {row.augmentation for row in top}
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    ticker = optional("matplotlib.ticker", "matplotlib", "report", "a report")
+    with _style():
+        figure = _figure(4.2)
         axes = figure.add_subplot()
-        others = [row for row in table.rows if row.augmentation not in names and not row.baseline]
-        for number, row in enumerate(others):
-            label = f"{len(others)} others" if number == 0 else None
-            _line(axes, drawn[row.augmentation], FAINT, "-", 0.9, label)
-        for row, colour, dash in zip(top, SERIES, _DASHES, strict=False):
-            _line(axes, drawn[row.augmentation], colour, dash, 1.5, row.augmentation)
-        for row in table.rows:
-            if row.baseline:
-                _line(axes, drawn[row.augmentation], INK, "-", 1.9, "no augmentation")
+        for label, curve, style in _lines(table, curves):
+            axes.plot(range(1, len(curve) + 1), curve, label=label, **style)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy, %")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.margins(x=0.01)
-        axes.set_ylim(bottom=_floor(list(drawn.values())))
+        axes.set_ylim(bottom=_floor(list(curves.values())))
         bare(axes, "both")
         handles, labels = axes.get_legend_handles_labels()
-        order = sorted(
-            range(len(labels)), key=lambda i: (labels[i] != "no augmentation", labels[i].endswith(" others"))
-        )
+        order = sorted(range(len(labels)), key=lambda i: (labels[i] != BASE, labels[i].endswith(" others")))
         figure.legend(
             [handles[i] for i in order],
             [labels[i] for i in order],
@@ -117,9 +121,25 @@ def validation_curves(table: ModelTable, ident: str) -> str | None:
         return inline_svg(figure, ident, f"{table.model}: validation accuracy by epoch")
 
 
+def _lines(
+    table: ModelTable, curves: dict[str, list[float]]
+) -> Iterator[tuple[str | None, list[float], dict[str, Any]]]:
+    """Yield label, values and style of every line, the most important last so that it is drawn on top."""
+    top = leaders(table, len(SERIES))
+    names = {row.augmentation for row in top}
+    others = [row for row in table.rows if row.augmentation not in names and not row.baseline]
+    for number, row in enumerate(others):
+        label = f"{len(others)} others" if number == 0 else None
+        yield label, curves[row.augmentation], {"color": FAINT, "linestyle": "-", "linewidth": 0.9}
+    for row, color, dash in zip(top, SERIES, _DASHES, strict=False):
+        yield row.augmentation, curves[row.augmentation], {"color": color, "linestyle": dash, "linewidth": 1.5}
+    if table.baseline is not None:
+        yield BASE, curves[table.baseline.augmentation], {"color": INK, "linestyle": "-", "linewidth": 1.9}
+
+
 def _mean_curve(row: Row) -> list[float]:
-    """Mean over the seeds, for as many epochs as all have; gaps are NaN."""
-    curves = [curve for curve in row.curves if curve]
+    """Return the mean over the seeds, in per cent, for as many epochs as all seeds have; gaps are NaN."""
+    curves = [[line.get("val") for line in run.history] for run in row.runs if run.history]
     out = []
     for values in zip(*curves, strict=False):
         known = [value for value in values if value is not None]
@@ -128,24 +148,26 @@ def _mean_curve(row: Row) -> list[float]:
 
 
 def _floor(curves: list[list[float]]) -> float | None:
-    """Where the axis begins: at the lowest value after the first tenth of the epochs, so that the ends can be told."""
+    """Return where the axis begins: at the lowest value after the first tenth of the epochs.
+
+    The ends of the curves, which the reader compares, would otherwise lie too close together.
+    """
     later = [value for curve in curves for value in curve[len(curve) // 10 :] if value == value]
     return min(later) - 1 if later else None
 
 
-def _line(axes, curve: list[float], colour: str, dash, width: float, label: str | None) -> None:
-    axes.plot(range(1, len(curve) + 1), curve, color=colour, linestyle=dash, linewidth=width, label=label)
-
-
-def bare(axes, grid: str) -> None:
-    """No frame, a faint grid behind."""
+def bare(axes: Any, grid: str) -> None:
+    """Remove the frame, and draw a faint grid behind."""
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis=grid, color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def inline_svg(figure: Figure, ident: str, title: str) -> str:
-    """The figure as SVG for a page: the page's colours and font, names of its own, nothing that points elsewhere."""
+def inline_svg(figure: Any, ident: str, title: str) -> str:
+    """Return a figure as SVG for a page.
+
+    The colors and the font are the page's, identifiers begin with ``ident``, and nothing refers outside.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -154,8 +176,8 @@ def inline_svg(figure: Figure, ident: str, title: str) -> str:
     text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
     text = re.sub(r"font-family: [^;\"]*;?\s*", "", text)
     text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{ident}-", text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, f"var({variable})")
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
     assert size is not None
     text = text.replace(size.group(0), f'role="img" aria-label="{_escape(title)}"', 1)

@@ -1,4 +1,4 @@
-"""A contact sheet: the first networks of a zoo as one picture."""
+"""Draw the first networks of a zoo as one picture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ COLUMNS, ROWS, GAP = 16, 6, 2
 
 
 def write_picture(zoo: Zoo, path: str | Path) -> Path:
-    """Draw the first networks of a zoo's first split, side by side, as a PNG.
+    """Draw the first networks of a zoo's first split, side by side, as a PNG file.
 
     Args:
-        zoo: of functions of two coordinates.
+        zoo: a zoo of functions of two coordinates.
         path: the file to write.
 
     Returns:
@@ -27,7 +27,15 @@ def write_picture(zoo: Zoo, path: str | Path) -> Path:
         ValueError: if the networks are not functions of two coordinates.
 
     Example:
-        See ``weightspace inspect ZOO --picture sheet.png``.
+        >>> import tempfile
+        >>> import torch
+        >>> import weightspace as ws
+        >>> from weightspace.zoo import write_zoo
+        >>> spec = ws.siren(2, 4, 1)
+        >>> networks = ws.Networks(ws.Weights(torch.zeros(3, spec.num_params), spec))
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_picture(write_zoo(folder / "zoo", {"train": networks}), folder / "zoo.png").name
+        'zoo.png'
     """
     if zoo.spec.in_features != 2:
         raise ValueError(f"expected networks of 2 coordinates to draw, got {zoo.spec.in_features} inputs")

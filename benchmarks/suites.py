@@ -1,0 +1,244 @@
+"""Suites of single experiments, named by their import paths.
+
+    python -m weightspace bench benchmarks.suites:EDITING --zoo runs/zoo --out runs/editing
+
+``EDITING``: a model turns weights into weights whose function is the edited picture of the given network. ``dilate`` is
+the largest value of 3 x 3 pixels, ``contrast`` doubles the distance from gray. Scores are negative mean squared errors
+over the pixels. The evaluation "unchanged" is the score of the networks as they are, near which editors begin.
+
+``CONTRASTIVE``: a model learns, without labels, that a network and a moved copy of it (turned, shifted, resized,
+mirrored) belong together; then a linear probe reads the classes. Networks are moved twice, once by the training loop
+and from there once more. Scores are the share of networks that are nearest to their own copy among 1,024.
+
+``RECONSTRUCTION``: an encoder and a decoder learn from the networks' weights and values, without labels; then a linear
+probe reads the classes from the encoder's outputs. Scores are negative mean squared errors; the evaluation "mean-
+picture" is that of the mean of the training networks' values.
+
+Entries whose names end in ``-untrained`` are controls: one epoch with steps of no size, in which the batch norms see
+the networks and no parameter changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import weightspace as ws
+from weightspace.bench import Entry, Suite
+from weightspace.bench._sizes import SMALL
+from weightspace.training import Contrastive, Editing, Reconstruction
+from weightspace.transforms import augmentation
+
+SIDE = 28
+UNTRAINED = {"epochs": 1, "lr": 1e-12}
+VIEWS = "rotate+translate+scale+flip"
+
+
+# --- editing
+
+
+def dilate(values: Tensor) -> Tensor:
+    """Replace every pixel by the largest value of the 3 x 3 pixels around it."""
+    pictures = values.transpose(1, 2).unflatten(2, (SIDE, SIDE))
+    return F.max_pool2d(pictures, 3, stride=1, padding=1).flatten(2).transpose(1, 2)
+
+
+def contrast(values: Tensor) -> Tensor:
+    """Double the distance of every pixel from gray."""
+    return 0.5 + 2 * (values - 0.5)
+
+
+class Contrast(Editing):
+    """The objective of networks whose pictures have twice the contrast."""
+
+    @classmethod
+    def for_zoo(cls, zoo: ws.Zoo) -> Contrast:
+        return cls(zoo.spec, ws.signals.grid(SIDE, SIDE), contrast)
+
+
+class Dilate(Editing):
+    """The objective of networks whose pictures are dilated."""
+
+    @classmethod
+    def for_zoo(cls, zoo: ws.Zoo) -> Dilate:
+        return cls(zoo.spec, ws.signals.grid(SIDE, SIDE), dilate)
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """An evaluation of the networks as they are: the score of a model that edits nothing."""
+
+    edit: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def __call__(self, model: Any, zoo: ws.Zoo, device: str) -> Mapping[str, float]:
+        coords, errors = ws.signals.grid(SIDE, SIDE), []
+        for batch in zoo.batches("test", 500, shuffle=False):
+            values = ws.evaluate(batch.weights, coords)
+            errors.append((self.edit(values) - values).square().mean((1, 2)))
+        return {"test": -torch.cat(errors).mean().item()}
+
+    def __repr__(self) -> str:
+        return f"Unchanged({self.edit.__name__})"
+
+
+def editor(spec: ws.NetSpec, out_features: int, *, model: str, seed: int = 0, **options: Any) -> Any:
+    """Build a model of weights to weights that begins near the networks as they are."""
+    return ws.models.build(model, spec, out_features, head="editing", seed=seed, **options)
+
+
+def _editor(name: str, layers: int, edit: Callable[[Tensor], Tensor]) -> Entry:
+    """Return an entry; there is no head behind an editor, and some have a layer more than the small classifiers."""
+    model, options = SMALL[name]
+    return Entry(
+        "benchmarks.suites:editor",
+        {"model": model, **options, "layers": layers},
+        outputs=1,
+        objective=f"benchmarks.suites:{edit.__name__.capitalize()}",
+        evaluations={"unchanged": Unchanged(edit)},
+    )
+
+
+EDITING = Suite(
+    "editing",
+    {
+        "dwsnet-contrast": _editor("dwsnet", 3, contrast),
+        "nfn-np-contrast": _editor("nfn-np", 3, contrast),
+        "scale-gmn-contrast": _editor("scale-gmn", 2, contrast),
+        "dwsnet-dilate": _editor("dwsnet", 3, dilate),
+        "nfn-np-dilate": _editor("nfn-np", 3, dilate),
+        "scale-gmn-dilate": _editor("scale-gmn", 2, dilate),
+    },
+    ("none",),
+    ws.TrainConfig(epochs=5, batch_size=64, lr=2e-3),
+)
+
+
+# --- learning without labels
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """An evaluation by ridge regression from a model's outputs to the classes.
+
+    The regression is fitted to the training split, and its strength is chosen on the validation split.
+    """
+
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+
+    @torch.no_grad()
+    def __call__(self, model: Any, zoo: ws.Zoo, device: str) -> Mapping[str, float]:
+        model = model.to(device).eval()
+        outputs = {
+            split: torch.cat([model(batch.weights).double().cpu() for batch in zoo.batches(split, 500, shuffle=False)])
+            for split in zoo.splits
+        }
+        mean, std = outputs["train"].mean(0), outputs["train"].std(0) + 1e-9
+        outputs = {split: (value - mean) / std for split, value in outputs.items()}
+        x, classes = outputs["train"], F.one_hot(zoo.labels("train"), zoo.num_classes).double()
+        gram, middle = x.T @ x / len(x), classes.mean(0)
+        cross = x.T @ (classes - middle) / len(x)
+
+        def accuracy(strength: float, split: str) -> float:
+            weight = torch.linalg.solve(gram + strength * torch.eye(len(gram), dtype=gram.dtype), cross)
+            return ((outputs[split] @ weight + middle).argmax(1) == zoo.labels(split)).double().mean().item()
+
+        best = max(self.strengths, key=lambda strength: accuracy(strength, "val"))
+        return {"strength": best, "val": accuracy(best, "val"), "test": accuracy(best, "test")}
+
+
+@dataclass(frozen=True)
+class MeanPicture:
+    """An evaluation of the mean of the training networks' values: the score of a decoder that knows no network."""
+
+    @torch.no_grad()
+    def __call__(self, model: Any, zoo: ws.Zoo, device: str) -> Mapping[str, float]:
+        coords = ws.signals.grid(SIDE, SIDE)
+        mean = ws.evaluate(zoo["train"].weights[:1000], coords).mean(0)
+        return {"test": -(ws.evaluate(zoo["test"].weights, coords) - mean).square().mean().item()}
+
+
+PROBE = {"linear-probe": LinearProbe()}
+
+
+def embedding(spec: ws.NetSpec, out_features: int, *, model: str, seed: int = 0, **options: Any) -> Any:
+    """Build a model whose outputs have length one."""
+    return ws.models.build(model, spec, out_features, head="embedding", seed=seed, **options)
+
+
+def _contrastive(model: str, options: dict[str, Any], **train: Any) -> Entry:
+    objective = Contrastive(augmentation(VIEWS), temperature=0.2)
+    options = {"model": model, **options}
+    return Entry("benchmarks.suites:embedding", options, train, outputs=128, objective=objective, evaluations=PROBE)
+
+
+MESSAGES: dict[str, Any] = {"rbfs": 0}
+CONTRASTIVE = Suite(
+    "contrastive",
+    {
+        "dwsnet": _contrastive(*SMALL["dwsnet"]),
+        "dwsnet-untrained": _contrastive(*SMALL["dwsnet"], **UNTRAINED),
+        "forward-messages": _contrastive("forward-messages", MESSAGES),
+        "forward-messages-untrained": _contrastive("forward-messages", MESSAGES, **UNTRAINED),
+    },
+    (VIEWS,),
+    ws.TrainConfig(epochs=10, batch_size=64),
+)
+
+
+def autoencoder(
+    spec: ws.NetSpec, out_features: int, *, model: str, queries: int = 8, seed: int = 0, **options: Any
+) -> Any:
+    """Build an autoencoder around an encoder with that many outputs."""
+    encoder = ws.models.build(model, spec, out_features, seed=seed, **options)
+    return ws.models.Autoencoder(encoder, queries=queries, seed=seed)
+
+
+def _reconstruction(model: str, options: dict[str, Any], **train: Any) -> Entry:
+    objective = Reconstruction(ws.signals.grid(SIDE, SIDE), points=128)
+    options = {"model": model, **options, "queries": 8}
+    evaluations = {**PROBE, "mean-picture": MeanPicture()}
+    return Entry(
+        "benchmarks.suites:autoencoder", options, train, outputs=256, objective=objective, evaluations=evaluations
+    )
+
+
+RECONSTRUCTION = Suite(
+    "reconstruction",
+    {
+        "forward-messages": _reconstruction("forward-messages", MESSAGES),
+        "forward-messages-untrained": _reconstruction("forward-messages", MESSAGES, **UNTRAINED),
+        "nft": _reconstruction(*SMALL["nft"]),
+    },
+    ("none",),
+    ws.TrainConfig(epochs=10, batch_size=64),
+)
+
+
+# --- the suites of benchmarks.studies
+
+
+def _small(names: tuple[str, ...], **train: Mapping[str, Any]) -> dict[str, Entry]:
+    return {name: Entry(*SMALL[name], train=train.get(name, {})) for name in names}
+
+
+ACTIVATIONS = Suite(
+    "activations",
+    {
+        "dwsnet": Entry(*SMALL["dwsnet"], {"lr": 4e-3}),
+        **_small(("gmn", "scale-gmn", "typed-messages", "forward-messages", "probe-grid-net", "render-cnn")),
+    },
+    ("none",),
+    ws.TrainConfig(epochs=12, batch_size=64),
+)
+RECIPES = Suite(
+    "recipes",
+    {"dwsnet": Entry(*SMALL["dwsnet"], {"lr": 4e-3}), "mlp": Entry(*SMALL["mlp"], {"lr": 1e-3})},
+    ("none",),
+    ws.TrainConfig(epochs=20, batch_size=64),
+)
