@@ -8,7 +8,6 @@ from os import PathLike
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from weightspace.signals._groups import stable_numbers
 from weightspace.signals._sets import ImageSet
@@ -180,6 +179,8 @@ def _read_pictures(files: list[Path], size: tuple[int, int] | None) -> np.ndarra
 
 
 def _read_picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
+    from PIL import Image  # no other function of this room needs it
+
     try:
         with Image.open(file) as image:
             mode = image.mode
