@@ -20,8 +20,9 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.zoo import ZooWriter, _lock
-from weightspace.zoo._lock import LOCK, FolderLock
+from weightspace import _lock
+from weightspace._lock import LOCK, FolderLock
+from weightspace.zoo import ZooWriter, verify
 
 SPEC = ws.siren(2, 6, 1)
 CONFIG = ws.FitConfig(steps=15, lr=5e-3, views=2, seed=3)
@@ -42,7 +43,7 @@ def fit(path: Path, count: int = 40, **options: Any) -> ws.Zoo:
 def content(path: Path, count: int = 40) -> dict[str, bytes]:
     """All files but for the moment of creation; nothing else may be in the folder."""
     zoo = ws.Zoo.open(path, verify=True)
-    assert zoo.verify(data(count), sample=20) == []
+    assert verify(zoo, data(count), sample=20) == []
     files = {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
     manifest = json.loads(files.pop("manifest.json"))
     assert set(files) == {shard.file for shard in zoo.shards}
@@ -184,14 +185,14 @@ def unfinish(path: Path) -> None:
     from dataclasses import replace
 
     from weightspace.zoo._format import Manifest
-    from weightspace.zoo._order import record_path, stamp
+    from weightspace.zoo._target import _record_path, stamp
 
     manifest = Manifest.read(path)
     plan = [replace(shard, state="planned", bytes=None, sha256=None) for shard in manifest.shards]
     replace(manifest, shards=tuple(plan)).write(path)
     for shard in manifest.shards:
         body = {"stamp": stamp(manifest, shard), "bytes": shard.bytes, "sha256": shard.sha256}
-        record_path(path, shard).write_text(json.dumps(body))
+        _record_path(path, shard).write_text(json.dumps(body))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"stamp": "0", "bytes": 1, "sha256": "0"}'])
@@ -234,7 +235,7 @@ def test_two_fits_into_one_folder(tmp_path: Path, expected: dict[str, bytes]) ->
 
 
 def test_another_process_holds_the_folder_until_it_dies(tmp_path: Path) -> None:
-    code = "import sys, pathlib, weightspace.zoo._lock as lock\nheld = lock.FolderLock(pathlib.Path(sys.argv[1]))\n"
+    code = "import sys, pathlib, weightspace._lock as lock\nheld = lock.FolderLock(pathlib.Path(sys.argv[1]))\n"
     code += "print('held', flush=True)\nsys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -257,8 +258,8 @@ def test_a_closed_writer_writes_nothing(tmp_path: Path) -> None:
     writer = ZooWriter.create(tmp_path, SPEC, plan=[("train", 2, 0)])
     writer.close()
     writer.close()
-    weights = ws.Weights(torch.zeros(2, SPEC.num_params), SPEC)
-    for call in (lambda: writer.write(0, weights, sources=[0, 1]), writer.commit, lambda: writer.order(0)):
+    networks = ws.Networks(ws.Weights(torch.zeros(2, SPEC.num_params), SPEC), source=[0, 1])
+    for call in (lambda: writer.write(0, networks), writer.commit, lambda: writer.target(0)):
         with pytest.raises(ValueError, match="expected an open writer, got one that was closed"):
             call()
 

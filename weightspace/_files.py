@@ -1,104 +1,280 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all, and JSON that is read with bounds."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import itertools
+import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from weightspace._lock import LOCK, lock
 
 TEMPORARY = ".weightspace-tmp"
-LOCK = ".weightspace-lock"
-"""Name of the file in a zoo's folder that one writer at a time holds locked."""
+MOST_JSON = 1 << 24
+"""The largest JSON file that :func:`read_json` reads where its caller states no other limit, in bytes."""
+_MOST_DEPTH = 100
+_MOST_DIGITS = 100
+_MOST_NAME = 150
 _PROCESS = uuid.uuid4().hex[:8]  # machines that share a folder may well have processes of one number
+_NUMBERS = itertools.count()
+_TIDY = set[str]()
 
 
 def temporary(path: Path) -> Path:
-    """The name under which ``path`` is written before it gets its own, in the same folder."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{_PROCESS}{TEMPORARY}")
+    """Return a name under which to write ``path`` before it gets its own: hidden, beside it, never the same twice."""
+    return path.with_name(f"{_hidden(path)}{os.getpid()}-{_PROCESS}-{next(_NUMBERS)}{TEMPORARY}")
+
+
+def _hidden(path: Path) -> str:
+    """Return the beginning of all temporary names of a path, which the hash replaces where the name is long."""
+    name = os.fsencode(path.name)
+    return f".{path.name if len(name) <= _MOST_NAME else hashlib.sha256(name).hexdigest()}."
 
 
 def write_atomic(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Write ``data`` to ``path``: after a crash at any moment the file is the old one or the new one, whole.
 
-    Without ``sync`` this holds for crashes of the process; a power cut may leave the new file empty.
+    Without ``sync`` this holds for crashes of the process; a power cut may leave the new file empty. The first write of
+    a process into a folder also removes the temporary files that killed processes left there.
 
     Raises:
-        OSError: if the disk is full or the folder is not writable; the old file stays, no temporary one is left.
+        OSError: if the disk is full or the folder is not writable, with the file's name; the old file stays, and no
+            temporary one is left.
     """
-    temp = temporary(path)
+    temp = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temp, "wb", buffering=0) as file:
+        _tidy_once(path.parent)
+        temp, handle = _create(path)
+        with open(handle, "wb", buffering=0) as file:  # open, and so locked, until the file has its name
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) :]
             if sync:
                 os.fsync(file.fileno())
-        os.replace(temp, path)
+            os.replace(temp, path)
         if sync:
             sync_folder(path.parent)
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            temp.unlink()
+        if temp is not None:
+            with contextlib.suppress(OSError):
+                temp.unlink()
         if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            message = (
-                f"could not write {path} ({len(data)} bytes): {reason}; free some space or mend the folder, run again"
-            )
-            raise OSError(error.errno, message) from error
+            raise _unwritten(path, error, f" ({len(data)} bytes)") from error
         raise
+
+
+def _unwritten(path: Path, error: OSError, size: str = "") -> OSError:
+    reason = error.strerror or str(error)
+    return OSError(
+        error.errno, f"could not write {path}{size}: {reason}; free some space or mend the folder, run again"
+    )
+
+
+def _create(path: Path) -> tuple[Path, int]:
+    """Create a temporary file of ``path`` and lock it, so that no other process takes it for one that was left."""
+    while True:
+        temp = temporary(path)
+        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        if lock(handle) is not False and os.fstat(handle).st_nlink:
+            return temp, handle
+        os.close(handle)  # another process removed it before it was locked
 
 
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A folder to fill that becomes ``path`` at the end, or vanishes if anything is raised on the way."""
+    """Make a folder to fill that becomes ``path`` at the end, or vanishes if anything is raised on the way.
+
+    The stage is a hidden folder beside ``path``, locked while its process lives. Stages that killed processes left
+    behind on their way to the same path are removed first.
+
+    Raises:
+        ValueError: if ``path`` is no empty folder in the end, as another process has filled it.
+        OSError: if the folder cannot be made.
+    """
     path = path.resolve()
-    stage = temporary(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, of=path)
+    stage, handle = _make_stage(path)
     try:
-        stage.mkdir(parents=True)
         yield stage
         if path.exists():
             remove_leftovers(path)
-        os.replace(stage, path)
+            _remove_abandoned(path / LOCK)
+        try:
+            os.replace(stage, path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise ValueError(
+                    f"{path}: expected a new or empty folder, got one that another process has written meanwhile; "
+                    "write to another folder"
+                ) from error
+            raise _unwritten(path, error) from error
         sync_folder(path.parent)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        os.close(handle)
+
+
+def _make_stage(path: Path) -> tuple[Path, int]:
+    """Make the stage of ``path`` and lock it, so that no other process takes it for one that was left."""
+    while True:
+        stage = temporary(path)
+        stage.mkdir()
+        try:
+            handle = os.open(stage, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another process removed it before it was locked
+        if lock(handle) is not False and stage.exists():
+            return stage, handle
+        os.close(handle)
 
 
 def check_empty(path: Path, manifest: str) -> None:
-    """Raise ``ValueError`` unless ``path`` is a folder to be made, or an empty one."""
+    """Raise ``ValueError`` unless ``path`` is a folder to be made, or one that holds nothing but temporary files."""
     if (path / manifest).exists():
         raise ValueError(f"{path}: expected a new or empty folder, got a zoo; resume it or write to another folder")
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: expected a new or empty folder, got a file; write to another folder")
-    if path.exists() and (other := [p.name for p in path.iterdir() if not p.name.endswith((TEMPORARY, LOCK))]):
+    if path.exists() and (other := [entry.name for entry in os.scandir(path) if not _is_temporary(entry)]):
         raise ValueError(
             f"{path}: expected a new or empty folder, got one that holds {sorted(other)[0]!r} and is no zoo; "
             "write to another folder"
         )
 
 
+def _is_temporary(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry of a folder is a plain file of ours; a link is not, as it would be written through."""
+    return entry.is_file(follow_symlinks=False) and (entry.name.endswith(TEMPORARY) or entry.name == LOCK)
+
+
+def check_own_folder(path: Path) -> None:
+    """Raise ``ValueError`` if ``path`` is a symbolic link: nothing may be written or removed through one."""
+    if path.is_symlink():
+        raise ValueError(f"{path}: expected a folder of the zoo, got a symbolic link; put the folder itself there")
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files that a crash left in ``folder``."""
-    for leftover in folder.glob(f".*{TEMPORARY}"):
-        if leftover.is_file() or leftover.is_symlink():
-            leftover.unlink()
+def remove_leftovers(folder: Path, *, of: Path | None = None) -> None:
+    """Delete the temporary files that killed processes left in a folder.
+
+    What a living process writes is locked, and stays. Where the file system has no locks, everything stays.
+
+    Args:
+        folder: where to look.
+        of: a path in the folder: its temporary files and its stages are deleted, and no others.
+    """
+    begin = "." if of is None else _hidden(of)
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        found = [entry for entry in entries if entry.name.startswith(begin) and entry.name.endswith(TEMPORARY)]
+        for entry in found:
+            if of is not None or not entry.is_dir(follow_symlinks=False):
+                _remove_abandoned(Path(entry.path))
+
+
+def _tidy_once(folder: Path) -> None:
+    """Remove the leftovers of a folder when the process writes there for the first time."""
+    if (place := str(folder.absolute())) not in _TIDY:
+        _TIDY.add(place)
+        remove_leftovers(folder)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete a plain file or a folder that no living process holds locked."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return  # it is gone, or a link, or not ours to read
+    try:
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            if lock(handle):
+                shutil.rmtree(path, ignore_errors=True)
+        elif stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and lock(handle):
+            with contextlib.suppress(OSError):
+                path.unlink()
+    finally:
+        os.close(handle)
+
+
+def read_json(path: str | Path, what: str, *, most: int = MOST_JSON) -> Any:
+    """Read a JSON file that may be damaged or hostile.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message, such as ``"a zoo manifest"``.
+        most: the largest size to read, in bytes.
+
+    Raises:
+        OSError: if it is not there or may not be read.
+        ValueError: for something other than a plain file of JSON, with the file's name: one that is too large, that is
+            nested more than 100 deep, or that holds a whole number of more than 100 digits.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.json")
+        >>> _ = path.write_text("[" * 1000)
+        >>> read_json(path, "a list")
+        Traceback (most recent call last):
+        ValueError: ...a.json: expected a list in JSON, got something else: ...
+    """
+    path = Path(path)
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path}: expected {what} in JSON, got something other than a file")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{path}: expected {what} of at most {most / 2**20:g} MiB, got a larger file")
+    try:
+        found = json.loads(data, parse_int=_whole)
+        _check_depth(found)
+    except (ValueError, RecursionError) as error:
+        reason = "too deeply nested" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path}: expected {what} in JSON, got something else: {reason}") from error
+    return found
+
+
+def _whole(digits: str) -> int:
+    """Read a whole number that a float can hold: a larger one would overflow wherever it is computed with."""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ``RecursionError`` for lists and objects that are nested so deep that writing them again would fail."""
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        level = [
+            part
+            for own in level
+            if isinstance(own, dict | list)
+            for part in (own.values() if isinstance(own, dict) else own)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, read in pieces."""
+    """Return the hash of a file, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

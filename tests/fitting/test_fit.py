@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from weightspace._activation import ACTIVATIONS
-from weightspace.fitting import FitConfig, fit_chunk, initial_weights
+from weightspace.fitting import FitConfig
+from weightspace.fitting._fit import _Job
+from weightspace.fitting._init import initial_weights
+from weightspace.fitting.kernels._problem import FitProblem
+from weightspace.fitting.kernels._tensor import fit_tensor
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +133,7 @@ SPECS = {
 def test_a_chunk_equals_a_plain_loop_in_float64(name: str) -> None:
     coords, targets, start = problem(SPECS[name])
     before = start.flat.clone()
-    found = fit_chunk(start, coords, targets, steps=STEPS, lr=3e-3)
+    found = fit_tensor(FitProblem(start, coords, targets, steps=STEPS, lr=3e-3))
     expected = plain_fit(start, coords, targets, steps=STEPS, lr=3e-3)
     torch.testing.assert_close(found.flat, expected.flat, atol=1e-9, rtol=0)
     mse = (ws.evaluate(expected, coords) - targets).square().mean((1, 2))
@@ -142,7 +146,7 @@ def test_a_chunk_equals_a_plain_loop_in_float64(name: str) -> None:
 def test_the_comparison_notices_another_fit(change: str) -> None:
     """Negative control of the test above."""
     coords, targets, start = problem(SPECS["siren unequal"])
-    found = fit_chunk(start, coords, targets, steps=STEPS, lr=3e-3)
+    found = fit_tensor(FitProblem(start, coords, targets, steps=STEPS, lr=3e-3))
     if change == "signal":
         targets = targets + 1e-3 * coords[:, :1]
     other = plain_fit(start, coords, targets, steps=STEPS - (change == "steps"), lr=3e-3 + 1e-5 * (change == "lr"))
@@ -164,9 +168,17 @@ def test_fit_equals_a_plain_loop_in_float32(name: str) -> None:
 # The same bits for any chunking.
 
 
-def same(a: ws.FitResult, b: ws.FitResult) -> bool:
-    pairs = [(getattr(a, name), getattr(b, name)) for name in ("psnr", "source", "view", "steps")]
+def same(a: ws.Networks, b: ws.Networks) -> bool:
+    pairs = [(getattr(a, name), getattr(b, name)) for name in ("psnr", "source", "view")]
     return torch.equal(a.weights.flat, b.weights.flat) and all(torch.equal(x, y) for x, y in pairs)
+
+
+def counted(
+    coords: Tensor, targets: Tensor, spec: ws.NetSpec, chunk: int = 8, workers: int = 2, **options
+) -> tuple[ws.Networks, Tensor]:
+    """Fit as :func:`weightspace.fit`, and return the Adam steps that each network took, too."""
+    job = _Job.prepare(coords, targets, spec, FitConfig(**options), None, None, 0, "cpu", "auto")
+    return job.run(chunk, workers, None)
 
 
 def small_problem(count: int = 11) -> tuple[Tensor, Tensor]:
@@ -184,11 +196,13 @@ def test_same_bits_for_any_chunk_and_workers(name: str, target: float | None) ->
     spec = ws.siren(2, 16, 5, 1) if name == "sine" else ws.mlp(2, 7, 5, 1, activation=name)
     options = {"steps": 21, "lr": 5e-3, "views": 2, "target_psnr": target}
     default = ws.fit(coords, targets, spec, **options)
+    _, steps = counted(coords, targets, spec, **options)
     for chunk, workers in [(1, 1), (1, 2), (2, 2), (3, 1), (7, 2), (8, 1), (21, 2), (22, 1), (100, 2)]:
         assert same(default, ws.fit(coords, targets, spec, chunk=chunk, workers=workers, **options)), (chunk, workers)
+        assert torch.equal(counted(coords, targets, spec, chunk, workers, **options)[1], steps), (chunk, workers)
     assert not same(default, ws.fit(coords, targets, spec, **{**options, "seed": 1}))
     if target is not None:
-        assert len(default.steps.unique()) > 1
+        assert len(steps.unique()) > 1
 
 
 def test_same_bits_on_the_usual_network() -> None:
@@ -219,10 +233,11 @@ def test_a_network_does_not_depend_on_its_neighbours() -> None:
 def test_each_network_stops_at_the_first_tenth_step_that_reaches_the_target() -> None:
     coords, targets = small_problem(8)
     spec, target, most = ws.siren(2, 10, 1), 22.0, 60
-    stopped = ws.fit(coords, targets, spec, steps=most, lr=5e-3, target_psnr=target)
+    stopped, taken = counted(coords, targets, spec, steps=most, lr=5e-3, target_psnr=target)
+    assert same(stopped, ws.fit(coords, targets, spec, steps=most, lr=5e-3, target_psnr=target))
     runs = {k: ws.fit(coords, targets, spec, steps=k, lr=5e-3) for k in range(10, most + 1, 10)}
     expected = [next((k for k in runs if runs[k].psnr[i] >= target), most) for i in range(8)]
-    assert stopped.steps.tolist() == expected
+    assert taken.tolist() == expected
     assert len(set(expected)) >= 3  # some early, some later, some never
     assert most in expected
     for i, steps in enumerate(expected):
@@ -235,8 +250,8 @@ def test_a_network_that_starts_at_the_target_takes_no_step() -> None:
     start = initial_weights(spec, torch.arange(3), torch.zeros(3, dtype=torch.int64), seed=0)
     targets = ws.evaluate(start, coords)
     targets[1] += 0.2
-    result = ws.fit(coords, targets, spec, steps=15, lr=1e-3, target_psnr=40.0)
-    assert result.steps.tolist() == [0, 15, 0]
+    result, taken = counted(coords, targets, spec, steps=15, lr=1e-3, target_psnr=40.0)
+    assert taken.tolist() == [0, 15, 0]
     assert torch.equal(result.weights.flat[::2], start.flat[::2])
     assert not torch.equal(result.weights.flat[1], start.flat[1])
 
@@ -249,9 +264,12 @@ def test_a_gpu_fits_what_a_cpu_fits() -> None:
         host, there = (ws.fit(coords, targets, spec, steps=10, lr=1e-3, device=d) for d in ("cpu", "cuda"))
         assert there.weights.device.type == there.psnr.device.type == "cpu"
         torch.testing.assert_close(there.weights.flat, host.weights.flat, atol=1e-4, rtol=0)
-    stopped = ws.fit(coords, targets, ws.siren(2, 10, 1), steps=60, lr=5e-3, target_psnr=22.0, device="cuda")
-    assert len(stopped.steps.unique()) > 2
-    assert (stopped.psnr[stopped.steps < 60] >= 22).all()
+    config = FitConfig(steps=60, lr=5e-3, target_psnr=22.0)
+    job = _Job.prepare(coords, targets, ws.siren(2, 10, 1), config, None, None, 0, "cuda", "auto")
+    stopped, steps = job.run(job.chunk_size, 1, None)
+    assert stopped.psnr is not None
+    assert len(steps.unique()) > 2
+    assert (stopped.psnr[steps < 60] >= 22).all()
 
 
 # Quality.
@@ -358,16 +376,16 @@ def test_the_conventions_of_relu_networks() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("disk on fire")])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_on_done_raises_stops_the_fit(error, workers: int) -> None:
+def test_what_on_progress_raises_stops_the_fit(error, workers: int) -> None:
     coords, targets = small_problem(200)
     seen, threads = [], torch.get_num_threads()
 
-    def on_done(count: int, psnr: Tensor) -> None:
-        seen.append(count)
+    def on_progress(done: int, total: int, psnr: Tensor) -> None:
+        seen.append(done)
         raise error
 
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
-        ws.fit(coords, targets, ws.siren(2, 8, 1), steps=20, chunk=1, workers=workers, on_done=on_done)
+        ws.fit(coords, targets, ws.siren(2, 8, 1), steps=20, chunk=1, workers=workers, on_progress=on_progress)
     assert 1 <= len(seen) < 100
     assert torch.get_num_threads() == threads
 
@@ -394,7 +412,7 @@ def test_chunks_run_on_one_thread_each_and_the_setting_comes_back() -> None:
             ws.fit(
                 *(coords, targets, ws.siren(2, 6, 1)),
                 **{"steps": 2, "chunk": 1, "workers": workers},
-                on_done=lambda count, psnr: seen.append(torch.get_num_threads()),
+                on_progress=lambda *_: seen.append(torch.get_num_threads()),
             )
             assert torch.get_num_threads() == 3
     finally:
@@ -402,15 +420,22 @@ def test_chunks_run_on_one_thread_each_and_the_setting_comes_back() -> None:
     assert seen == [1] * 8
 
 
-def test_on_done_reports_every_network_once() -> None:
+def test_on_progress_reports_every_network_once() -> None:
     coords, targets = small_problem(7)
     counts, values = [], []
+
+    def on_progress(done: int, total: int, psnr: Tensor) -> None:
+        assert total == 14
+        counts.append(done)
+        values.append(psnr.clone())
+
     result = ws.fit(
         *(coords, targets, ws.siren(2, 6, 1)),
         **{"steps": 3, "views": 2, "chunk": 4, "workers": 2},
-        on_done=lambda count, psnr: (counts.append(count), values.append(psnr.clone())),
+        on_progress=on_progress,
     )
-    assert sorted(counts) == [2, 4, 4, 4]
+    assert sorted(map(len, values)) == [2, 4, 4, 4]
+    assert counts == torch.tensor([len(value) for value in values]).cumsum(0).tolist()
     assert torch.equal(torch.cat(values).sort().values, result.psnr.sort().values)
 
 
@@ -435,8 +460,8 @@ BAD = {
     "views": ({"views": 0}, ValueError, "views: expected at least 1"),
     "lr nan": ({"lr": math.nan}, ValueError, "lr: expected a positive number"),
     "lr zero": ({"lr": 0.0}, ValueError, "lr: expected a positive number"),
-    "lr text": ({"lr": "fast"}, TypeError, "lr: expected a number, got 'fast'"),
-    "lr none": ({"lr": None}, TypeError, "lr: expected a number, got None"),
+    "lr text": ({"lr": "fast"}, TypeError, "lr: expected a positive number, got 'fast'"),
+    "lr none": ({"lr": None}, TypeError, "lr: expected a positive number, got None"),
     "seed": ({"seed": -1}, ValueError, "seed: expected at least 0"),
     "target": ({"target_psnr": math.nan}, ValueError, "target_psnr: expected a finite"),
     "init": ({"init": "xavier"}, ValueError, "unknown init: expected one of .*'xavier'"),

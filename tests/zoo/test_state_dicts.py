@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.zoo import Zoo, export_state_dicts, import_state_dicts, write_zoo
+from weightspace.zoo import Zoo, export_state_dicts, import_state_dicts, verify, write_zoo
 
 SPEC = ws.siren(2, 8, 8, 1, omega=30.0, output_shift=0.5)
 COUNTS = {"train": 5, "val": 2, "test": 3}
@@ -57,7 +57,7 @@ def test_import(tmp_path, label, root):
         assert torch.equal(zoo.sources(split), torch.arange(first, first + count))
         assert zoo.psnr(split).isnan().all()
         first += count
-    assert Zoo.open(tmp_path / "zoo").verify() == []
+    assert verify(Zoo.open(tmp_path / "zoo")) == []
 
 
 @pytest.mark.parametrize("label", ["splits", "file", None])
@@ -80,8 +80,8 @@ def test_export_is_the_inverse_of_import(tmp_path, label):
 def test_views_psnr_and_spec_survive_the_round_trip(tmp_path):
     spec = ws.mlp(2, 4, 3, activation="tanh")
     psnr = torch.tensor([30.0, float("nan"), 31.5, 20.0])
-    data = {"train": (networks(4, spec=spec), [0, 0, 1, 1], [7, 7, 9, 9], [0, 1, 0, 1], psnr)}
-    zoo = write_zoo(tmp_path / "zoo", data)
+    data = ws.Networks(networks(4, spec=spec), [0, 0, 1, 1], [7, 7, 9, 9], [0, 1, 0, 1], psnr)
+    zoo = write_zoo(tmp_path / "zoo", train=data)
     export_state_dicts(zoo, tmp_path / "out")
     again = import_state_dicts(tmp_path / "out", tmp_path / "again", spec=spec)
     assert again.spec == spec
@@ -89,15 +89,15 @@ def test_views_psnr_and_spec_survive_the_round_trip(tmp_path):
     assert again.sources("train").tolist() == [7, 7, 9, 9]
     assert again.views("train").tolist() == [0, 1, 0, 1]
     assert torch.equal(again.psnr("train").nan_to_num(-1), psnr.nan_to_num(-1))
-    assert torch.equal(again.weights("train").flat, data["train"][0].flat)
+    assert torch.equal(again.weights("train").flat, data.weights.flat)
 
 
-ABOUT = {"init_regime": "independent", "classes": ("cat", "dog"), "recipe": {"steps": 7, "lr": 1e-3}, "seed": 11}
+SETTINGS = {"init_regime": "independent", "classes": ("cat", "dog"), "recipe": {"steps": 7, "lr": 1e-3}, "seed": 11}
 
 
 def assert_same(zoo, other):
     assert (other.spec, other.splits) == (zoo.spec, zoo.splits)
-    assert all(getattr(other, name) == getattr(zoo, name) for name in ABOUT)
+    assert all(getattr(other, name) == getattr(zoo, name) for name in SETTINGS)
     for split in zoo.splits:
         assert torch.equal(other.weights(split).flat, zoo.weights(split).flat)
         assert torch.equal(other.labels(split), zoo.labels(split))
@@ -106,7 +106,7 @@ def assert_same(zoo, other):
 @pytest.mark.parametrize("spec", [ws.mlp(2, 6, 5, 1), ws.siren(2, 6, 1, omega=10, output_shift=0)])
 def test_spec_json_makes_import_the_inverse_of_export(tmp_path, spec):
     data = {"train": ws.Networks(networks(3, spec=spec), [0, 1, 1]), "test": ws.Networks(networks(1, 1, spec))}
-    zoo = write_zoo(tmp_path / "zoo", data, **ABOUT)
+    zoo = write_zoo(tmp_path / "zoo", data, **SETTINGS)
     export_state_dicts(zoo, tmp_path / "out")
     again = import_state_dicts(tmp_path / "out", tmp_path / "again")
     assert_same(zoo, again)
@@ -121,13 +121,13 @@ def test_spec_json_makes_import_the_inverse_of_export(tmp_path, spec):
 
 
 def test_arguments_win_over_spec_json(tmp_path):
-    zoo = write_zoo(tmp_path / "zoo", {"train": ws.Networks(networks(2), [0, 1])}, **ABOUT)
+    zoo = write_zoo(tmp_path / "zoo", {"train": ws.Networks(networks(2), [0, 1])}, **SETTINGS)
     export_state_dicts(zoo, tmp_path / "out")
     mixed = import_state_dicts(
         tmp_path / "out", tmp_path / "mixed", init_regime="shared", seed=None, classes=["a", "b"]
     )
     assert (mixed.init_regime, mixed.seed, mixed.classes) == ("shared", None, ("a", "b"))
-    assert (mixed.recipe, mixed.spec) == (ABOUT["recipe"], SPEC)
+    assert (mixed.recipe, mixed.spec) == (SETTINGS["recipe"], SPEC)
     other = ws.siren(2, 8, 8, 1, omega=5.0)
     own = import_state_dicts(tmp_path / "out", tmp_path / "own", spec=other)
     assert (own.spec, own.init_regime, own.recipe) == (other, "unknown", {})
@@ -164,7 +164,7 @@ def test_networks_that_are_not_finite_are_refused_with_the_file(tmp_path):
         state = torch.load(bad, weights_only=True)
         state["seq.1.bias"][2] = float("nan")
         torch.save(state, bad)
-    match = r"NaN or infinity in 2 of 5, the first .*train_1/model_final.pth; .*lower lr or leave them out"
+    match = r"NaN or infinity in networks \[.*train_1/model_final.pth.*train_3/model_final.pth.*\] \(2 of 5\); leave"
     with pytest.raises(ValueError, match=match):
         import_state_dicts(tmp_path / "in", tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()

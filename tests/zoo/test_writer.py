@@ -13,11 +13,17 @@ import torch
 
 import weightspace as ws
 from weightspace import _files
-from weightspace.zoo import Zoo, ZooWriter, write_zoo
+from weightspace.zoo import Zoo, ZooWriter, verify, write_zoo
 
 SPEC = ws.siren(2, 8, 8, 1)
 PLAN = [("train", 4, [0, 4]), ("train", 4, [4, 8]), ("test", 3, [8, 11])]
-ABOUT = {"recipe": {"steps": 10, "lr": 0.01}, "seed": 1, "views": 2, "init_regime": "independent", "data_digest": "d0"}
+SETTINGS = {
+    "recipe": {"steps": 10, "lr": 0.01},
+    "seed": 1,
+    "views": 2,
+    "init_regime": "independent",
+    "data_digest": "d0",
+}
 
 
 def networks(count, seed=0, spec=SPEC):
@@ -26,13 +32,13 @@ def networks(count, seed=0, spec=SPEC):
 
 
 def begin(path, **changes):
-    return ZooWriter.open_or_create(path, SPEC, **{"plan": PLAN, **ABOUT, **changes})
+    return ZooWriter.open_or_create(path, SPEC, **{"plan": PLAN, **SETTINGS, **changes})
 
 
 def fill(writer, indices=None):
     for index in writer.pending() if indices is None else indices:
         _, count, (start, stop) = PLAN[index]
-        writer.write(index, networks(count, seed=index), sources=range(start, stop))
+        writer.write(index, ws.Networks(networks(count, seed=index), source=range(start, stop)))
 
 
 def files(path):
@@ -50,7 +56,7 @@ def test_resume_goes_on_and_ends_as_an_unbroken_run(tmp_path):
     whole, broken = files(tmp_path / "whole"), files(tmp_path / "broken")
     assert set(whole) == set(broken)
     assert all(whole[name] == broken[name] for name in whole if name != "manifest.json")
-    assert Zoo.open(tmp_path / "broken").verify() == []
+    assert verify(Zoo.open(tmp_path / "broken")) == []
 
 
 @pytest.mark.parametrize("moment", ["between", "shard", "manifest"])
@@ -58,7 +64,7 @@ def test_killed_and_resumed(tmp_path, moment):
     """SIGKILL between two shards, before a shard gets its name, and between a shard and its manifest."""
     script = textwrap.dedent(f"""
         import os, signal, sys
-        import test_zoo_writer as t
+        import test_writer as t
         from weightspace import _files
         writer = t.begin(t.Path(sys.argv[1]))
         t.fill(writer, [0])
@@ -86,7 +92,7 @@ def test_killed_and_resumed(tmp_path, moment):
     assert writer.pending() == [1, 2]
     assert not [name for name in files(tmp_path / "zoo") if name.endswith(_files.TEMPORARY)]
     fill(writer)
-    assert Zoo.open(tmp_path / "zoo").verify() == []
+    assert verify(Zoo.open(tmp_path / "zoo")) == []
 
 
 @pytest.mark.parametrize("damage", ["altered", "truncated", "missing"])
@@ -104,7 +110,7 @@ def test_resume_plans_damaged_shards_anew(tmp_path, damage):
         Zoo.open(tmp_path / "zoo")
     fill(writer)
     assert shard.read_bytes() == whole
-    assert Zoo.open(tmp_path / "zoo").verify() == []
+    assert verify(Zoo.open(tmp_path / "zoo")) == []
 
 
 @pytest.mark.parametrize(
@@ -130,10 +136,10 @@ def test_resume_refuses_another_fit(tmp_path, changes, match):
 
 def test_resume_refuses_another_spec_and_another_version(tmp_path):
     begin(tmp_path / "zoo")
-    with pytest.raises(ValueError, match=r"spec: expected siren\(2-4-1.*got siren\(2-8-1"):
-        ZooWriter.resume(tmp_path / "zoo", ws.siren(2, 4, 1), plan=PLAN, **ABOUT)
+    with pytest.raises(ValueError, match=r"spec: expected siren\(2-4-1, omega=30\), got siren\(2-8-8-1, omega=30\)"):
+        ZooWriter.resume(tmp_path / "zoo", ws.siren(2, 4, 1), plan=PLAN, **SETTINGS)
     with pytest.raises(ValueError, match="expected a zoo"):
-        ZooWriter.resume(tmp_path / "none", SPEC, plan=PLAN, **ABOUT)
+        ZooWriter.resume(tmp_path / "none", SPEC, plan=PLAN, **SETTINGS)
 
 
 def fail(error):
@@ -158,7 +164,7 @@ def test_an_error_while_writing_changes_nothing(tmp_path, monkeypatch, step, err
             fill(writer, [1])
     assert files(tmp_path / "zoo") == before
     fill(writer)  # the same writer goes on
-    assert Zoo.open(tmp_path / "zoo").verify() == []
+    assert verify(Zoo.open(tmp_path / "zoo")) == []
 
 
 def test_an_error_between_shard_and_manifest(tmp_path, monkeypatch):
@@ -180,16 +186,24 @@ def test_an_error_between_shard_and_manifest(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_device(tmp_path):
+def test_full_device(tmp_path, monkeypatch):
     writer = begin(tmp_path / "zoo")
-    shard = tmp_path / "zoo" / "shards" / "train-00000.safetensors"
-    shard.parent.mkdir()
-    _files.temporary(shard).symlink_to("/dev/full")
+    shard, opened = tmp_path / "zoo" / "shards" / "train-00000.safetensors", os.open
+
+    def full(path, flags, *mode):
+        if _files.TEMPORARY not in str(path):
+            return opened(path, flags, *mode)
+        os.close(opened(path, flags, *mode))
+        return opened("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", full)
     with pytest.raises(OSError, match=r"could not write .*train-00000.* bytes\): No space left on device") as caught:
         fill(writer, [0])
     assert caught.value.errno == errno.ENOSPC
     assert list(shard.parent.iterdir()) == []
-    assert os.path.exists("/dev/full")
+    monkeypatch.undo()
+    fill(writer)
+    assert verify(Zoo.open(tmp_path / "zoo")) == []
 
 
 def test_a_write_that_stops_in_the_middle(tmp_path):
@@ -204,7 +218,7 @@ def test_a_write_that_stops_in_the_middle(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "zoo" / "shards").iterdir()) == []
     fill(writer)
-    assert Zoo.open(tmp_path / "zoo").verify() == []
+    assert verify(Zoo.open(tmp_path / "zoo")) == []
 
 
 def test_no_source_in_two_splits(tmp_path):
@@ -212,24 +226,29 @@ def test_no_source_in_two_splits(tmp_path):
     with begin(tmp_path / "fresh") as writer:
         fill(writer, [0])
         with pytest.raises(ValueError, match="expected no source in two splits"):
-            writer.write(2, networks(3), sources=[3, 9, 10])
+            writer.write(2, ws.Networks(networks(3), source=[3, 9, 10]))
     writer = begin(tmp_path / "zoo")  # after resuming too
     with pytest.raises(ValueError, match=r"expected no source in two splits, got source 3 \(1 in all\)"):
-        writer.write(2, networks(3), sources=[3, 9, 10])
-    writer.write(1, networks(4), sources=[0, 1, 2, 3], views=[1, 1, 1, 1])  # within a split a source may come again
+        writer.write(2, ws.Networks(networks(3), source=[3, 9, 10]))
+    again = ws.Networks(networks(4), source=[0, 1, 2, 3], view=[1, 1, 1, 1])
+    writer.write(1, again)  # within a split a source may come again
     assert writer.pending() == [2]
 
 
 @pytest.mark.parametrize(
     ("columns", "match"),
     [
-        ({"sources": [0, 1, 2]}, r"source: expected one value for each of 4 networks, got shape \[3\]"),
-        ({"sources": None}, "sources: expected the signal of each network, got none"),
-        ({"sources": [0.0, 1.0, 2.0, 3.0]}, "source: expected integers, got torch.float32"),
-        ({"labels": [0, 1, 2, 0]}, "labels: expected integers from -1 and below 2, got 2"),
-        ({"labels": [-2, 1, 1, 0]}, "labels: expected integers from -1 and below 2, got -2"),
-        ({"views": [0, 0, 0, 2]}, "views: expected integers from 0 and below 2, got 2"),
-        ({"sources": ["a", "b", "c", "d"]}, r"source: expected integers, one for each of 4 networks, got \['a', 'b'"),
+        ({"source": [0, 1, 2]}, r"source: expected one value for each of 4 networks, got shape \[3\]"),
+        ({"source": None}, "source: expected the signal of each network, got none"),
+        ({"source": [0.0, 1.0, 2.0, 3.0]}, "source: expected whole numbers, got torch.float"),
+        ({"label": [0, 1, 2, 0]}, "label: expected integers from -1 and below 2, got 2"),
+        ({"label": [-2, 1, 1, 0]}, "label: expected integers from -1 and below 2, got -2"),
+        ({"label": [0.5, 1, 1, 0]}, "label: expected whole numbers of the 2 classes, got real ones"),
+        ({"view": [0, 0, 0, 2]}, "view: expected integers from 0 and below 2, got 2"),
+        (
+            {"source": ["a", "b", "c", "d"]},
+            r"source: expected whole numbers, one for each of 4 networks, got \['a', 'b'",
+        ),
         ({"psnr": ["30"] * 4}, r"psnr: expected numbers, one for each of 4 networks, got \['30'"),
         ({"psnr": torch.zeros(4, 1)}, r"psnr: expected one value for each of 4 networks, got shape \[4, 1\]"),
     ],
@@ -237,20 +256,22 @@ def test_no_source_in_two_splits(tmp_path):
 def test_columns_refused(tmp_path, columns, match):
     writer = begin(tmp_path / "zoo", classes=["a", "b"])
     with pytest.raises(ValueError, match=match):
-        writer.write(0, networks(4), **{"sources": range(4), **columns})
+        writer.write(0, ws.Networks(networks(4), **{"source": range(4), **columns}))
     assert writer.pending() == [0, 1, 2]
 
 
 def test_weights_and_index_refused(tmp_path):
     writer = begin(tmp_path / "zoo")
-    with pytest.raises(ValueError, match="expected the 4 networks planned for shards/train-00000"):
-        writer.write(0, networks(3), sources=range(3))
-    with pytest.raises(ValueError, match="expected networks of the zoo's spec"):
-        writer.write(0, networks(4, spec=ws.siren(2, 4, 1)), sources=range(4))
-    with pytest.raises(TypeError, match=r"expected float32, got torch.float64; convert"):
-        writer.write(0, networks(4).to(torch.float64), sources=range(4))
+    with pytest.raises(ValueError, match="expected the 4 planned for shards/train-00000"):
+        writer.write(0, ws.Networks(networks(3), source=range(3)))
+    with pytest.raises(ValueError, match="expected the zoo's spec"):
+        writer.write(0, ws.Networks(networks(4, spec=ws.siren(2, 4, 1)), source=range(4)))
+    with pytest.raises(TypeError, match=r"expected float32 weights, got torch.float64; convert"):
+        writer.write(0, ws.Networks(networks(4).to(torch.float64), source=range(4)))
+    with pytest.raises(TypeError, match="networks: expected Networks, got Weights; wrap them"):
+        writer.write(0, networks(4))
     with pytest.raises(ValueError, match="expected a shard of the plan, 0 to 2, got 3"):
-        writer.write(3, networks(4), sources=range(4))
+        writer.write(3, ws.Networks(networks(4), source=range(4)))
     fill(writer, [0])
     with pytest.raises(ValueError, match="expected a pending shard, got 0"):
         fill(writer, [0])
@@ -261,9 +282,11 @@ def test_networks_that_are_not_finite_are_refused(tmp_path, value):
     writer = begin(tmp_path / "zoo")
     bad = networks(4)
     bad.flat[1, 3] = bad.flat[1, 4] = bad.flat[2, 0] = value
-    match = "expected finite networks, got NaN or infinity in 2 of 4, the first in row 1; .*lower lr or leave them out"
-    with pytest.raises(ValueError, match="weights: " + match):
-        writer.write(0, bad, sources=range(4))
+    match = (
+        r"expected finite weights, got NaN or infinity in networks \[1, 2\] \(2 of 4\); leave them out, or .*lower lr"
+    )
+    with pytest.raises(ValueError, match="networks: " + match):
+        writer.write(0, ws.Networks(bad, source=range(4)))
     assert writer.pending() == [0, 1, 2]
     assert not (tmp_path / "zoo" / "shards").exists()
     data = {"train": ws.Networks(networks(4)), "test": ws.Networks(bad)}
@@ -271,7 +294,7 @@ def test_networks_that_are_not_finite_are_refused(tmp_path, value):
         write_zoo(tmp_path / "other", data, shard_size=1)
     assert not (tmp_path / "other").exists()
     bad.flat.nan_to_num_(0, 1, -1)
-    writer.write(0, bad, sources=range(4))  # nothing else was wrong with them
+    writer.write(0, ws.Networks(bad, source=range(4)))  # nothing else was wrong with them
     assert writer.pending() == [1, 2]
 
 
@@ -279,13 +302,13 @@ def test_one_tensor_for_two_columns_and_inputs_untouched(tmp_path):
     writer = begin(tmp_path / "zoo")
     numbers, weights = torch.arange(4), networks(4)
     kept = weights.flat.clone()
-    writer.write(0, weights, sources=numbers, labels=numbers)
+    writer.write(0, ws.Networks(weights, source=numbers, label=numbers))
     assert torch.equal(numbers, torch.arange(4))
     assert torch.equal(weights.flat, kept)
 
 
 @pytest.mark.parametrize(
-    ("about", "match"),
+    ("settings", "match"),
     [
         ({"plan": []}, "plan: expected at least one shard"),
         ({"plan": [("../train", 4, 0)]}, "plan: expected a split name"),
@@ -301,9 +324,9 @@ def test_one_tensor_for_two_columns_and_inputs_untouched(tmp_path):
         ({"data_digest": 5}, "data_digest: expected a text or None, got 5"),
     ],
 )
-def test_create_refuses(tmp_path, about, match):
+def test_create_refuses(tmp_path, settings, match):
     with pytest.raises(ValueError, match=match):
-        begin(tmp_path / "zoo", **about)
+        begin(tmp_path / "zoo", **settings)
     assert not (tmp_path / "zoo").exists()
 
 
@@ -342,7 +365,7 @@ def test_write_zoo_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("splits", "about", "match"),
+    ("splits", "settings", "match"),
     [
         ({}, {}, "splits: expected at least one split"),
         (
@@ -354,25 +377,18 @@ def test_write_zoo_leaves_nothing_behind(tmp_path, monkeypatch):
         ({"train": ws.Networks(networks(2))}, {"views": 0}, "views: expected at least 1"),
     ],
 )
-def test_write_zoo_refuses(tmp_path, splits, about, match):
+def test_write_zoo_refuses(tmp_path, splits, settings, match):
     with pytest.raises(ValueError, match=match):
-        write_zoo(tmp_path / "zoo", splits, **about)
+        write_zoo(tmp_path / "zoo", splits, **settings)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("entry", "got"),
-    [
-        ((networks(2), [0, 1]), "2 values"),
-        ((networks(2), None, None, None, None, None), "6 values"),
-        (networks(2), "Weights"),
-        (None, "NoneType"),
-    ],
+    ("entry", "got"), [((networks(2), [0, 1]), "tuple"), (networks(2), "Weights"), (None, "NoneType")]
 )
 def test_write_zoo_refuses_entries_of_another_form(tmp_path, entry, got):
-    form = r"expected .*\(weights, labels, sources, views, psnr\), got "
-    with pytest.raises(TypeError, match="split 'train': " + form + got + "; None stands for a default"):
+    with pytest.raises(TypeError, match=f"split 'train': expected Networks, got {got}; wrap them"):
         write_zoo(tmp_path / "zoo", {"train": entry})
-    with pytest.raises(TypeError, match="splits: " + form + "list"):
+    with pytest.raises(TypeError, match="splits: expected a mapping from names to Networks, got list"):
         write_zoo(tmp_path / "zoo", [entry])  # pyright: ignore[reportArgumentType]
     assert list(tmp_path.iterdir()) == []

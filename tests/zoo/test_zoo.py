@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.zoo import Zoo, ZooWriter, stats, write_zoo
+from weightspace.zoo import Zoo, ZooWriter, stats, verify, write_zoo
 
 SPEC = ws.siren(2, 8, 8, 1)
 
@@ -18,16 +18,18 @@ def networks(count, seed=0, spec=SPEC):
     return ws.Weights(torch.randn(count, spec.num_params, generator=generator), spec)
 
 
-def make(path, *, shard_size=5, train=13, test=6, **about):
+def make(path, *, shard_size=5, train=13, test=6, **settings):
     """A zoo of two views a source; ``psnr`` of one network is unknown."""
     psnr = torch.arange(train, dtype=torch.float32)
     psnr[3] = float("nan")
     data = {
-        "train": (networks(train), torch.arange(train) % 3, torch.arange(train) // 2, torch.arange(train) % 2, psnr),
+        "train": ws.Networks(
+            networks(train), torch.arange(train) % 3, torch.arange(train) // 2, torch.arange(train) % 2, psnr
+        ),
         "test": ws.Networks(networks(test, seed=1), None, 100 + torch.arange(test)),
     }
-    about = {"recipe": {"steps": 20, "lr": 1e-3}, "seed": 5, "classes": ["a", "b", "c"], **about}
-    zoo = write_zoo(path, data, shard_size=shard_size, init_regime="independent", **about)
+    settings = {"recipe": {"steps": 20, "lr": 1e-3}, "seed": 5, "classes": ["a", "b", "c"], **settings}
+    zoo = write_zoo(path, data, shard_size=shard_size, init_regime="independent", **settings)
     return zoo, data
 
 
@@ -42,26 +44,31 @@ def test_round_trip(tmp_path, shard_size):
     assert zoo.provenance["data set"] == "toy"
     assert zoo.provenance["weightspace"] == ws.__version__
     assert {"torch", "created"} <= set(zoo.provenance)
-    for split, (weights, labels, sources, views, psnr) in data.items():
-        count = len(weights)
-        assert zoo.count(split) == count
-        assert torch.equal(zoo.weights(split).flat, weights.flat)
-        assert torch.equal(zoo.labels(split), torch.full((count,), -1) if labels is None else labels)
-        assert torch.equal(zoo.sources(split), sources)
-        assert torch.equal(zoo.views(split), torch.zeros(count, dtype=torch.int64) if views is None else views)
-        expected = torch.full((count,), float("nan")) if psnr is None else psnr
+    for split, own in data.items():
+        count = len(own)
+        assert zoo.count(split) == len(zoo[split]) == count
+        assert zoo[split].spec == SPEC
+        assert torch.equal(zoo.weights(split).flat, own.weights.flat)
+        assert torch.equal(zoo.labels(split), torch.full((count,), -1) if own.label is None else own.label)
+        assert torch.equal(zoo.sources(split), own.source)
+        assert torch.equal(zoo.views(split), torch.zeros(count, dtype=torch.int64) if own.view is None else own.view)
+        expected = torch.full((count,), float("nan")) if own.psnr is None else own.psnr
         assert torch.equal(zoo.psnr(split).nan_to_num(-1), expected.nan_to_num(-1))
+        columns = (zoo.labels(split), zoo.sources(split), zoo.views(split), zoo.psnr(split))
+        whole = zoo[split]
+        for read, column in zip((whole.label, whole.source, whole.view, whole.psnr), columns, strict=True):
+            assert torch.equal(read.nan_to_num(-1), column.nan_to_num(-1))
         for column in (zoo.labels(split), zoo.sources(split), zoo.views(split)):
             assert column.dtype == torch.int64
-    assert zoo.verify() == []
+    assert verify(zoo) == []
 
 
 def test_one_shard_is_a_view_and_writing_to_it_leaves_the_file(tmp_path):
     make(tmp_path / "zoo", shard_size=100)
     zoo = Zoo.open(tmp_path / "zoo")
     assert zoo.weights("train").flat.data_ptr() == zoo.weights("train").flat.data_ptr()
-    (first, _), *_ = zoo.batches("train", 4, shuffle=False)
-    assert first.flat.data_ptr() == zoo.weights("train").flat.data_ptr()
+    first, *_ = zoo.batches("train", 4, shuffle=False)
+    assert first.weights.flat.data_ptr() == zoo.weights("train").flat.data_ptr()
     zoo.weights("train").flat.zero_()
     assert Zoo.open(tmp_path / "zoo").weights("train").flat.abs().sum() > 0
 
@@ -93,59 +100,6 @@ def test_opening_does_not_read_the_shards(tmp_path):
     opened, read = map(int, done.stdout.split())
     assert opened < size / 4
     assert read > size / 2  # the measure does see the file once it is read
-
-
-@pytest.mark.parametrize("shard_size", [3, 100])
-@pytest.mark.parametrize("batch_size", [1, 4, 13, 50])
-@pytest.mark.parametrize("shuffle", [True, False])
-def test_batches_cover_every_network_once(tmp_path, shard_size, batch_size, shuffle):
-    zoo, data = make(tmp_path / "zoo", shard_size=shard_size, classes=())
-    generator = torch.Generator().manual_seed(3) if shuffle else None
-    batches = list(zoo.batches("train", batch_size, generator=generator, shuffle=shuffle))
-    assert all(len(weights) == len(labels) == batch_size for weights, labels in batches[:-1])
-    flat = torch.cat([weights.flat for weights, _ in batches])
-    labels = torch.cat([label for _, label in batches])
-    order = torch.randperm(13, generator=torch.Generator().manual_seed(3)) if shuffle else torch.arange(13)
-    assert sorted(order.tolist()) == list(range(13))
-    assert torch.equal(flat, data["train"][0].flat[order])
-    assert torch.equal(labels, data["train"][1][order])
-
-
-def test_batches_follow_the_generator_and_not_the_shards(tmp_path):
-    few, _ = make(tmp_path / "few", shard_size=3)
-    one, _ = make(tmp_path / "one", shard_size=100)
-
-    def epoch(zoo, seed):
-        batches = zoo.batches("train", 4, generator=torch.Generator().manual_seed(seed))
-        return torch.cat([weights.flat for weights, _ in batches])
-
-    assert torch.equal(epoch(few, 0), epoch(one, 0))
-    assert not torch.equal(epoch(few, 0), epoch(few, 1))
-    before = epoch(few, 0)
-    few.weights("train")  # joined now: the same batches
-    assert torch.equal(epoch(few, 0), before)
-    generator = torch.Generator().manual_seed(0)
-    first, second = (torch.cat([w.flat for w, _ in few.batches("train", 4, generator=generator)]) for _ in range(2))
-    assert not torch.equal(first, second)
-
-
-def test_drop_last_and_device(tmp_path):
-    zoo, _ = make(tmp_path / "zoo")
-    sizes = [len(weights) for weights, _ in zoo.batches("train", 4, shuffle=False, drop_last=True)]
-    assert sizes == [4, 4, 4]
-    weights, labels = next(zoo.batches("train", 4, shuffle=False, device="meta"))
-    assert weights.device.type == labels.device.type == "meta"
-
-
-def test_batches_refuse_at_the_call(tmp_path):
-    zoo, _ = make(tmp_path / "zoo")
-    with pytest.raises(TypeError, match=r"expected a torch.Generator to shuffle with, got NoneType"):
-        zoo.batches("train", 4)
-    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
-        zoo.batches("train", 0, shuffle=False)
-    for ask in (zoo.weights, zoo.labels, zoo.count, lambda split: zoo.batches(split, 4, shuffle=False)):
-        with pytest.raises(ValueError, match=r"expected one of \['train', 'test'\], got 'val'"):
-            ask("val")
 
 
 def test_no_zoo(tmp_path):
@@ -259,7 +213,9 @@ def test_altered_byte(tmp_path):
         "weights": lambda zoo: zoo.weights("train"),
         "labels": lambda zoo: zoo.labels("train"),
         "batches": lambda zoo: next(zoo.batches("train", 2, shuffle=False)),
-        "sample": lambda zoo: zoo.sample("train", 2, generator=generator),
+        "split": lambda zoo: zoo["train"],
+        "take": lambda zoo: zoo.take("train", torch.tensor([0, 12])),
+        "shuffled": lambda zoo: next(zoo.batches("train", 2, generator=generator)),
         "summary": lambda zoo: zoo.summary(),
         "stats": stats,
     }
@@ -270,22 +226,22 @@ def test_altered_byte(tmp_path):
                 read(zoo)
         assert len(zoo.weights("test")) == 6  # its own shards are sound
         read(Zoo.open(tmp_path / "zoo", verify=False))
-    (problem,) = Zoo.open(tmp_path / "zoo", verify=False).verify()
+    (problem,) = verify(Zoo.open(tmp_path / "zoo", verify=False))
     assert "train-00001.safetensors is altered" in problem
 
 
-@pytest.mark.parametrize("verify", [True, False])
-def test_truncated_and_missing_shards(tmp_path, verify):
+@pytest.mark.parametrize("checked", [True, False])
+def test_truncated_and_missing_shards(tmp_path, checked):
     make(tmp_path / "zoo")
     shards = tmp_path / "zoo" / "shards"
     whole = (shards / "train-00000.safetensors").read_bytes()
     (shards / "train-00000.safetensors").write_bytes(whole[:-1])
     match = f"train-00000.safetensors is truncated or altered: expected {len(whole)} bytes, got {len(whole) - 1}"
     with pytest.raises(ValueError, match=match):
-        Zoo.open(tmp_path / "zoo", verify=verify)
+        Zoo.open(tmp_path / "zoo", verify=checked)
     (shards / "test-00001.safetensors").unlink()
     with pytest.raises(ValueError, match=r"test-00001.safetensors is missing"):
-        Zoo.open(tmp_path / "zoo", verify=verify)
+        Zoo.open(tmp_path / "zoo", verify=checked)
 
 
 def test_another_shape_than_the_spec(tmp_path):
@@ -298,12 +254,12 @@ def test_another_shape_than_the_spec(tmp_path):
 def test_incomplete(tmp_path):
     plan = [("train", 2, 0), ("train", 3, 1), ("test", 2, 2)]
     writer = ZooWriter.create(tmp_path / "zoo", SPEC, plan=plan)
-    writer.write(1, networks(3), sources=[2, 3, 4])
+    writer.write(1, ws.Networks(networks(3), source=[2, 3, 4]))
     with pytest.raises(ValueError, match="1 of 3 shards are done; run the fit again to finish it"):
         Zoo.open(tmp_path / "zoo")
     zoo = Zoo.open(tmp_path / "zoo", allow_incomplete=True)
     assert (zoo.splits, zoo.count("train")) == (("train",), 3)
-    assert len(zoo.verify()) == 2
+    assert len(verify(zoo)) == 2
     assert zoo.summary()["shards_done"] == 1
 
 
@@ -313,7 +269,7 @@ def forge(path, columns):
 
     from safetensors.torch import save
 
-    from weightspace.zoo._format import map_shard
+    from weightspace.zoo._shards import map_shard
 
     file = path / "shards" / "train-00000.safetensors"
     data = save({**{name: value.clone() for name, value in map_shard(file).items()}, **columns})
@@ -327,6 +283,7 @@ def forge(path, columns):
     [
         ({"flat": torch.full((5, SPEC.num_params), float("nan"))}, "5 networks are not finite, first in row 0"),
         ({"label": torch.tensor([0, 1, 2, 3, 0])}, "expected labels of the 3 classes, got 3"),
+        ({"label": torch.tensor([0, 1, -2, 1, 0])}, "expected labels of the 3 classes, got -2"),
         ({"view": torch.tensor([0, 1, 2, 0, 0])}, "expected views below 2, got 2"),
         (
             {"source": torch.tensor([0, 1, 100, 101, 50])},
@@ -341,7 +298,7 @@ def forge(path, columns):
 def test_verify_finds(tmp_path, columns, match):
     make(tmp_path / "zoo")
     forge(tmp_path / "zoo", columns)
-    (problem,) = Zoo.open(tmp_path / "zoo").verify()
+    (problem,) = verify(Zoo.open(tmp_path / "zoo"))
     with pytest.raises(ValueError, match=match):
         raise ValueError(problem)
 

@@ -16,7 +16,8 @@ from weightspace.fitting._fit import OnProgress
 from weightspace.fitting._fit_zoo import run_tasks, shard_task, start_digest
 from weightspace.signals import SignalSet
 from weightspace.zoo import Zoo, ZooWriter
-from weightspace.zoo._format import Manifest, Shard, map_shard
+from weightspace.zoo._format import Manifest, Shard
+from weightspace.zoo._shards import map_shard
 
 
 def add_views(

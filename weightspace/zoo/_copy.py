@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from weightspace._files import check_empty, staged
-from weightspace.zoo._format import MANIFEST, Manifest, shard_problem
+from weightspace.zoo._format import MANIFEST, Manifest
+from weightspace.zoo._shards import shard_problem
 from weightspace.zoo._zoo import Zoo
 
 

@@ -3,7 +3,7 @@
 ::
 
     manifest.json                        one JSON object, see Manifest
-    shards/<split>-00000.safetensors     the columns of COLUMNS, one row a network
+    shards/<split>-00000.safetensors     the columns of DTYPES, one row a network
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from weightspace._files import sha256, write_atomic
+from weightspace._files import MOST_JSON, read_json, write_atomic
 from weightspace._spec import NetSpec, check_spec
 from weightspace._version import __version__
 
@@ -36,18 +34,19 @@ InitRegime = Literal["independent", "shared", "meta", "unknown"]
 ShardPlan = Sequence[tuple[str, int, Any]]
 
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"shards/[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a zoo, planned or done.
+    """A file of a zoo, planned or done, as the manifest records it.
 
     Args:
         file: path below the zoo, ``shards/<split>-<number>.safetensors``.
-        split: the split that it belongs to.
+        split: the split that its networks belong to.
         count: number of networks.
-        key: what the caller needs to know to make it, any JSON value (the range of signals, say).
+        key: any JSON value that says which networks belong in it (the range of signals, say).
         state: ``"planned"`` or ``"done"``.
         bytes: size of the file, once done.
         sha256: hash of the file, once done.
@@ -63,20 +62,27 @@ class Shard:
 
     @property
     def done(self) -> bool:
+        """Whether the file is written, and the record says how it reads."""
         return self.state == "done"
 
     @property
     def plan(self) -> tuple[str, int, Any]:
+        """What was planned: split, number of networks and key."""
         return self.split, self.count, self.key
+
+    def planned_again(self) -> Shard:
+        """Return the record of a shard that is to be made anew."""
+        return replace(self, state="planned", bytes=None, sha256=None)
 
 
 @dataclass(frozen=True)
 class ZooSettings:
-    """What a zoo records of its networks as a whole.
+    """The settings that a zoo records of its networks as a whole.
 
     Args:
-        recipe: how the networks were fitted (steps, learning rate, init, target PSNR, ...), plain values.
-        init_regime: ``"independent"``, ``"shared"``, ``"meta"`` or ``"unknown"``, the starts of the networks.
+        recipe: how the networks were fitted (steps, learning rate, init, target PSNR, ...), in values that JSON holds.
+        init_regime: how the networks started: from ``"independent"`` points, from one ``"shared"`` point, from one that
+            was learned (``"meta"``), or ``"unknown"``.
         seed: the seed of the fit.
         views: fits per signal.
         classes: names of the labels 0, 1, ...; empty when the labels have no names.
@@ -100,9 +106,6 @@ class ZooSettings:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("recipe", "provenance"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, {})
         check_settings(vars(self))
         object.__setattr__(self, "classes", tuple(self.classes))
         for name in ("recipe", "provenance"):
@@ -121,13 +124,24 @@ class Manifest:
     shards: tuple[Shard, ...]
 
     def to_json(self) -> str:
+        """Return the text of the manifest's file."""
         body = {"spec": json.loads(self.spec.to_json()), **vars(self.settings)}
         body["shards"] = [vars(shard) for shard in self.shards]
         return json.dumps({"format": FORMAT, "version": VERSION, **body}, indent=1, allow_nan=False)
 
     def write(self, folder: Path) -> None:
-        """Replace the folder's manifest, atomically."""
-        write_atomic(folder / MANIFEST, self.to_json().encode())
+        """Replace the folder's manifest, atomically.
+
+        Raises:
+            ValueError: for so many shards that the manifest could not be read again.
+        """
+        data = self.to_json().encode()
+        if len(data) > MOST_JSON:
+            raise ValueError(
+                f"{folder}: expected a manifest of at most {MOST_JSON / 2**20:g} MiB, got {len(self.shards)} shards, "
+                f"which take {len(data) / 2**20:.1f} MiB; use a larger shard_size"
+            )
+        write_atomic(folder / MANIFEST, data)
 
     @classmethod
     def plan(cls, spec: NetSpec, plan: ShardPlan, settings: ZooSettings) -> Manifest:
@@ -157,10 +171,7 @@ class Manifest:
             raise ValueError(
                 f"{folder}: expected a zoo, a folder with a {MANIFEST}, got none; `weightspace fit` makes one"
             )
-        try:
-            body = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path}: expected a zoo manifest in JSON, got something else: {error}") from error
+        body = read_json(path, "a zoo manifest")
         if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
             raise ValueError(f"{path}: expected a manifest with format {FORMAT!r}, got another; it is not a zoo's")
         if (version := body.pop("version", None)) != VERSION:
@@ -170,7 +181,7 @@ class Manifest:
             )
         try:
             return cls._from_body(body)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path}: malformed zoo manifest: {error!r}; copy the zoo again") from error
         except ValueError as error:
             raise ValueError(f"{path}: malformed zoo manifest: {error}; copy the zoo again") from error
@@ -208,7 +219,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     }
     for name, (expected, good) in rules.items():
         if name in settings and not good(settings[name]):
-            raise ValueError(f"{name}: expected {expected}, got {settings[name]!r}")
+            raise ValueError(f"{name}: expected {expected}, got {settings[name]!r:.200}")
 
 
 def _is_integer(value: Any) -> bool:
@@ -233,14 +244,16 @@ def _check_shard(shard: Shard) -> None:
         raise ValueError(f"{shard.file}, count: expected at least 1, got {shard.count!r}")
     if shard.state not in ("planned", "done"):
         raise ValueError(f"{shard.file}, state: expected 'planned' or 'done', got {shard.state!r}")
-    if shard.done and not (_is_integer(shard.bytes) and isinstance(shard.sha256, str)):
+    if shard.done and not (
+        _is_integer(shard.bytes) and isinstance(shard.sha256, str) and _HASH.fullmatch(shard.sha256)
+    ):
         raise ValueError(
             f"{shard.file}: expected bytes and sha256 of a done shard, got {shard.bytes!r}, {shard.sha256!r}"
         )
 
 
 def planned(plan: ShardPlan, after: Sequence[Shard] = ()) -> tuple[Shard, ...]:
-    """Name the shards of a plan of (split, count, key), behind those that are there.
+    """Name the shards of a plan of (split, count, key), which follow those that are there.
 
     Raises:
         ValueError: for an empty plan, an odd split name or a count below one.
@@ -259,56 +272,12 @@ def planned(plan: ShardPlan, after: Sequence[Shard] = ()) -> tuple[Shard, ...]:
 
 
 def plain(value: Any, what: str) -> Any:
-    """``value`` as JSON gives it back (tuples become lists), so that what is compared is what is stored.
+    """Return ``value`` as JSON gives it back (tuples become lists), so that what is compared is what is stored.
 
     Raises:
         ValueError: if JSON cannot hold it, or only by leaving the standard (infinity, NaN).
     """
     try:
         return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what}: expected plain values that JSON can hold, got {value!r} ({error})") from error
-
-
-def map_shard(path: Path) -> dict[str, Tensor]:
-    """The tensors of a shard, memory-mapped: pages are read when touched, and writes never reach the file."""
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in DTYPES}
-
-
-def shard_problem(folder: Path, shard: Shard, num_params: int, *, digest: bool) -> str | None:
-    """What is wrong with a done shard's file, in a few words; ``None`` if nothing is."""
-    path = folder / shard.file
-    if not path.is_file():
-        return f"{shard.file} is missing"
-    if (size := path.stat().st_size) != shard.bytes:
-        return f"{shard.file} is truncated or altered: expected {shard.bytes} bytes, got {size}"
-    if digest and (got := sha256(path)) != shard.sha256:
-        return f"{shard.file} is altered: expected sha256 {str(shard.sha256)[:12]}..., got {got[:12]}..."
-    try:
-        with safe_open(path, framework="pt") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            found = {name: (list(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
-    except SafetensorError as error:
-        return f"{shard.file} is not a safetensors file: {error}"
-    shapes = {name: [shard.count, num_params] if name == "flat" else [shard.count] for name in DTYPES}
-    right = {name: found.get(name) in [(shapes[name], own) for own in dtypes] for name, dtypes in DTYPES.items()}
-    if set(found) == set(DTYPES) and all(right.values()):
-        return None
-    expected = {name: (shapes[name], *dtypes) for name, dtypes in DTYPES.items()}
-    return f"{shard.file} holds other tensors: expected {expected}, got {found}"
-
-
-def overlap(sources: Mapping[str, Iterable[Tensor]]) -> str | None:
-    """The first source found in two splits, in words; ``None`` if splits share none."""
-    seen = dict[str, Tensor]()
-    for split, parts in sources.items():
-        own = torch.cat([torch.empty(0, dtype=torch.int64), *parts]).unique()
-        for other, theirs in seen.items():
-            if len(both := own[torch.isin(own, theirs)]):
-                return (
-                    f"expected no source in two splits, got source {both[0].item()} ({len(both)} in all) in both "
-                    f"{other!r} and {split!r}; put all networks of one signal into one split"
-                )
-        seen[split] = own
-    return None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what}: expected plain values that JSON can hold, got {value!r:.200} ({error})") from error

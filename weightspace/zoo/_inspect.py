@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from weightspace._checks import whole_number
 from weightspace._evaluate import PSNR_LIMIT, evaluate, psnr
 from weightspace._weights import Weights
-from weightspace.zoo._format import Shard, map_shard, overlap, shard_problem
+from weightspace.zoo._format import Shard
+from weightspace.zoo._shards import doubled, map_shard, overlap, shard_problem
 from weightspace.zoo._zoo import Zoo
 
 TOLERANCE = 0.1
@@ -34,15 +33,16 @@ class SignalSource(Protocol):
 def verify(zoo: Zoo, data: SignalSource | None = None, *, sample: int = 256, seed: int = 0) -> list[str]:
     """List everything that is wrong with a zoo, one line each; the list is empty if nothing is.
 
-    Reads every shard: its hash and shapes, that all numbers are finite, labels within the classes, views within
-    their number, no view of a source twice, and no source in two splits. Shards still planned count as wrong.
+    Every shard is read: its hash and shapes must be those of the manifest, all numbers finite, labels among the
+    classes and views within their number. No view of a source may be there twice, and no source in two splits. Shards
+    that are still planned count as wrong.
 
     Args:
         zoo: the zoo.
         data: the signals that the zoo was fitted to: a sample of the networks is evaluated at them, and must have
             the PSNR that is recorded, to 0.1 dB.
-        sample: networks to evaluate.
-        seed: of the choice of those.
+        sample: number of networks to evaluate.
+        seed: seed of the choice of those.
 
     Example:
         >>> import tempfile
@@ -76,32 +76,27 @@ def verify(zoo: Zoo, data: SignalSource | None = None, *, sample: int = 256, see
 
 
 def _content(zoo: Zoo, columns: dict[str, Tensor]) -> list[str]:
+    """Describe what is wrong with the numbers of a shard."""
     out, labels, views = [], columns["label"], columns["view"]
     if len(bad := torch.nonzero(~columns["flat"].isfinite().all(1)).flatten()):
         out.append(f"{len(bad)} networks are not finite, first in row {bad[0].item()}")
-    stop = len(zoo.classes) if zoo.classes else None
-    if len(bad := labels[(labels < -1) | (labels >= stop if stop is not None else False)]):
-        out.append(f"expected labels of the {stop} classes, got {bad[0].item()}")
+    if labels.is_floating_point():
+        if zoo.classes:
+            out.append(f"expected labels of the {len(zoo.classes)} classes, got real-valued ones")
+        if len(bad := torch.nonzero(~labels.isfinite()).flatten()):
+            out.append(f"{len(bad)} labels are not finite, first in row {bad[0].item()}")
+    elif len(bad := labels[(labels < -1) | (labels >= len(zoo.classes) if zoo.classes else False)]):
+        expected = f"of the {len(zoo.classes)} classes" if zoo.classes else "from -1 on"
+        out.append(f"expected labels {expected}, got {bad[0].item()}")
     if len(bad := views[(views < 0) | (views >= zoo.num_views)]):
         out.append(f"expected views below {zoo.num_views}, got {bad[0].item()}")
     return out
 
 
 def _identity(zoo: Zoo, shard: Shard) -> tuple[Tensor, Tensor]:
+    """Return the sources and views of a shard, in memory."""
     columns = map_shard(zoo.path / shard.file)
     return columns["source"].clone(), columns["view"].clone()
-
-
-def doubled(split: str, parts: Sequence[tuple[Tensor, Tensor]]) -> str | None:
-    """Describe the first view of a source that a split holds twice; ``None`` where it holds each once."""
-    source, view = (np.concatenate([part[which].numpy() for part in parts]) for which in (0, 1))
-    order = np.lexsort((view, source))
-    source, view = source[order], view[order]
-    twice = np.flatnonzero((source[1:] == source[:-1]) & (view[1:] == view[:-1]))
-    if not len(twice):
-        return None
-    first = f"source {source[twice[0]]}, view {view[twice[0]]}"
-    return f"expected every view of a source once, got {first} twice in {split!r} ({len(twice)} doubled in all)"
 
 
 def _quality(zoo: Zoo, shards: list[Shard], data: SignalSource, sample: int, seed: int) -> list[str]:
@@ -136,11 +131,12 @@ def stats(zoo: Zoo) -> dict[str, Any]:
     """Compute mean, spread and range of every parameter and of the networks' norms, per split, in one reading.
 
     Args:
-        zoo: the zoo; it is never held in memory as a whole.
+        zoo: the zoo, which is never held in memory as a whole.
 
     Returns:
-        plain values: for each split ``count``, ``norm`` (of whole networks) and ``params`` (by name, over all its
-        scalars in all networks), each of the two with ``mean``, ``std`` (of the population), ``min`` and ``max``.
+        Plain values: for each split ``count``, ``norm`` (of whole networks) and ``params`` (by name, over all scalars
+        of the parameter in all networks). Each of the last two has ``mean``, ``std`` (of the population), ``min`` and
+        ``max``.
 
     Example:
         >>> import tempfile

@@ -14,7 +14,7 @@ from weightspace._files import check_empty, staged
 from weightspace._networks import Networks
 from weightspace._split import split_by_source
 from weightspace.zoo._format import MANIFEST
-from weightspace.zoo._inspect import doubled
+from weightspace.zoo._shards import doubled
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
 
@@ -187,7 +187,7 @@ def _index(zoo: Zoo, split: str, rows: Any) -> Tensor:
 
 
 def _settings(zoo: Zoo) -> dict[str, Any]:
-    """Return the settings of a part of a zoo: those of the zoo, but for the digest, which is that of all its signals."""
+    """Return the settings of a part of a zoo: those of the zoo without the digest, which is that of all its signals."""
     return {**vars(zoo.settings), "data_digest": None}
 
 

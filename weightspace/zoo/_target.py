@@ -12,22 +12,24 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from weightspace._files import write_atomic
+from weightspace._files import check_own_folder, read_json, write_atomic
 from weightspace._networks import Networks, check_networks
 from weightspace._spec import NetSpec
 from weightspace._weights import check_finite
-from weightspace.zoo._format import MANIFEST, Manifest, Shard, shard_problem
+from weightspace.zoo._format import MANIFEST, Manifest, Shard
+from weightspace.zoo._shards import shard_problem
 
 RECORD = ".done.json"
+MOST_READS = 100
 
 
 @dataclass(frozen=True)
 class ShardTarget:
-    """Where and how a planned shard is written: enough for any process that sees the zoo's folder.
+    """A planned shard with its place: all that a process needs to write it, if it sees the zoo's folder.
 
     Args:
-        folder: the zoo's.
-        shard: the plan of the shard.
+        folder: the folder of the zoo.
+        shard: the record of the shard, as planned.
         spec: the spec of its networks.
         classes: number of named labels; 0 where they have no names.
         views: fits per signal.
@@ -42,7 +44,11 @@ class ShardTarget:
     stamp: str
 
     def columns(self, networks: Networks) -> dict[str, Tensor]:
-        """Check the networks and return the content of the file, by column."""
+        """Check the networks and return the content of the file, by column.
+
+        Raises:
+            TypeError, ValueError: for networks that the shard cannot hold.
+        """
         check_networks("networks", networks)
         weights, count = networks.weights, self.shard.count
         if weights.spec != self.spec:
@@ -68,7 +74,8 @@ class ShardTarget:
         elif self.classes:
             raise ValueError(f"label: expected whole numbers of the {self.classes} classes, got real ones")
         _check_range("view", columns["view"], 0, self.views)
-        return {name: value.cpu().contiguous() for name, value in columns.items()}
+        flat = columns.pop("flat").cpu().contiguous()
+        return {"flat": flat, **{name: value.cpu().clone() for name, value in columns.items()}}  # none share memory
 
     def write(self, networks: Networks, *, record: bool = True) -> Shard:
         """Write the file, and then a record that says that it is whole; each atomically.
@@ -87,13 +94,14 @@ class ShardTarget:
         return self.store(self.columns(networks), record=record)
 
     def store(self, columns: dict[str, Tensor], *, record: bool) -> Shard:
-        """Write checked columns, see :meth:`write`."""
+        """Write columns that :meth:`columns` returned, see :meth:`write`."""
         folder = Path(self.folder)
         if not (folder / MANIFEST).is_file():
             raise FileNotFoundError(
                 f"{folder}: expected the zoo's folder, got none with a {MANIFEST}; every machine that fits must see "
                 "the folder under this path"
             )
+        check_own_folder((folder / self.shard.file).parent)
         data = save(columns)
         write_atomic(folder / self.shard.file, data)
         done = replace(self.shard, state="done", bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
@@ -125,7 +133,13 @@ def stamp(manifest: Manifest, shard: Shard) -> str:
 
 
 def adopt(folder: Path, manifest: Manifest, *, digest: bool) -> Manifest:
-    """Return the manifest with every planned shard done whose record and file say so, as a killed fit left them."""
+    """Return the manifest with every planned shard done whose record and file say so, as a killed fit left them.
+
+    Args:
+        folder: the folder of the zoo.
+        manifest: its manifest.
+        digest: whether to compare the hash of each such file too.
+    """
     shards = list(manifest.shards)
     for index, shard in enumerate(shards):
         done = None if shard.done else _recorded(folder, manifest, shard)
@@ -134,9 +148,28 @@ def adopt(folder: Path, manifest: Manifest, *, digest: bool) -> Manifest:
     return manifest if tuple(shards) == manifest.shards else replace(manifest, shards=tuple(shards))
 
 
+def read_settled(folder: Path) -> Manifest:
+    """Read the manifest of a zoo that may be written to right now, with every shard done that a record says is.
+
+    A writer removes the records after it has written the manifest that makes them needless. So a reader that finds a
+    record gone reads the manifest once more: a shard that was done is never planned again.
+
+    Raises:
+        ValueError: if the folder is no zoo, or one of an unknown version.
+    """
+    manifest = Manifest.read(folder)
+    for _ in range(MOST_READS):
+        found = adopt(folder, manifest, digest=False)
+        if all(shard.done for shard in found.shards) or (again := Manifest.read(folder)) == manifest:
+            return found
+        manifest = again
+    return adopt(folder, manifest, digest=False)
+
+
 def _recorded(folder: Path, manifest: Manifest, shard: Shard) -> Shard | None:
+    """Return the shard as its record says that it is done; ``None`` without a record of this very plan."""
     with contextlib.suppress(OSError, ValueError):
-        body = json.loads(_record_path(folder, shard).read_bytes())
+        body = read_json(_record_path(folder, shard), "the record of a shard", most=4096)
         if isinstance(body, dict) and body.get("stamp") == stamp(manifest, shard):
             size, sha256 = body.get("bytes"), body.get("sha256")
             if isinstance(size, int) and isinstance(sha256, str):

@@ -13,7 +13,7 @@ from weightspace._files import check_empty, staged, write_atomic
 from weightspace._networks import Networks, check_networks
 from weightspace._weights import check_finite
 from weightspace.zoo._format import MANIFEST
-from weightspace.zoo._inspect import doubled
+from weightspace.zoo._shards import doubled
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
 
@@ -30,21 +30,22 @@ def write_zoo(
     extra: Mapping[str, bytes] | None = None,
     **settings: Any,
 ) -> Zoo:
-    """Write a zoo of networks that are in memory: the whole folder appears at once, or not at all.
+    """Write a zoo of networks that are in memory. The whole folder appears at once, or not at all.
 
     Args:
         path: the folder, new or empty.
-        splits: the networks of each split. Where they have no sources, these are 0, 1, 2, ... counted over all splits.
+        splits: the networks of each split. Networks without sources count as fits of different signals: their sources
+            are 0, 1, 2, ..., counted over all splits.
         train: networks of the split "train", for splits of the usual names; likewise ``val`` and ``test``.
         shard_size: networks in a file.
         views: fits per signal; by default one more than the largest view.
-        extra: further files to put beside the manifest, their content by name.
+        extra: content of further files beside the manifest, by name.
         settings: recipe, init_regime, seed, classes, data_digest, provenance, see :class:`ZooSettings`.
 
     Raises:
         TypeError: for splits that are not ``Networks``.
-        ValueError: for no networks, a view of a source that is there twice, and as :meth:`ZooWriter.create` and
-            :meth:`ZooWriter.write`.
+        ValueError: for no networks, a view of a source that is there twice, whole and real-valued labels in one zoo, a
+            further file with the name of one of the zoo's, and as :meth:`ZooWriter.create` and :meth:`ZooWriter.write`.
         OSError: if the disk is full; nothing is left behind.
 
     Example:
@@ -56,6 +57,9 @@ def write_zoo(
     """
     path, whole = Path(path), _splits(splits, {"train": train, "val": val, "test": test})
     whole_number("shard_size", shard_size)
+    for name in extra or {}:
+        if Path(name).name != name or name.startswith(".") or name in (MANIFEST, "shards"):
+            raise ValueError(f"extra: expected names of files beside {MANIFEST}, got {name!r}")
     check_empty(path, MANIFEST)
     if views is None:
         views = 1 + max(0 if own.view is None else int(own.view.max()) for own in whole.values())
@@ -98,8 +102,11 @@ def _splits(splits: Mapping[str, Networks] | None, usual: Mapping[str, Networks 
         if problem := doubled(split, [(source, view)]):
             raise ValueError(f"split {split!r}: {problem}")
         out[split] = own.replace(source=source)
-    if len(kinds := {own.label.dtype for own in out.values() if own.label is not None}) > 1:
+    real = {split: own.label is not None and own.label.is_floating_point() for split, own in out.items()}
+    if any(real.values()) and not all(real.values()):
+        other = next(split for split in out if not real[split])
         raise ValueError(
-            f"label: expected whole numbers in every split or real ones in every split, got {len(kinds)} kinds"
+            f"label: expected real numbers in every split or in none, got others, or no labels, in {other!r}; "
+            "make all labels of one kind"
         )
     return out

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weightspace._files import check_empty, remove_leftovers, sync_folder
+from weightspace._files import check_empty, check_own_folder, remove_leftovers, sync_folder
+from weightspace._lock import FolderLock
 from weightspace._networks import Networks
 from weightspace._spec import NetSpec
 from weightspace.zoo._format import (
@@ -20,12 +21,10 @@ from weightspace.zoo._format import (
     Shard,
     ShardPlan,
     ZooSettings,
-    map_shard,
-    overlap,
     planned,
-    shard_problem,
 )
-from weightspace.zoo._lock import FolderLock
+from weightspace.zoo._resume import check_same, sound
+from weightspace.zoo._shards import map_shard, overlap, shard_problem
 from weightspace.zoo._target import ShardTarget, adopt, remove_records, stamp
 
 
@@ -58,12 +57,11 @@ class ZooWriter:
         self._shards = list(manifest.shards)
         self._lock = lock
         self._split_of: dict[int, str] = {}
-        self._label_kind: torch.dtype | None = None
-        for index, shard in enumerate(manifest.shards):
+        self._label_dtype: torch.dtype | None = None
+        for shard in manifest.shards:
             if shard.done:
                 columns = map_shard(path / shard.file)
-                self._label_kind = columns["label"].dtype
-                self._own(index, columns["source"])
+                self._remember(shard, columns["source"], columns["label"].dtype)
 
     def __enter__(self) -> ZooWriter:
         return self
@@ -74,15 +72,17 @@ class ZooWriter:
         self.close()
 
     def close(self) -> None:
-        """Let another writer use the folder; nothing can be written through this one from now on."""
+        """Release the folder to other writers; nothing can be written through this one from now on."""
         self._lock.release()
 
     @property
     def path(self) -> Path:
+        """The folder of the zoo."""
         return self._path
 
     @property
     def spec(self) -> NetSpec:
+        """The spec of its networks."""
         return self._manifest.spec
 
     @property
@@ -91,24 +91,17 @@ class ZooWriter:
         return tuple(self._shards)
 
     def pending(self) -> list[int]:
-        """Indices of the shards still to be written."""
+        """Return the indices of the shards that are still to be written."""
         return [index for index, shard in enumerate(self._shards) if not shard.done]
 
     @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        spec: NetSpec,
-        *,
-        plan: ShardPlan,
-        **settings: Any,
-    ) -> ZooWriter:
-        """Start a zoo in a new or empty folder: writes the manifest with every shard planned.
+    def create(cls, path: str | Path, spec: NetSpec, *, plan: ShardPlan, **settings: Any) -> ZooWriter:
+        """Start a zoo in a new or empty folder: write the manifest, with every shard planned.
 
         Args:
             path: the folder.
-            spec: what each network is.
-            plan: one (split, count, key) per shard; ``key`` is any JSON value that says what belongs in it.
+            spec: the spec of the networks.
+            plan: one (split, count, key) per shard; ``key`` is any JSON value that says which networks belong in it.
             settings: fields of :class:`ZooSettings`: recipe, init_regime, seed, views, classes, data_digest,
                 provenance.
 
@@ -133,17 +126,10 @@ class ZooWriter:
             raise
 
     @classmethod
-    def resume(
-        cls,
-        path: str | Path,
-        spec: NetSpec,
-        *,
-        plan: ShardPlan,
-        **settings: Any,
-    ) -> ZooWriter:
-        """Go on with a zoo: done shards whose size and sha256 are right are kept, all others are planned anew.
+    def resume(cls, path: str | Path, spec: NetSpec, *, plan: ShardPlan, **settings: Any) -> ZooWriter:
+        """Go on with a zoo: shards whose size and sha256 are right stay done, and all others are planned anew.
 
-        Shards that a process wrote just before everything was killed count as done, if their record is there.
+        A shard that was written just before its process was killed counts as done if its record is there.
 
         Takes the arguments of :meth:`create`, of which all but ``provenance`` must be those of the zoo.
 
@@ -153,7 +139,12 @@ class ZooWriter:
         """
         path = Path(path)
         expected = Manifest.plan(spec, plan, ZooSettings(**settings))
-        return cls._reopen(path, lambda found: _same(path, found, expected))
+
+        def unchanged(found: Manifest) -> Manifest:
+            check_same(path, found, expected)
+            return found
+
+        return cls._reopen(path, unchanged)
 
     @classmethod
     def extend(cls, path: str | Path, *, plan: ShardPlan, views: int, recipe: Mapping[str, Any]) -> ZooWriter:
@@ -166,16 +157,16 @@ class ZooWriter:
             recipe: how the networks were fitted, with the new ones.
 
         Raises:
-            ValueError: if the zoo is not finished, or another writer writes to it; nothing is changed.
+            ValueError: for an empty plan, if the zoo is not finished, or if another writer writes to it; nothing is
+                changed.
         """
-        path = Path(path)
+        path, count = Path(path), len(plan)
 
         def extended(found: Manifest) -> Manifest:
-            old, new = found.shards[: -len(plan)], [shard.plan for shard in found.shards[-len(plan) :]]
             settings = replace(found.settings, views=views, recipe=recipe)
-            begun = found.settings == settings
-            if begun and new == [shard.plan for shard in planned(plan, after=old)]:
-                return found
+            again = planned(plan, after=found.shards[:-count])
+            if found.settings == settings and [s.plan for s in found.shards[-count:]] == [s.plan for s in again]:
+                return found  # they were planned before
             if left := sum(not shard.done for shard in found.shards):
                 raise ValueError(f"{path}: expected a finished zoo to add to, got {left} shards that are not done")
             shards = (*found.shards, *planned(plan, after=found.shards))
@@ -187,23 +178,24 @@ class ZooWriter:
     def _reopen(cls, path: Path, wanted: Callable[[Manifest], Manifest]) -> ZooWriter:
         """Open a writer of an existing zoo, whose manifest ``wanted`` checks and changes."""
         wanted(Manifest.read(path))
+        check_own_folder(path / "shards")
         lock = FolderLock(path)
         try:
-            found = Manifest.read(path)  # again: its writer may have been busy a moment ago
+            found = Manifest.read(path)  # again: another writer may have been busy a moment ago
             remove_leftovers(path)
             remove_leftovers(path / "shards")
-            kept = _sound(path, adopt(path, wanted(found), digest=True))
-            if kept != found:
-                kept.write(path)
+            manifest = sound(path, adopt(path, wanted(found), digest=True))
+            if manifest != found:
+                manifest.write(path)
             remove_records(path)
-            return cls(path, kept, lock)
+            return cls(path, manifest, lock)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def open_or_create(cls, path: str | Path, spec: NetSpec, *, plan: ShardPlan, **settings: Any) -> ZooWriter:
-        """:meth:`resume` where there is a zoo, :meth:`create` where there is none; the same arguments."""
+        """Go on with the zoo in a folder as :meth:`resume`, or start one as :meth:`create` where there is none."""
         start = cls.resume if (Path(path) / MANIFEST).exists() else cls.create
         return start(path, spec, plan=plan, **settings)
 
@@ -211,7 +203,7 @@ class ZooWriter:
         """Write one planned shard: first its file, then the manifest that calls it done, each atomically.
 
         Args:
-            index: which shard of the plan.
+            index: number of the shard in the plan.
             networks: as many as planned, with float32 weights, finite, on any device, and the source of each. All
                 networks of one source are in one split. Without labels they count as unlabelled (-1), without views as
                 the first (0), without PSNR as unknown (NaN).
@@ -221,25 +213,22 @@ class ZooWriter:
         Raises:
             TypeError: for weights that are not float32.
             ValueError: for another spec or count, networks that are not finite, no sources, labels outside the
-                classes, a source that another split has, a shard that is done, or a closed writer.
+                classes or of another kind than in the shards before, a source that another split has, a shard that is
+                done, or a closed writer.
             OSError: if the disk is full; the zoo is as before.
         """
         target = self.target(index)
         columns = target.columns(networks)
-        sources, kind = columns["source"], columns["label"].dtype
-        self._check_sources(target.shard.split, sources)
-        if self._label_kind not in (None, kind):
-            raise ValueError(f"label: expected {self._label_kind} as in the shards before, got {kind}")
-        before, done = self._shards[index], target.store(columns, record=not commit)
-        self._label_kind = kind
-        self._shards[index] = done
+        sources, dtype = columns["source"], columns["label"].dtype
+        self._check(target.shard, sources, dtype)
+        done = self._shards[index] = target.store(columns, record=not commit)
         try:
             if commit:
                 self.commit()
         except BaseException:
-            self._shards[index] = before
+            self._shards[index] = target.shard
             raise
-        self._own(index, sources)
+        self._remember(done, sources, dtype)
         return done
 
     def target(self, index: int) -> ShardTarget:
@@ -258,12 +247,13 @@ class ZooWriter:
         """Count a shard as done that another process has written; :meth:`commit` makes that last.
 
         Args:
-            index: which shard of the plan.
-            done: what :meth:`ShardTarget.write` returned there.
+            index: number of the shard in the plan.
+            done: the record that :meth:`ShardTarget.write` returned there.
             sources: the sources of its networks, where the caller knows them; by default the file is read.
 
         Raises:
-            ValueError: if the file is missing or not the one that was planned, or holds a source of another split.
+            ValueError: if the file is missing or not the one that was planned, or holds a source of another split or
+                labels of another kind than the shards before.
         """
         target = self.target(index)
         problem = shard_problem(self._path, done, self.spec.num_params, digest=False)
@@ -271,14 +261,14 @@ class ZooWriter:
             problem = f"expected shard {target.shard.plan}, got {done.plan}"
         if problem is not None:
             raise ValueError(f"{self._path}: {problem}; run the fit again")
-        if sources is None:
-            sources = map_shard(self._path / done.file)["source"]
-        self._check_sources(done.split, sources)
+        columns = map_shard(self._path / done.file)
+        sources, dtype = columns["source"] if sources is None else sources, columns["label"].dtype
+        self._check(done, sources, dtype)
         self._shards[index] = done
-        self._own(index, sources)
+        self._remember(done, sources, dtype)
 
     def commit(self) -> None:
-        """Write the manifest as it stands, if it says anything new, and remove the records that it makes needless."""
+        """Write the manifest, if there is anything new, and remove the records that it makes needless."""
         self._check_open()
         if tuple(self._shards) != self._manifest.shards:
             manifest = replace(self._manifest, shards=tuple(self._shards))
@@ -290,51 +280,20 @@ class ZooWriter:
         if not self._lock.held:
             raise ValueError(f"{self._path}: expected an open writer, got one that was closed; resume the zoo")
 
-    def _own(self, index: int, sources: Tensor) -> None:
-        self._split_of.update(dict.fromkeys(sources.tolist(), self._shards[index].split))
+    def _remember(self, shard: Shard, sources: Tensor, label_dtype: torch.dtype) -> None:
+        """Note what later shards must agree with."""
+        self._split_of.update(dict.fromkeys(sources.tolist(), shard.split))
+        self._label_dtype = label_dtype
 
-    def _check_sources(self, split: str, sources: Tensor) -> None:
-        """Raise ``ValueError`` if another split has one of the sources."""
-        theirs = dict[str, list[Tensor]]()
-        for source in sources.unique():
-            if (owner := self._split_of.get(source.item(), split)) != split:
-                theirs.setdefault(owner, []).append(source.reshape(1))
-        if problem := overlap({**theirs, split: [sources]}):
+    def _check(self, shard: Shard, sources: Tensor, label_dtype: torch.dtype) -> None:
+        """Raise ``ValueError`` if another split has one of the sources, or the labels are of another kind."""
+        if self._label_dtype not in (None, label_dtype):
+            kinds = {torch.int64: "whole numbers", torch.float32: "real numbers"}
+            before, now = (kinds.get(dtype, dtype) for dtype in (self._label_dtype, label_dtype))
+            raise ValueError(f"label: expected {before} as in the shards before, got {now}; use one kind for all")
+        theirs = dict[str, list[int]]()
+        for source in sources.tolist():
+            if (owner := self._split_of.get(source, shard.split)) != shard.split:
+                theirs.setdefault(owner, []).append(source)
+        if problem := overlap({**{name: [torch.tensor(own)] for name, own in theirs.items()}, shard.split: [sources]}):
             raise ValueError(problem)
-
-
-def _same(path: Path, found: Manifest, expected: Manifest) -> Manifest:
-    """Return the folder's manifest, if it is of the zoo that is expected."""
-    if other := _difference(expected, found):
-        raise ValueError(f"{path} was begun otherwise: {other}; fit into another folder or ask for the same")
-    return found
-
-
-def _sound(path: Path, manifest: Manifest) -> Manifest:
-    """Return the manifest with every shard planned again whose file is missing, truncated or altered."""
-    again = {
-        index: replace(shard, state="planned", bytes=None, sha256=None)
-        for index, shard in enumerate(manifest.shards)
-        if shard.done and shard_problem(path, shard, manifest.spec.num_params, digest=True)
-    }
-    return replace(manifest, shards=tuple(again.get(i, shard) for i, shard in enumerate(manifest.shards)))
-
-
-def _difference(expected: Manifest, found: Manifest) -> str | None:
-    """Describe the first field in which a fit to resume differs from what is asked, or return ``None``."""
-    if expected.spec != found.spec:
-        return f"spec: expected {expected.spec}, got {found.spec}"
-    for name in ("recipe", "init_regime", "seed", "views", "classes", "data_digest"):
-        mine, theirs = getattr(expected.settings, name), getattr(found.settings, name)
-        if name == "recipe" and mine != theirs:
-            names = [key for key in {**mine, **theirs} if mine.get(key, ...) != theirs.get(key, ...)]
-            mine, theirs = ({key: own[key] for key in names if key in own} for own in (mine, theirs))
-        if mine != theirs:
-            return f"{name}: expected {mine!r}, got {theirs!r}"
-    mine, theirs = ([shard.plan for shard in manifest.shards] for manifest in (expected, found))
-    if len(mine) != len(theirs):
-        return f"plan: expected {len(mine)} shards, got {len(theirs)}"
-    for index, (own, other) in enumerate(zip(mine, theirs, strict=True)):
-        if own != other:
-            return f"plan, shard {index}: expected {own}, got {other}"
-    return None
