@@ -9,21 +9,44 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
-from weightspace.fitting.kernels._cpu_vectors import LANES, activate, product_bias
+from weightspace._activation import activation
+from weightspace.fitting.kernels._cpu_llvm import SIMD_WIDTH, Matrix
+from weightspace.fitting.kernels._cpu_vectors import activate, product_plus_bias
 
 TILE = 64  # points of a block of 32 neurons, which fits the first cache
 
 
-@njit(nogil=True)
-def _products(buf, count):  # pragma: no cover - compiled
-    for _ in range(count):
-        product_bias(buf, 0, 32, 2048, 32, 4096, 32, TILE, 32 // LANES, 32, 3072)
+SINE = activation("sine").kernel
 
 
 @njit(nogil=True)
-def _sines(buf, count):  # pragma: no cover - compiled
+def _products(work, count):  # pragma: no cover - compiled
     for _ in range(count):
-        activate(buf, 1, 0, 2048, 4096, TILE * 32 // LANES, 30.0, 30.0 / np.pi)
+        product_plus_bias(
+            work,
+            left=Matrix(0, 32),
+            right=Matrix(2048, 32),
+            bias=3072,
+            out=Matrix(4096, 32),
+            rows=TILE,
+            vectors=32 // SIMD_WIDTH,
+            depth=32,
+        )
+
+
+@njit(nogil=True)
+def _sines(work, count):  # pragma: no cover - compiled
+    for _ in range(count):
+        activate(
+            work,
+            SINE,
+            z=0,
+            values=2048,
+            slopes=4096,
+            vectors=TILE * 32 // SIMD_WIDTH,
+            omega=30.0,
+            turns=30.0 / np.pi,
+        )
 
 
 def _rate(work, amount: float, repeats: int = 7) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +10,12 @@ import torch
 from torch import Tensor
 
 import weightspace as ws
-from benchmarks import ours
 from weightspace import testing
 from weightspace._activation import activation
 from weightspace.models import ForwardMessages, Hybrid, HybridGrid, TypedMessages
 from weightspace.models.layers._typed import types_of
 from weightspace.models.ours._forward_messages import Bumps, FirstMessages, LearnedActivation
 from weightspace.models.ours._typed_messages import Update
-from weightspace.zoo import write_zoo
 
 CLOSE: Any = {"atol": 1e-10, "rtol": 1e-8}
 TIGHT: Any = {"atol": 1e-8, "rtol": 1e-8, "dtype": torch.float64}
@@ -341,18 +338,6 @@ def test_updates_keep_the_type_of_their_axis(spec: ws.NetSpec) -> None:
         factor = torch.tensor(2.5 if "positive" in types else -1.0)
         torch.testing.assert_close(layer(factor * value, dual / factor), factor * layer(value, dual), **CLOSE)
         assert (layer(3 * value, dual) - 3 * layer(value, dual)).abs().max() > 1e-3  # nor is it linear
-
-
-def test_the_benchmark_takes_the_first_networks_of_the_training_split(tmp_path: Path) -> None:
-    w, labels = networks(SPEC, 8).to(torch.float32), torch.arange(8) % 2
-    train, val = (w[:4], labels[:4], [5, 6, 7, 8], None, None), (w[4:], labels[4:], [1, 2, 3, 4], None, None)
-    write_zoo(tmp_path / "zoo", {"train": train, "val": val})
-    whole, _ = ours.opened(str(tmp_path / "zoo"), None)
-    few, source = ours.opened(str(tmp_path / "zoo"), 3)
-    assert (whole.count("train"), few.count("train"), few.count("val")) == (4, 3, 4)
-    assert few.sources("train").tolist() == [5, 6, 7]
-    assert torch.equal(few.weights("train").flat, whole.weights("train").flat[:3])
-    assert source == "first 3 training networks of a zoo"
 
 
 def test_messages_of_any_scale_are_read_alike() -> None:
