@@ -15,16 +15,16 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.fitting.kernels import _cuda as _triton
-from weightspace.fitting.kernels import _cuda_kernel as _triton_kernel
-from weightspace.fitting.kernels._cuda import KINDS, constants, unavailable
+from weightspace._activation import KERNELS
+from weightspace.fitting.kernels import _cuda, _cuda_kernel
+from weightspace.fitting.kernels._cuda import constants, unavailable
 
 CUDA = torch.device("cuda")
 needs_triton = pytest.mark.skipif("triton" in unavailable(ws.siren(2, 8, 1), CUDA), reason="needs triton")
 
 
 def process(*arguments: str, interpret: bool) -> str:
-    """Output of ``tests/triton_checks.py``, which prints a line for each check."""
+    """Return the output of ``triton_checks.py``, which prints a line for each check."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"OMP_NUM_THREADS": "1"}
     environment |= {"TRITON_INTERPRET": "1"} if interpret else {}
     script = Path(__file__).with_name("triton_checks.py")
@@ -51,9 +51,9 @@ def test_a_spec_that_it_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) 
         __version__ = "9.0.0"
         JITFunction = object
 
-    monkeypatch.setattr(_triton_kernel, "triton", Newer)
+    monkeypatch.setattr(_cuda_kernel, "triton", Newer)
     monkeypatch.setenv("CC", "cc")
-    for spec in (ws.siren(2, 64, 64, 64, 1), ws.siren(4, 1, 4), *(ws.mlp(2, 3, 1, activation=k) for k in KINDS[1:])):
+    for spec in (ws.siren(2, 64, 64, 64, 1), ws.siren(4, 1, 4), *(ws.mlp(2, 3, 1, activation=k) for k in KERNELS[1:])):
         assert unavailable(spec, CUDA) == ""
     for spec in (ws.mlp(2, 1), ws.siren(2, 65, 1), ws.siren(2, 8, 8, 8, 8, 1)):
         assert "expected 1 to 3 hidden layers of at most 64 neurons, got" in unavailable(spec, CUDA)
@@ -71,10 +71,10 @@ def test_a_spec_that_it_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 def test_asked_for_where_it_cannot_be_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     coords, targets, spec = torch.rand(5, 2), torch.rand(1, 5, 1), ws.siren(2, 4, 1)
-    monkeypatch.setattr(_triton, "interpreted", lambda: False)
+    monkeypatch.setattr(_cuda, "interpreted", lambda: False)
     with pytest.raises(ValueError, match="kernel='triton': expected a CUDA device, got 'cpu'; use kernel='torch'"):
         ws.fit(coords, targets, spec, steps=1, kernel="triton")
-    monkeypatch.setattr(_triton_kernel, "triton", None)
+    monkeypatch.setattr(_cuda_kernel, "triton", None)
     with pytest.raises(ValueError, match=r"kernel='triton': expected the package triton, .* found none; use"):
         ws.fit(coords, targets, spec, steps=1, kernel="triton", device="cuda")
 
@@ -82,7 +82,8 @@ def test_asked_for_where_it_cannot_be_it_says_why(monkeypatch: pytest.MonkeyPatc
 def test_widths_are_padded_and_parameters_found_where_the_flat_vector_has_them() -> None:
     spec = ws.siren(3, 20, 33, 2)
     options = constants(spec, 784)
-    assert (options["WIDTHS"], options["PADS"], options["KINDS"]) == ((20, 33), (32, 64), (1, 1))
+    assert (options["WIDTHS"], options["PADS"]) == ((20, 33), (32, 64))
+    assert options["ACTIVATIONS"] == ("sine", "sine")
     assert options["WEIGHT"] == tuple(spec.slices[f"{i}.weight"].start for i in range(3))
     assert constants(ws.siren(3, 20, 2, bias=False), 784)["BIAS"] == (-1, -1)
     for omega, high, low in zip(options["OMEGA"], options["HIGH"], options["LOW"], strict=True):
@@ -93,7 +94,7 @@ def test_widths_are_padded_and_parameters_found_where_the_flat_vector_has_them()
 
 
 def test_the_corrections_are_adams() -> None:
-    rates, scales = _triton._corrections(3, 0.01, torch.device("cpu"))
+    rates, scales = _cuda._corrections(3, 0.01, torch.device("cpu"))
     expected = [0.01 / (1 - 0.9**t) for t in (1, 2, 3)], [(1 - 0.999**t) ** -0.5 for t in (1, 2, 3)]
     torch.testing.assert_close(rates, torch.tensor(expected[0]))
     torch.testing.assert_close(scales, torch.tensor(expected[1]))
@@ -104,7 +105,7 @@ def test_the_corrections_are_adams() -> None:
 def test_a_gpu_fits_the_same_networks_with_both_kernels() -> None:
     coords, targets = ws.signals.images(ws.datasets.embedded().images[:4])
     specs = [ws.siren(2, 32, 32, 1), ws.siren(2, 64, 40, 33, 1, omega=10.0), ws.siren(2, 9, 1, bias=False)]
-    for spec in (*specs, *(ws.mlp(2, 24, 17, 1, activation=k) for k in KINDS[2:])):
+    for spec in (*specs, *(ws.mlp(2, 24, 17, 1, activation=k) for k in KERNELS[2:])):
         for options in ({}, {"points": 100}, {"target_psnr": 12.0}):
             found, expected = (
                 ws.fit(coords, targets, spec, steps=130, lr=5e-4, device="cuda", kernel=kernel, **options)

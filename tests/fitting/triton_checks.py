@@ -1,4 +1,4 @@
-"""Checks of the CUDA kernel that need a process of their own; see test_fit_triton.py. Each prints a word."""
+"""Checks of the CUDA kernel that need a process of their own, see test_triton.py. Each prints a word."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 import weightspace as ws
-from weightspace.fitting import fit_chunk, initial_weights
-from weightspace.fitting.kernels._cuda import constants, fit_chunk_triton
+from weightspace.fitting._init import initial_weights
+from weightspace.fitting.kernels._cuda import constants, fit_cuda
 from weightspace.fitting.kernels._cuda_kernel import fit_networks
 from weightspace.fitting.kernels._minibatch import point_keys
+from weightspace.fitting.kernels._problem import FitProblem
+from weightspace.fitting.kernels._tensor import fit_tensor
 
 STEPS = 3
 SPECS = (
@@ -26,7 +28,7 @@ SPECS = (
 )
 
 
-def problem(spec: ws.NetSpec, *, points: int, own: bool = False) -> tuple[ws.Weights, Tensor, Tensor]:
+def signals(spec: ws.NetSpec, *, points: int, own: bool = False) -> tuple[ws.Weights, Tensor, Tensor]:
     gen = torch.Generator().manual_seed(1)
     coords = 2 * torch.rand(*([2] if own else []), points, spec.in_features, generator=gen) - 1
     targets = torch.rand(2, points, spec.out_features, generator=gen)
@@ -41,11 +43,12 @@ def close(found: Any, expected: Any, *, atol: float = 2e-6) -> None:
 
 def equal() -> None:
     for number, spec in enumerate(SPECS):
-        start, coords, targets = problem(spec, points=40, own=number % 2 == 1)
+        start, coords, targets = signals(spec, points=40, own=number % 2 == 1)
         before = start.flat.clone()
-        found = fit_chunk_triton(start, coords, targets, steps=STEPS, lr=1e-3)
-        exact = fit_chunk(start.to(dtype=torch.float64), coords.double(), targets.double(), steps=STEPS, lr=1e-3)
-        rounded = fit_chunk(start, coords, targets, steps=STEPS, lr=1e-3)
+        problem = FitProblem(start, coords, targets, steps=STEPS, lr=1e-3)
+        found, rounded = fit_cuda(problem), fit_tensor(problem)
+        double = start.to(dtype=torch.float64), coords.double(), targets.double()
+        exact = fit_tensor(FitProblem(*double, steps=STEPS, lr=1e-3))
         assert torch.equal(start.flat, before)
         assert (exact.flat - before).abs().max() > 1e-3
         # as near to the exact result as float32 tensor operations come
@@ -63,37 +66,38 @@ def equal() -> None:
 def notices() -> None:
     """The comparison fails for another number of steps, step size or frequency."""
     spec = SPECS[0]
-    start, coords, targets = problem(spec, points=40)
-    expected = fit_chunk(start, coords, targets, steps=STEPS, lr=1e-3)
-    close(fit_chunk_triton(start, coords, targets, steps=STEPS, lr=1e-3), expected)
+    start, coords, targets = signals(spec, points=40)
+    problem = FitProblem(start, coords, targets, steps=STEPS, lr=1e-3)
+    expected = fit_tensor(problem)
+    close(fit_cuda(problem), expected)
     axes = tuple(replace(a, omega=a.omega * 1.001) if a.hidden else a for a in spec.axes)
     other = ws.Weights(start.flat, replace(spec, axes=axes))
-    for begin, steps, lr in ((start, STEPS - 1, 1e-3), (start, STEPS, 1.1e-3), (other, STEPS, 1e-3)):
+    for change in ({"steps": STEPS - 1}, {"lr": 1.1e-3}, {"start": other}):
         try:
-            close(fit_chunk_triton(begin, coords, targets, steps=steps, lr=lr), replace(expected))
+            close(fit_cuda(replace(problem, **change)), expected)
         except AssertionError:
             print("noticed")
 
 
 def stops() -> None:
     spec = ws.siren(2, 9, 5, 1)
-    start, coords, targets = problem(spec, points=20)
+    start, coords, targets = signals(spec, points=20)
     targets = targets * torch.tensor([1.0, 0.2])[:, None, None]
-    options = {"steps": 25, "lr": 5e-3, "target_mse": 0.03}
-    expected = fit_chunk(start, coords, targets, **options)
+    problem = FitProblem(start, coords, targets, steps=25, lr=5e-3, target_mse=0.03)
+    expected = fit_tensor(problem)
     assert len(expected.steps.unique()) == 2, expected.steps
-    close(fit_chunk_triton(start, coords, targets, **options), expected, atol=1e-4)
+    close(fit_cuda(problem), expected, atol=1e-4)
     print("stops")
 
 
 def minibatches() -> None:
     spec = ws.siren(2, 9, 5, 2)
-    start, coords, targets = problem(spec, points=50, own=True)
+    start, coords, targets = signals(spec, points=50, own=True)
     keys = point_keys(torch.arange(2), torch.zeros(2, dtype=torch.int64), seed=5)
-    options = {"steps": 6, "lr": 1e-3, "points": 20}
-    expected = fit_chunk(start, coords, targets, keys=keys, **options)
-    close(fit_chunk_triton(start, coords, targets, keys=keys, **options), expected)
-    assert (fit_chunk_triton(start, coords, targets, keys=keys + 1, **options).flat - expected.flat).abs().max() > 1e-4
+    problem = FitProblem(start, coords, targets, steps=6, lr=1e-3, points=20, keys=keys)
+    expected = fit_tensor(problem)
+    close(fit_cuda(problem), expected)
+    assert (fit_cuda(replace(problem, keys=keys + 1)).flat - expected.flat).abs().max() > 1e-4
     print("points")
 
 
@@ -124,7 +128,7 @@ def compile_only() -> None:
     types |= dict.fromkeys(("last", "coords_stride", "total"), "i32")
     types |= {"taken": "*i32", "keys": "*i64", "shift": "fp32", "factor": "fp32", "target": "fp32"}
     for number, (spec, capability) in enumerate(((SPECS[0], 80), (SPECS[3], 90))):
-        options = {**constants(spec, 784), "STOPS": number == 1, "DRAWS": number == 0}
+        options = constants(spec, 784, stops=number == 1, draws=number == 0)
         launch = {name: options.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
         source = ASTSource(fit_networks, types | dict.fromkeys(options, "constexpr"), options)
         made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch)

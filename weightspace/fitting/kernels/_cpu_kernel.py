@@ -1,302 +1,395 @@
-"""The compiled fitting kernel: one network on one core, from its start to its end, with its state in the caches.
+"""The algorithm of the CPU kernel: one network on one core, from its start to its end, with its state in the caches.
 
 A block of points goes forward and back before the next one begins, so that its activations never leave the first cache.
-Points are rows and neurons columns: all three matrix products of a layer (forward, back, gradient) are then the same
-register tile of :mod:`weightspace.fitting.kernels._cpu_vectors`. Where coordinates are a grid, sine and cosine of the first layer come
-from those of its rows and columns by the addition theorem.
+Points are rows and neurons are columns. Where the coordinates are a grid, sine and cosine of the first layer come from
+those of its rows and columns by the addition theorem.
+
+Everything lies in one float32 array, ``work``. The records ``layers`` and ``layout`` of :mod:`._cpu_layout` say where.
 """
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from weightspace.fitting.kernels import _cpu_vectors as _lanes
+from weightspace import _activation
+from weightspace._activation import activation
+from weightspace._compile import cached_njit, source_stamp
+from weightspace.fitting.kernels import _cpu_activations, _cpu_layout, _cpu_llvm, _cpu_vectors, _problem
+from weightspace.fitting.kernels._cpu_layout import draw_points, load_params, load_points, store_params
+from weightspace.fitting.kernels._cpu_llvm import SIMD_WIDTH, Matrix
 from weightspace.fitting.kernels._cpu_vectors import (
-    LANES,
     activate,
     adam,
-    column_sums,
-    output_back,
+    add_column_sums,
+    add_transposed_product,
+    dot_rows,
+    loss_gradient,
+    multiply_by_product,
+    output_layer_backward,
     product,
-    product_bias,
-    product_sine,
-    product_times,
-    read_out,
-    residual,
-    rotate,
+    product_plus_bias,
+    sine_of_product_plus_bias,
+    sine_of_sums,
     transpose,
-    turned_product_add,
 )
+from weightspace.fitting.kernels._problem import BETA1, BETA2, CHECK_EVERY
 
-# Columns of the table of layers and places in the list of sizes; see _plan.Plan, which fills them.
-READS, READS_PAD, MAKES, MAKES_PAD, WEIGHT, BIAS, TURNED, VALUE, SLOPE, KIND, FLAT_WEIGHT, FLAT_BIAS = range(12)
-POINTS, BLOCK_POINTS, IN, IN_PAD, OUT, X, TARGET, MASK = range(8)
-DELTA, SQUARES, OUT_SLOPE, PARAMS, COUNT, UNIQUE, TABLE = range(8, 15)
-COLUMN, LINE, RUN = range(3)
-SINE = _lanes.KINDS.index("sine")
+SINE = activation("sine").kernel
 
-
-@njit(nogil=True)
-def _load_points(buf: Any, size: Any, coords: Any, targets: Any, first: int, count: int, shift: float) -> None:
-    """Points ``first`` to ``first + count`` into the work space; the rest of it is masked."""
-    d, wide, points = size[IN], size[IN_PAD], size[POINTS]
-    buf[size[X] : size[X] + points * wide] = 0.0
-    for p in range(points):
-        inside = p < count
-        buf[size[MASK] + p] = 1.0 if inside else 0.0
-        for c in range(size[OUT]):
-            buf[size[TARGET] + c * points + p] = targets[first + p, c] - shift if inside else 0.0
-        if inside:
-            for i in range(d):
-                buf[size[X] + p * wide + i] = coords[first + p, i]
-            buf[size[X] + p * wide + d] = 1.0
+_compiled = njit(nogil=True)
+_inlined = njit(nogil=True, inline="always")  # numba puts the body in the place of each call
 
 
-@njit(nogil=True)
-def _draw_points(buf: Any, size: Any, coords: Any, targets: Any, count: int, shift: float, key: int, step: int) -> None:
-    """The minibatch of one step into the work space: point ``i`` is number ``splitmix64(key, step, i)``."""
-    d, wide, points, total = size[IN], size[IN_PAD], size[POINTS], np.uint64(len(coords))
-    for p in range(count):
-        z = np.uint64(key) + np.uint64(step * count + p + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-        m = np.int64(((z >> np.uint64(33)) * total) >> np.uint64(31))
-        for c in range(size[OUT]):
-            buf[size[TARGET] + c * points + p] = targets[m, c] - shift
-        for i in range(d):
-            buf[size[X] + p * wide + i] = coords[m, i]
+class Schedule(NamedTuple):
+    """The course of a fit.
+
+    Args:
+        steps: Adam steps.
+        lr: step size.
+        target_mse: mean squared error at which a network stops; negative for never.
+        points: points of each step.
+        draws: whether each step draws its points anew.
+        output_shift: what the networks' outputs lie below the targets.
+    """
+
+    steps: int
+    lr: float
+    target_mse: float
+    points: int
+    draws: bool
+    output_shift: float
 
 
-@njit(nogil=True)
-def _pack(buf: Any, layers: Any, size: Any, flat: Any) -> None:
-    """Parameters into padded rows: the first layer input by input, its bias as one more, the others row by row."""
-    buf[size[PARAMS] : size[PARAMS] + 4 * size[COUNT]] = 0.0
-    for number in range(len(layers)):
-        reads = layers[number, READS]
-        for j in range(layers[number, MAKES]):
-            for i in range(reads):
-                here = layers[number, WEIGHT] + (
-                    i * layers[number, MAKES_PAD] + j if number == 0 else j * layers[number, READS_PAD] + i
-                )
-                buf[here] = flat[layers[number, FLAT_WEIGHT] + j * reads + i]
-            if layers[number, FLAT_BIAS] >= 0:
-                buf[layers[number, BIAS] + j] = flat[layers[number, FLAT_BIAS] + j]
+class Chunk(NamedTuple):
+    """The networks of a chunk and their signals.
+
+    Args:
+        flat: float32 ``[network, param]``, fitted in place.
+        coords: float32 ``[network or 1, point, in]``.
+        targets: float32 ``[network, point, out]``.
+        keys: uint64 ``[network]``, from which points are drawn.
+        mse: float32 ``[network]``, filled in.
+        steps: int64 ``[network]``, filled in.
+        stop: uint8 ``[1]``, not 0 to give up.
+    """
+
+    flat: np.ndarray
+    coords: np.ndarray
+    targets: np.ndarray
+    keys: np.ndarray
+    mse: np.ndarray
+    steps: np.ndarray
+    stop: np.ndarray
 
 
-@njit(nogil=True)
-def _unpack(buf: Any, layers: Any, flat: Any) -> None:
-    for number in range(len(layers)):
-        reads = layers[number, READS]
-        for j in range(layers[number, MAKES]):
-            for i in range(reads):
-                here = layers[number, WEIGHT] + (
-                    i * layers[number, MAKES_PAD] + j if number == 0 else j * layers[number, READS_PAD] + i
-                )
-                flat[layers[number, FLAT_WEIGHT] + j * reads + i] = buf[here]
-            if layers[number, FLAT_BIAS] >= 0:
-                flat[layers[number, FLAT_BIAS] + j] = buf[layers[number, BIAS] + j]
+# Forward: z = W h + b, h = f(z), and f'(z) for the way back.
 
 
-@njit(nogil=True)
-def _apply(buf: Any, kind: int, value: int, slope: int, vectors: int, omega: float, frequency: float) -> None:
-    """``activate`` in place; its many cases are compiled once, here."""
-    activate(buf, kind, value, value, slope, vectors, omega, frequency)
+@_compiled
+def _activate(work: Any, layer: Any, z: int, slopes: int, vectors: int, omega: float) -> None:
+    """Compute ``f(z)`` in place, and ``f'(z)``; a function of its own, so that its many cases are compiled once."""
+    activate(work, layer.activation, z=z, values=z, slopes=slopes, vectors=vectors, omega=omega, turns=layer.turns)
 
 
-@njit(nogil=True)
-def _prepare(buf: Any, layers: Any, gains: Any, size: Any) -> None:
-    """What all blocks of a step share: weights turned for the forward products, the tables of a grid."""
+@_compiled
+def _prepare_step(work: Any, layers: Any, layout: Any) -> None:
+    """Compute what all blocks of a step share: transposed weights, and the table of a grid."""
     for n in range(1, len(layers) - 1):
-        reads, makes, weight, turned = layers[n, READS_PAD], layers[n, MAKES_PAD], layers[n, WEIGHT], layers[n, TURNED]
-        transpose(buf, weight, reads, turned, makes, layers[n, MAKES], reads // LANES)
-    rows = size[UNIQUE]
-    if rows > 0:
-        wide, width, table = size[IN_PAD], layers[0, MAKES_PAD], size[TABLE]
-        sines = table + rows * wide
-        cosines = sines + rows * width
-        product(buf, table, wide, layers[0, WEIGHT], width, sines, width, rows, width // LANES, 3, 0)
-        _apply(buf, layers[0, KIND], sines, cosines, rows * width // LANES, 1.0, gains[0, 1])
+        layer = layers[n]
+        transpose(
+            work,
+            source=Matrix(layer.weight, layer.fan_in_pad),
+            target=Matrix(layer.transposed_weight, layer.fan_out_pad),
+            rows=layer.fan_out_pad,
+            vectors=layer.fan_in_pad // SIMD_WIDTH,
+        )
+    if layout.table_rows > 0:
+        first, vectors = layers[0], layers[0].fan_out_pad // SIMD_WIDTH
+        product(
+            work,
+            left=Matrix(layout.table, layout.inputs_pad),
+            right=Matrix(first.weight, first.fan_out_pad),
+            out=Matrix(layout.table_sines, first.fan_out_pad),
+            rows=layout.table_rows,
+            vectors=vectors,
+            depth=3,
+        )
+        _activate(work, first, layout.table_sines, layout.table_cosines, layout.table_rows * vectors, 1.0)
 
 
-@njit(nogil=True)
-def _first_layer(buf: Any, layers: Any, gains: Any, size: Any, p0: int, count: int, grid: Any) -> None:
-    """Values and slopes of the first hidden axis for one block."""
-    wide, width, value, slope = size[IN_PAD], layers[0, MAKES_PAD], layers[0, VALUE], layers[0, SLOPE]
-    vectors = width // LANES
-    if size[UNIQUE] == 0:
-        depth = size[IN] + 1
-        product(buf, size[X] + p0 * wide, wide, layers[0, WEIGHT], width, value, width, count, vectors, depth, 0)
-        _apply(buf, layers[0, KIND], value, slope, count * vectors, gains[0, 0], gains[0, 1])
-        return
-    sines = size[TABLE] + size[UNIQUE] * wide
-    cosines = sines + size[UNIQUE] * width
-    p = 0
+@_compiled
+def _first_layer(work: Any, layers: Any, layout: Any, start: int, count: int) -> None:
+    """Compute the first hidden layer from the coordinates."""
+    layer = layers[0]
+    vectors = layer.fan_out_pad // SIMD_WIDTH
+    product(
+        work,
+        left=Matrix(layout.x + start * layout.inputs_pad, layout.inputs_pad),
+        right=Matrix(layer.weight, layer.fan_out_pad),
+        out=Matrix(layer.values, layer.fan_out_pad),
+        rows=count,
+        vectors=vectors,
+        depth=layout.inputs + 1,
+    )
+    _activate(work, layer, layer.values, layer.slopes, count * vectors, layer.omega)
+
+
+@_compiled
+def _first_layer_on_grid(work: Any, layers: Any, layout: Any, grid: Any, start: int, count: int) -> None:
+    """Compute the first hidden layer, of sines, from the table: line by line, as far as the block goes."""
+    layer = layers[0]
+    width, p = layer.fan_out_pad, 0
     while p < count:
-        a, b, here = grid[p0 + p, COLUMN] * width, grid[p0 + p, LINE] * width, p * width
-        run = min(grid[p0 + p, RUN], count - p)
-        sa, ca, sb, cb = sines + a, cosines + a, sines + b, cosines + b
-        rotate(buf, sa, ca, sb, cb, value + here, slope + here, width, vectors, run, gains[0, 0])
+        point = grid[start + p]
+        run = min(point.run, count - p)
+        sine_of_sums(
+            work,
+            sin_a=layout.table_sines + point.column * width,
+            cos_a=layout.table_cosines + point.column * width,
+            sin_b=layout.table_sines + point.line * width,
+            cos_b=layout.table_cosines + point.line * width,
+            values=layer.values + p * width,
+            slopes=layer.slopes + p * width,
+            stride=width,
+            rows=run,
+            vectors=width // SIMD_WIDTH,
+            omega=layer.omega,
+        )
         p += run
 
 
-@njit(nogil=True)
-def _forward(buf: Any, layers: Any, gains: Any, size: Any, p0: int, count: int, grid: Any) -> None:
-    """One block up to the residual: values and slopes of every hidden axis."""
-    _first_layer(buf, layers, gains, size, p0, count, grid)
-    below = layers[0, VALUE]
-    for n in range(1, len(layers) - 1):
-        reads, makes, value, turned = layers[n, READS_PAD], layers[n, MAKES_PAD], layers[n, VALUE], layers[n, TURNED]
-        vectors = makes // LANES
-        kind, bias, slope = layers[n, KIND], layers[n, BIAS], layers[n, SLOPE]
-        if kind == SINE:
-            apart, omega, turn = slope - value, gains[n, 0], gains[n, 1]
-            product_sine(
-                buf, below, reads, turned, makes, value, makes, count, vectors, reads, bias, apart, omega, turn
-            )
-        else:
-            product_bias(buf, below, reads, turned, makes, value, makes, count, vectors, reads, bias)
-            _apply(buf, kind, value, slope, count * vectors, gains[n, 0], gains[n, 1])
-        below = value
-    top, points = len(layers) - 1, size[POINTS]
-    width, squares, factor = layers[top, READS_PAD], size[SQUARES], gains[top, 0]
-    for c in range(size[OUT]):
-        delta, target, total = (
-            size[DELTA] + c * points + p0,
-            size[TARGET] + c * points + p0,
-            size[OUT_SLOPE] + c * LANES,
+@_inlined
+def _hidden_layer(work: Any, below: Any, layer: Any, count: int) -> None:
+    """Compute a hidden layer from the one below it."""
+    h, weight = Matrix(below.values, below.fan_out_pad), Matrix(layer.transposed_weight, layer.fan_out_pad)
+    out, vectors = Matrix(layer.values, layer.fan_out_pad), layer.fan_out_pad // SIMD_WIDTH
+    if layer.activation == SINE:
+        sine_of_product_plus_bias(
+            work, left=h, right=weight, bias=layer.bias, values=out, slopes=layer.slopes, rows=count, vectors=vectors,
+            depth=layer.fan_in_pad, omega=layer.omega, turns=layer.turns,
+        )  # fmt: skip
+    else:
+        product_plus_bias(
+            work, left=h, right=weight, bias=layer.bias, out=out, rows=count, vectors=vectors, depth=layer.fan_in_pad
         )
-        read_out(buf, below, width, layers[top, WEIGHT] + c * width, width // LANES, delta, count)
-        residual(buf, delta, target, size[MASK] + p0, layers[top, BIAS] + c, squares, total, count // LANES, factor)
+        _activate(work, layer, layer.values, layer.slopes, count * vectors, layer.omega)
 
 
-@njit(nogil=True)
-def _backward(buf: Any, layers: Any, size: Any, p0: int, count: int) -> None:
-    """One block back from the residual: its share of all gradients. Slopes become derivatives of the loss."""
-    points, top, gradient, delta = size[POINTS], len(layers) - 1, size[COUNT], size[DELTA] + p0
-    width, weight = layers[top, READS_PAD], layers[top, WEIGHT]
-    value, slope = layers[top - 1, VALUE], layers[top - 1, SLOPE]
-    output_back(buf, delta, points, weight, weight + gradient, value, slope, width, count, width // LANES, size[OUT])
-    for n in range(top - 1, 0, -1):
-        makes, reads, weight, slope = layers[n, MAKES_PAD], layers[n, READS_PAD], layers[n, WEIGHT], layers[n, SLOPE]
-        vectors, value, below = reads // LANES, layers[n - 1, VALUE], layers[n - 1, SLOPE]
-        if layers[n, FLAT_BIAS] >= 0:
-            column_sums(buf, slope, makes, count, makes // LANES, layers[n, BIAS] + gradient)
-        out = weight + gradient
-        turned_product_add(buf, slope, makes, value, reads, out, reads, layers[n, MAKES], vectors, count, 0)
-        product_times(buf, slope, makes, weight, reads, below, reads, count, vectors, makes, 0)
-    wide, width, out = size[IN_PAD], layers[0, MAKES_PAD], layers[0, WEIGHT] + gradient
-    x, vectors = size[X] + p0 * wide, width // LANES
-    turned_product_add(buf, x, wide, layers[0, SLOPE], width, out, width, wide, vectors, count, 0)
-    if layers[0, FLAT_BIAS] < 0:  # the input that is always one stands for the bias
-        buf[layers[0, BIAS] + gradient : layers[0, BIAS] + gradient + width] = 0.0
+@_inlined
+def _output_layer(work: Any, layers: Any, layout: Any, start: int, count: int) -> None:
+    """Compute the outputs, and from them the derivative of the loss."""
+    below, layer = layers[-2], layers[-1]
+    for c in range(layout.outputs):
+        out = layout.delta + c * layout.points + start
+        dot_rows(
+            work,
+            rows=Matrix(below.values, below.fan_out_pad),
+            weights=layer.weight + c * layer.fan_in_pad,
+            out=out,
+            points=count,
+            vectors=layer.fan_in_pad // SIMD_WIDTH,
+        )
+        loss_gradient(
+            work,
+            out=out,
+            target=layout.targets + c * layout.points + start,
+            mask=layout.mask + start,
+            bias=layer.bias + c,
+            squares=layout.squares,
+            gradient=layout.delta_sums + c * SIMD_WIDTH,
+            vectors=count // SIMD_WIDTH,
+            factor=layout.loss_factor,
+        )
 
 
-@njit(nogil=True)
-def _sum(buf: Any, start: int) -> float:
+@_compiled
+def _forward(work: Any, layers: Any, layout: Any, grid: Any, start: int, count: int) -> None:
+    """Take ``count`` points from ``start`` on through the network, up to the derivative of the loss by its outputs."""
+    if layout.table_rows > 0:
+        _first_layer_on_grid(work, layers, layout, grid, start, count)
+    else:
+        _first_layer(work, layers, layout, start, count)
+    for n in range(1, len(layers) - 1):
+        _hidden_layer(work, layers[n - 1], layers[n], count)
+    _output_layer(work, layers, layout, start, count)
+
+
+# Backward: dL/dz = (W^T dL/dz above) f'(z), dL/dW += dL/dz h^T below, dL/db += dL/dz.
+
+
+@_inlined
+def _output_layer_backward(work: Any, layers: Any, layout: Any, start: int, count: int) -> None:
+    below, layer = layers[-2], layers[-1]
+    output_layer_backward(
+        work,
+        delta=Matrix(layout.delta + start, layout.points),
+        weights=layer.weight,
+        gradient=layer.weight + layout.params_size,
+        values=Matrix(below.values, below.fan_out_pad),
+        slopes=below.slopes,
+        rows=count,
+        vectors=layer.fan_in_pad // SIMD_WIDTH,
+        outputs=layout.outputs,
+    )
+
+
+@_inlined
+def _hidden_layer_backward(work: Any, below: Any, layer: Any, to_gradient: int, count: int) -> None:
+    delta, vectors = Matrix(layer.slopes, layer.fan_out_pad), layer.fan_in_pad // SIMD_WIDTH
+    if layer.has_bias:
+        out_vectors = layer.fan_out_pad // SIMD_WIDTH
+        add_column_sums(work, matrix=delta, out=layer.bias + to_gradient, rows=count, vectors=out_vectors)
+    add_transposed_product(
+        work,
+        left=delta,
+        right=Matrix(below.values, layer.fan_in_pad),
+        out=Matrix(layer.weight + to_gradient, layer.fan_in_pad),
+        rows=layer.fan_out,
+        vectors=vectors,
+        depth=count,
+    )
+    multiply_by_product(
+        work,
+        left=delta,
+        right=Matrix(layer.weight, layer.fan_in_pad),
+        out=Matrix(below.slopes, layer.fan_in_pad),
+        rows=count,
+        vectors=vectors,
+        depth=layer.fan_out_pad,
+    )
+
+
+@_inlined
+def _first_layer_backward(work: Any, layers: Any, layout: Any, start: int, count: int) -> None:
+    layer = layers[0]
+    add_transposed_product(
+        work,
+        left=Matrix(layout.x + start * layout.inputs_pad, layout.inputs_pad),
+        right=Matrix(layer.slopes, layer.fan_out_pad),
+        out=Matrix(layer.weight + layout.params_size, layer.fan_out_pad),
+        rows=layout.inputs_pad,
+        vectors=layer.fan_out_pad // SIMD_WIDTH,
+        depth=count,
+    )
+
+
+@_compiled
+def _backward(work: Any, layers: Any, layout: Any, start: int, count: int) -> None:
+    """Take a block back from the derivative of the loss, and add its share of all gradients."""
+    _output_layer_backward(work, layers, layout, start, count)
+    for n in range(len(layers) - 2, 0, -1):
+        _hidden_layer_backward(work, layers[n - 1], layers[n], layout.params_size, count)
+    _first_layer_backward(work, layers, layout, start, count)
+
+
+# Steps.
+
+
+@_compiled
+def _sum_of_vector(work: Any, start: int) -> float:
     total = 0.0
-    for i in range(LANES):
-        total += buf[start + i]
+    for i in range(SIMD_WIDTH):
+        total += work[start + i]
     return total
 
 
-@njit(nogil=True)
-def _clear_padding(buf: Any, layers: Any, gradient: int) -> None:
-    """Neurons that only fill up a vector may not be read: some activations are not zero at zero."""
-    for number in range(1, len(layers)):
-        reads, wide = layers[number, READS], layers[number, READS_PAD]
-        if reads < wide:
-            for j in range(layers[number, MAKES]):
-                begin = layers[number, WEIGHT] + gradient + j * wide
-                buf[begin + reads : begin + wide] = 0.0
+@_compiled
+def _finish_gradients(work: Any, layers: Any, layout: Any) -> None:
+    """Sum the gradients of the output biases, and clear those of parameters that are there for padding alone.
+
+    Neurons that fill up a vector may not be read, because some activations are not 0 at 0.
+    """
+    to_gradient = layout.params_size
+    first, last = layers[0], layers[-1]
+    if last.has_bias:
+        for c in range(layout.outputs):
+            work[last.bias + to_gradient + c] = _sum_of_vector(work, layout.delta_sums + c * SIMD_WIDTH)
+    if not first.has_bias:  # the input that is always one stands for the bias
+        work[first.bias + to_gradient : first.bias + to_gradient + first.fan_out_pad] = 0.0
+    for n in range(1, len(layers)):
+        layer = layers[n]
+        if layer.fan_in < layer.fan_in_pad:
+            for j in range(layer.fan_out):
+                row = layer.weight + to_gradient + j * layer.fan_in_pad
+                work[row + layer.fan_in : row + layer.fan_in_pad] = 0.0
 
 
-@njit(nogil=True)
-def _passes(buf: Any, layers: Any, gains: Any, size: Any, grid: Any, backward: bool) -> float:
-    """All blocks of the points in the work space; the sum of squared residuals, and the gradients."""
-    points, block = size[POINTS], size[BLOCK_POINTS]
-    buf[size[SQUARES] : size[SQUARES] + LANES] = 0.0
-    buf[size[OUT_SLOPE] : size[OUT_SLOPE] + size[OUT] * LANES] = 0.0
-    buf[size[PARAMS] + size[COUNT] : size[PARAMS] + 2 * size[COUNT]] = 0.0
-    _prepare(buf, layers, gains, size)
-    for p0 in range(0, points, block):
-        count = min(block, points - p0)
-        _forward(buf, layers, gains, size, p0, count, grid)
+@_compiled
+def _all_blocks(work: Any, layers: Any, layout: Any, grid: Any, backward: bool) -> float:
+    """Take all loaded points through the network; return the sum of squared residuals, and fill the gradients."""
+    gradients = layout.params + layout.params_size
+    work[gradients : gradients + layout.params_size] = 0.0
+    work[layout.squares : layout.squares + SIMD_WIDTH] = 0.0
+    work[layout.delta_sums : layout.delta_sums + layout.outputs * SIMD_WIDTH] = 0.0
+    _prepare_step(work, layers, layout)
+    for start in range(0, layout.points, layout.block):
+        count = min(layout.block, layout.points - start)
+        _forward(work, layers, layout, grid, start, count)
         if backward:
-            _backward(buf, layers, size, p0, count)
-    top = len(layers) - 1
-    if layers[top, FLAT_BIAS] >= 0:
-        for c in range(size[OUT]):
-            buf[layers[top, BIAS] + size[COUNT] + c] = _sum(buf, size[OUT_SLOPE] + c * LANES)
-    _clear_padding(buf, layers, size[COUNT])
-    return _sum(buf, size[SQUARES])
+            _backward(work, layers, layout, start, count)
+    _finish_gradients(work, layers, layout)
+    return _sum_of_vector(work, layout.squares)
 
 
-@njit(nogil=True)
-def _fit_one(
-    buf: Any, layers: Any, gains: Any, size: Any, flat: Any, coords: Any, targets: Any, grid: Any,
-    shift: float, steps: int, batch: int, key: int, lr: float, target: float, check_every: int, beta1: float,
-    beta2: float, eps: float, stop: Any,
-) -> tuple[float, int]:  # fmt: skip
-    """Mean squared error at the end, and steps taken."""
-    total = len(coords)
-    count = batch if batch > 0 else total
-    gains[len(layers) - 1, 0] = 2.0 / (count * size[OUT])
-    _pack(buf, layers, size, flat)
-    _load_points(buf, size, coords, targets, 0, count, shift)
-    start, number = size[PARAMS], size[COUNT]
-    power1, power2, taken = 1.0, 1.0, steps
-    for step in range(steps):
-        if stop[0] != 0:
+@_compiled
+def _final_error(work: Any, layers: Any, layout: Any, grid: Any, schedule: Any, coords: Any, targets: Any) -> float:
+    """Return the mean squared error over all points, in parts of as many points as a step has."""
+    total, squares = len(coords), 0.0
+    for first in range(0, total, schedule.points):
+        if schedule.draws:
+            count = min(schedule.points, total - first)
+            load_points(work, layout, coords, targets, first, count, schedule.output_shift)
+        squares += _all_blocks(work, layers, layout, grid, False)
+    return squares / (total * layout.outputs)
+
+
+@_compiled
+def _fit_one(work: Any, layers: Any, layout: Any, grid: Any, schedule: Any, chunk: Any, n: int) -> tuple[float, int]:
+    """Fit network ``n`` in place by Adam; return its mean squared error at the end and the steps it took."""
+    coords, targets = chunk.coords[n if len(chunk.coords) > 1 else 0], chunk.targets[n]
+    size, params = layout.params_size, layout.params
+    load_params(work, layers, layout, chunk.flat[n])
+    load_points(work, layout, coords, targets, 0, schedule.points, schedule.output_shift)
+    power1, power2, taken = 1.0, 1.0, schedule.steps
+    for step in range(schedule.steps):
+        if chunk.stop[0] != 0:
             return -1.0, step
-        if batch > 0:
-            _draw_points(buf, size, coords, targets, count, shift, key, step)
-        squares = _passes(buf, layers, gains, size, grid, True)
-        if target >= 0 and step % check_every == 0 and squares / (count * size[OUT]) <= target:
+        if schedule.draws:
+            draw_points(work, layout, coords, targets, schedule, chunk.keys[n], step)
+        mse = _all_blocks(work, layers, layout, grid, True) / (schedule.points * layout.outputs)
+        if schedule.target_mse >= 0 and step % CHECK_EVERY == 0 and mse <= schedule.target_mse:
             taken = step
             break
-        power1, power2 = power1 * beta1, power2 * beta2
+        power1, power2 = power1 * BETA1, power2 * BETA2
         adam(
-            buf, start, start + number, start + 2 * number, start + 3 * number, number // LANES, lr / (1.0 - power1),
-            1.0 / np.sqrt(1.0 - power2), beta1, beta2, eps,
-        )  # fmt: skip
-    squares = 0.0
-    for first in range(0, total, count):
-        if batch > 0:
-            _load_points(buf, size, coords, targets, first, min(count, total - first), shift)
-        squares += _passes(buf, layers, gains, size, grid, False)
-    _unpack(buf, layers, flat)
-    return squares / (total * size[OUT]), taken
+            work,
+            params=params,
+            gradients=params + size,
+            first_moments=params + 2 * size,
+            second_moments=params + 3 * size,
+            vectors=size // SIMD_WIDTH,
+            rate=schedule.lr / (1.0 - power1),
+            correction=1.0 / np.sqrt(1.0 - power2),
+        )
+    store_params(work, layers, layout, chunk.flat[n])
+    return _final_error(work, layers, layout, grid, schedule, coords, targets), taken
 
 
 def _entry(stamp: str) -> Any:
-    """The kernel. Numba's cache of it belongs to the text of the primitives as well: ``stamp`` is part of its key."""
+    """Return the kernel, whose place in numba's cache depends on ``stamp``, see :func:`._compile.source_stamp`."""
 
-    @njit(
-        "(f4[::1], i8[:,::1], f8[:,::1], i8[::1], f4[:,::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1], f8, i8, i8,"
-        "u8[::1], f8, f8, i8, f8, f8, f8, f4[::1], i8[::1], u1[::1])",
-        nogil=True,
-        cache=True,
-    )
-    def fit_networks(
-        buf, layers, gains, size, flat, coords, targets, grid, shift, steps, batch, keys, lr, target,
-        check_every, beta1, beta2, eps, mse, taken, stop,
-    ):  # fmt: skip
-        """Fit the networks ``flat [network, param]`` in place, one after the other."""
+    @cached_njit()
+    def fit_networks(space: Any, schedule: Any, chunk: Any) -> None:
+        """Fit the networks of a :class:`Chunk` in place, one after the other, in one work space."""
         _ = stamp
-        for n in range(len(flat)):
-            points = coords[n if len(coords) > 1 else 0]
-            mse[n], taken[n] = _fit_one(
-                buf, layers, gains, size, flat[n], points, targets[n], grid, shift, steps, batch, keys[n], lr,
-                target, check_every, beta1, beta2, eps, stop,
-            )  # fmt: skip
+        work, layers, layout, grid = space
+        for n in range(len(chunk.flat)):
+            chunk.mse[n], chunk.steps[n] = _fit_one(work, layers, layout, grid, schedule, chunk, n)
 
     return fit_networks
 
 
-fit_networks = _entry(hashlib.sha256(Path(_lanes.__file__).read_bytes()).hexdigest())
+fit_networks = _entry(source_stamp(_activation, _problem, _cpu_activations, _cpu_layout, _cpu_llvm, _cpu_vectors))

@@ -2,12 +2,18 @@
 # ruff: noqa: RUF005
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportInvalidTypeForm=false, reportCallIssue=false, reportIndexIssue=false, reportOperatorIssue=false
-"""The CUDA fitting kernel: one network a program, its whole fit in registers and shared memory.
+"""The algorithm of the CUDA kernel: one network a program, its whole fit in registers and shared memory.
+
+Experimental: Triton's interpreter runs it and its compiler compiles it in the tests, but no GPU has run it yet.
 
 A program keeps the parameters of its network and their Adam moments in registers from one step to the next. Each step
-runs over tiles of points, ``[point, neuron]``: forward, back, and the tile's share of the gradients. The parameters are
-one tuple: the first layer input by input and then its bias, weight and bias of each layer between hidden axes, the last
-layer output by output, its biases. Widths are padded to powers of two; the padding is read as zero and never moves.
+runs over tiles of points, ``[point, neuron]``: forward, back, and the tile's share of the gradients. Widths are padded
+to powers of two; the padding is read as zero and never changes.
+
+Parameters, gradients and moments are one tuple each, in this order: the weights of the first layer, input by input, and
+its bias; weight and bias of each layer between hidden axes, which for ``layer`` are at the positions
+``IN + 2 * layer - 1`` and ``IN + 2 * layer``; the weights of the last layer, output by output; its biases, output by
+output. Names in capitals are known when the kernel is compiled, see :func:`._cuda.constants`.
 """
 
 from __future__ import annotations
@@ -15,13 +21,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from weightspace._activation import LEAKY_SLOPE
+
 try:
     import triton
     import triton.language as tl
     from triton.language import constexpr
-except ImportError:  # the functions below are then never called: see _triton.unavailable
+except ImportError:  # the functions below are then never called, see _cuda.unavailable
     triton = tl = None
     constexpr = Any
+
+
+LEAKY = LEAKY_SLOPE if triton is None else constexpr(LEAKY_SLOPE)
 
 
 def _jit(function: Callable) -> Any:
@@ -29,14 +40,14 @@ def _jit(function: Callable) -> Any:
 
 
 def _entry(function: Callable) -> Any:
-    """The kernel itself: compiled anew for its constants alone, not for what its numbers divide by."""
+    """Mark the kernel itself, compiled anew for its constants alone, and not for what its numbers divide by."""
     numbers = ["last", "coords_stride", "total"]
     return function if triton is None else triton.jit(function, do_not_specialize=numbers)
 
 
 @_jit
 def _sine_cosine(z, high: constexpr, low: constexpr):
-    """Of ``pi (high + low) z``, by one reduction to the nearest half turn and two polynomials."""
+    """Return sine and cosine of ``pi (high + low) z``: a reduction to the nearest half turn, and two polynomials."""
     whole = (z * high + 12582912.0) - 12582912.0  # 1.5 * 2**23 leaves no room for a fraction
     f = tl.fma(z, high, -whole) + z * low
     u = f * f
@@ -47,29 +58,29 @@ def _sine_cosine(z, high: constexpr, low: constexpr):
 
 
 @_jit
-def _activate(z, KIND: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr):
-    """Values and slopes of one hidden axis."""
-    if KIND == 1:  # sine
+def _activate(z, ACTIVATION: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr):
+    """Return ``f(z)`` and ``f'(z)`` by the name of ``f`` in the activation table."""
+    if ACTIVATION == "sine":
         sine, cosine = _sine_cosine(z, HIGH, LOW)
         value, slope = sine, OMEGA * cosine
-    elif KIND == 2:  # cosine
+    elif ACTIVATION == "cosine":
         sine, cosine = _sine_cosine(z, HIGH, LOW)
         value, slope = cosine, -OMEGA * sine
-    elif KIND == 3:  # relu
+    elif ACTIVATION == "relu":
         value, slope = tl.where(z > 0, z, 0.0), tl.where(z > 0, 1.0, 0.0)
-    elif KIND == 4:  # leaky_relu
-        value, slope = tl.where(z > 0, z, 0.01 * z), tl.where(z > 0, 1.0, 0.01)
-    elif KIND == 5:  # tanh
+    elif ACTIVATION == "leaky_relu":
+        value, slope = tl.where(z > 0, z, LEAKY * z), tl.where(z > 0, 1.0, LEAKY)
+    elif ACTIVATION == "tanh":
         e = tl.exp(-2.0 * tl.abs(z))
         size = (1.0 - e) / (1.0 + e)
         value, slope = tl.where(z > 0, size, -size), 1.0 - size * size
-    elif KIND == 6:  # gaussian
+    elif ACTIVATION == "gaussian":
         value = tl.exp(-z * z)
         slope = -2.0 * z * value
-    elif KIND == 7:  # sigmoid
+    elif ACTIVATION == "sigmoid":
         value = 1.0 / (1.0 + tl.exp(-z))
         slope = value * (1.0 - value)
-    elif KIND == 8:  # silu
+    elif ACTIVATION == "silu":
         gate = 1.0 / (1.0 + tl.exp(-z))
         value, slope = z * gate, gate * (1.0 + z * (1.0 - gate))
     else:
@@ -79,7 +90,7 @@ def _activate(z, KIND: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: conste
 
 @_jit
 def _places(IN: constexpr, OUT: constexpr, WIDTHS: constexpr, PADS: constexpr, WEIGHT: constexpr, BIAS: constexpr):
-    """Where the parts of a network lie in its flat vector, and which of their numbers are not padding."""
+    """Return the places of a network's parameters in its flat vector, and which of their numbers are not padding."""
     n = tl.arange(0, PADS[0])
     real = n < WIDTHS[0]
     places, masks = (), ()
@@ -118,7 +129,10 @@ def _store(start, places, masks, values):
 
 @_jit
 def _draw(key, place, total):
-    """Number of the point at one place of the minibatches; see ``_minibatch.draw_points``."""
+    """Return the number of the point at one place of the minibatches, see :func:`._minibatch.draw_points`.
+
+    splitmix64 is written out here, because Triton does not compile the functions of PyTorch.
+    """
     z = key + place.to(tl.uint64) * 0x9E3779B97F4A7C15
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
@@ -128,20 +142,21 @@ def _draw(key, place, total):
 
 @_jit
 def _forward(
-    p, coords, rows, inside, IN: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr
+    p, coords, rows, inside, IN: constexpr, ACTIVATIONS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr
 ):
-    """Coordinates of one tile, and values and slopes of every hidden axis there."""
+    """Return the coordinates of one tile, and values and slopes of every hidden axis there."""
     x = (tl.load(coords + rows * IN, mask=inside, other=0.0),)
     for d in tl.static_range(1, IN):
         x = x + (tl.load(coords + rows * IN + d, mask=inside, other=0.0),)
     z = x[0][:, None] * p[0][None, :] + p[IN][None, :]
     for d in tl.static_range(1, IN):
         z += x[d][:, None] * p[d][None, :]
-    h, slope = _activate(z, KINDS[0], OMEGA[0], HIGH[0], LOW[0])
+    h, slope = _activate(z, ACTIVATIONS[0], OMEGA[0], HIGH[0], LOW[0])
     values, slopes = (h,), (slope,)
-    for layer in tl.static_range(1, len(KINDS)):
-        z = tl.dot(h, tl.trans(p[IN + 2 * layer - 1]), input_precision="ieee") + p[IN + 2 * layer][None, :]
-        h, slope = _activate(z, KINDS[layer], OMEGA[layer], HIGH[layer], LOW[layer])
+    for layer in tl.static_range(1, len(ACTIVATIONS)):
+        weight, bias = p[IN + 2 * layer - 1], p[IN + 2 * layer]
+        z = tl.dot(h, tl.trans(weight), input_precision="ieee") + bias[None, :]
+        h, slope = _activate(z, ACTIVATIONS[layer], OMEGA[layer], HIGH[layer], LOW[layer])
         values, slopes = values + (h,), slopes + (slope,)
     return x, values, slopes
 
@@ -149,12 +164,12 @@ def _forward(
 @_jit
 def _tile(
     p, g, squares, coords, targets, rows, inside, shift, factor,
-    IN: constexpr, OUT: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
+    IN: constexpr, OUT: constexpr, ACTIVATIONS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
 ):  # fmt: skip
-    """Gradients and squared residuals with the share of one tile added."""
-    x, values, slopes = _forward(p, coords, rows, inside, IN, KINDS, OMEGA, HIGH, LOW)
-    h = values[len(KINDS) - 1]
-    top: constexpr = IN + 2 * len(KINDS) - 1
+    """Return the gradients ``g`` and the squared residuals with the share of one tile added."""
+    x, values, slopes = _forward(p, coords, rows, inside, IN, ACTIVATIONS, OMEGA, HIGH, LOW)
+    h = values[len(ACTIVATIONS) - 1]
+    top: constexpr = IN + 2 * len(ACTIVATIONS) - 1
     weights, biases = (), ()
     delta = tl.zeros_like(h)
     for c in tl.static_range(OUT):
@@ -167,10 +182,11 @@ def _tile(
         biases = biases + (g[top + OUT + c] + tl.sum(residual, axis=0),)
         delta += residual[:, None] * w
     between = ()
-    for layer in tl.static_range(len(KINDS) - 1, 0, -1):
+    for layer in tl.static_range(len(ACTIVATIONS) - 1, 0, -1):
         delta = delta * slopes[layer]
-        weight = tl.dot(tl.trans(delta), values[layer - 1], g[IN + 2 * layer - 1], input_precision="ieee")
-        between = (weight, g[IN + 2 * layer] + tl.sum(delta, axis=0)) + between
+        weight, bias = g[IN + 2 * layer - 1], g[IN + 2 * layer]
+        weight = tl.dot(tl.trans(delta), values[layer - 1], weight, input_precision="ieee")
+        between = (weight, bias + tl.sum(delta, axis=0)) + between
         delta = tl.dot(delta, p[IN + 2 * layer - 1], input_precision="ieee")
     delta = delta * slopes[0]
     first = ()
@@ -182,7 +198,7 @@ def _tile(
 
 @_jit
 def _adam(p, g, m, v, masks, keep, rate, scale, BETA1: constexpr, BETA2: constexpr, EPS: constexpr):
-    """One step; all stays as it is where ``keep``."""
+    """Return parameters and moments after one step of Adam, or as they are where ``keep``."""
     new_p, new_m, new_v = (), (), ()
     for i in tl.static_range(len(p)):
         gradient = tl.where(masks[i], g[i], 0.0)
@@ -199,11 +215,29 @@ def fit_networks(
     flat, moment1, moment2, taken, keys, coords, targets, rates, scales, last, coords_stride, total, shift, factor,
     target,
     SIZE: constexpr, POINTS: constexpr, IN: constexpr, OUT: constexpr, WIDTHS: constexpr, PADS: constexpr,
-    WEIGHT: constexpr, BIAS: constexpr, KINDS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
+    WEIGHT: constexpr, BIAS: constexpr, ACTIVATIONS: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr,
     TILE: constexpr, STOPS: constexpr, DRAWS: constexpr, CHECK_EVERY: constexpr, BETA1: constexpr, BETA2: constexpr,
     EPS: constexpr,
 ):  # fmt: skip
-    """Adam steps of one network from the number it has ``taken`` up to ``last``, in place; one program a network."""
+    """Take the Adam steps of one network from the number it has ``taken`` up to ``last``, in place.
+
+    Args:
+        flat: float32 ``[network, SIZE]``, and so are both moments.
+        moment1: Adam's mean of the gradients.
+        moment2: Adam's mean of their squares.
+        taken: int32 ``[network]``, the steps taken so far.
+        keys: int64 ``[network]``, from which points are drawn.
+        coords: float32 ``[total, IN]`` for each network, ``coords_stride`` apart (0 where networks share them).
+        targets: float32 ``[network, total, OUT]``.
+        rates: ``lr / (1 - beta1^t)`` of every step.
+        scales: ``1 / sqrt(1 - beta2^t)`` of every step.
+        last: the number of the last step.
+        coords_stride: floats from one network's coordinates to the next.
+        total: points of a signal.
+        shift: what the networks' outputs lie below the targets.
+        factor: ``2 / (POINTS * OUT)``.
+        target: the mean squared error at which a network stops, where ``STOPS``.
+    """
     network = tl.program_id(0).to(tl.int64)
     coords, targets = coords + network * coords_stride, targets + network * total * OUT
     flat, moment1, moment2 = flat + network * SIZE, moment1 + network * SIZE, moment2 + network * SIZE
@@ -222,7 +256,7 @@ def fit_networks(
             if DRAWS:
                 rows = _draw(key, step.to(tl.int64) * POINTS + rows + 1, total)
             g, squares = _tile(
-                p, g, squares, coords, targets, rows, inside, shift, factor, IN, OUT, KINDS, OMEGA, HIGH, LOW
+                p, g, squares, coords, targets, rows, inside, shift, factor, IN, OUT, ACTIVATIONS, OMEGA, HIGH, LOW
             )
         done = step >= last
         if STOPS:

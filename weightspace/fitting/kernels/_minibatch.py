@@ -1,4 +1,4 @@
-"""Which points a network sees in each step of a minibatch fit: the same in both kernels."""
+"""The points that a network sees in each step of a minibatch fit, which are the same in all kernels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The constants of weightspace._random.splitmix64, which is for NumPy. PyTorch has no arithmetic of uint64: its words
+# are int64, whose sums and products have the same bits.
 _GOLDEN, _FIRST, _SECOND = (
     value - 2**64 if value >= 2**63 else value for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
 
 
 def point_keys(sources: Tensor, views: Tensor, *, seed: int) -> Tensor:
-    """One 64-bit key for each network, int64 ``[batch]``, derived from (seed, source, view).
+    """Derive one 64-bit key for each network from (seed, source, view), int64 ``[batch]``.
 
     Example:
         >>> keys = point_keys(torch.tensor([3, 7]), torch.tensor([0, 0]), seed=0)
@@ -25,17 +27,17 @@ def point_keys(sources: Tensor, views: Tensor, *, seed: int) -> Tensor:
 
 
 def draw_points(keys: Tensor, step: int, count: int, total: int) -> Tensor:
-    r"""Uniform indices of points with replacement, int64 ``[batch, count]``; a counter goes in, no state is kept.
+    r"""Draw uniform indices of points with replacement, int64 ``[batch, count]``.
 
-    .. math:: i_p = \lfloor n \, h(key + (s \, count + p + 1) \gamma) / 2^{31} \rfloor
+    .. math:: i_p = \lfloor n h / 2^{31} \rfloor, \quad h = \mathrm{splitmix64}(key + (s \, count + p) \gamma) \gg 33
 
-    with the highest 31 bits of splitmix64's output ``h``.
+    The generator has no state: a counter goes in, so that every point can be drawn alone.
 
     Args:
         keys: int64 ``[batch]``, see :func:`point_keys`.
         step: number of the step, from 0.
-        count: points to draw.
-        total: points there are, below 2**31.
+        count: number of points to draw.
+        total: number of points there are, below 2**31.
 
     Reference:
         Steele, Lea and Flood, *Fast Splittable Pseudorandom Number Generators*, 2014.
@@ -49,5 +51,5 @@ def draw_points(keys: Tensor, step: int, count: int, total: int) -> Tensor:
 
 
 def _shifted(z: Tensor, by: int) -> Tensor:
-    """To the right, with zeros coming in."""
+    """Shift to the right as if the words were unsigned: zeros come in."""
     return (z >> by) & ((1 << (64 - by)) - 1)
