@@ -1,0 +1,281 @@
+"""Axes of a network under trace: which of them are one, and what is proved of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from weightspace._activation import activation
+
+
+class Refused(Exception):
+    """The reason why a network cannot be read."""
+
+
+class TracedAxis:
+    """An axis of features, which operators unite with others or cut into parts.
+
+    Args:
+        size: number of entries.
+        fixed: whether nothing may be permuted: positions, inputs, outputs, and what an operator reads in order.
+        reason: the operator that fixed it, for messages.
+        source: ``"in"`` where it comes from the example input.
+
+    ``bound`` means that permutations alone are proved; ``maxed``, that a maximum over positions takes signs away;
+    ``padded``, that a mean or sum over positions takes phases away.
+    """
+
+    def __init__(self, size: int, *, fixed: bool = False, reason: str = "", source: str = "") -> None:
+        self.size, self.fixed, self.reason, self.source = size, fixed, reason, source
+        self.bound = self.maxed = self.padded = False
+        self.activations: list[tuple[str, float]] = []
+        self.parts: tuple[Segment, ...] | None = None
+        self._parent: TracedAxis | None = None
+
+    def root(self) -> TracedAxis:
+        axis = self
+        while axis._parent is not None:
+            axis = axis._parent
+        return axis
+
+    def join(self, other: TracedAxis, reason: str) -> None:
+        """Make two axes one: what is proved of one is then proved of both."""
+        a, b = self.root(), other.root()
+        if a is b:
+            return
+        if a.fixed != b.fixed:
+            a.reason = b.reason = a.reason or b.reason or reason
+        if (b.fixed, b.source) > (a.fixed, a.source):
+            a, b = b, a
+        if b.activations and a.activations:
+            a.bound = True
+        b._parent = a
+        a.activations += b.activations
+        a.bound, a.maxed, a.padded = a.bound or b.bound, a.maxed or b.maxed, a.padded or b.padded
+
+    def split(self, at: int) -> tuple[TracedAxis, TracedAxis]:
+        """Cut a hidden axis into two, of which each has a permutation of its own."""
+        parts = tuple(TracedAxis(size) for size in (at, self.size - at))
+        for part in parts:
+            part.bound, part.maxed, part.padded = self.bound, self.maxed, self.padded
+            part.activations = list(self.activations)
+        self.parts = tuple(Segment(part) for part in parts)
+        return parts[0], parts[1]
+
+    def name_of_activation(self) -> tuple[str, float]:
+        """Return the activation and omega, where the whole group of its row is proved, or ``("other", 1.0)``."""
+        if self.bound or len(self.activations) != 1:
+            return "other", 1.0
+        name, omega = self.activations[0]
+        row = activation(name)
+        lost = (self.maxed and (row.scale == "sign" or row.periodic)) or (self.padded and row.periodic)
+        return ("other", 1.0) if lost else (name, omega)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of ``outer * axis.size * inner`` features: entry ``(o, i, p)`` belongs to neuron ``i`` of the axis."""
+
+    axis: TracedAxis
+    outer: int = 1
+    inner: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.outer * self.axis.size * self.inner
+
+    @property
+    def plain(self) -> bool:
+        return self.outer == self.inner == 1
+
+
+Layout = tuple[Segment, ...]
+"""One axis of a tensor: a concatenation of segments."""
+
+
+def fixed(size: int, source: str = "") -> Layout:
+    """Return the layout of an axis on which nothing is permuted."""
+    return (Segment(TracedAxis(size, fixed=True, source=source)),)
+
+
+def resolved(layout: Iterable[Segment]) -> list[Segment]:
+    """Return the segments with axes that are united replaced by one, and axes that were cut by their parts."""
+    out: list[Segment] = []
+    for segment in layout:
+        axis = segment.axis.root()
+        if axis.parts is None:
+            out.append(Segment(axis, segment.outer, segment.inner))
+            continue
+        parts = [Segment(p.axis, p.outer, p.inner * segment.inner) for p in resolved(axis.parts)]
+        if len(parts) == 1:
+            out.append(Segment(parts[0].axis, segment.outer * parts[0].outer, parts[0].inner))
+        else:
+            out += parts * segment.outer
+    return out
+
+
+def hidden(layout: Layout | None) -> list[TracedAxis]:
+    """Return the axes that may still be permuted."""
+    return [s.axis for s in resolved(layout or ()) if not s.axis.fixed]
+
+
+def source_of(layouts: Iterable[Layout | None]) -> str:
+    """Return ``"in"`` if any of these axes comes from the example input."""
+    return max((s.axis.source for layout in layouts for s in resolved(layout or ())), default="")
+
+
+def freeze(layout: Layout | None, reason: str) -> None:
+    """Leave no symmetry on a layout."""
+    for axis in hidden(layout):
+        axis.fixed, axis.reason = True, reason
+
+
+def bind(layout: Layout | None) -> None:
+    """Leave permutations alone on a layout."""
+    for axis in hidden(layout):
+        axis.bound = True
+
+
+def cut(layout: Sequence[Segment], at: int, reason: str) -> tuple[Layout, Layout]:
+    """Cut a layout after ``at`` features; an axis whose neurons the cut goes through is fixed."""
+    head, rest = [], resolved(layout)
+    while rest and rest[0].size <= at:
+        at -= rest[0].size
+        head.append(rest.pop(0))
+    if at:
+        first = rest.pop(0)
+        if not first.axis.fixed and first.outer == 1 and at % first.inner == 0:
+            parts = first.axis.split(at // first.inner)
+            here, there = (Segment(part, 1, first.inner) for part in parts)
+        else:
+            freeze((first,), reason)
+            here, there = (fixed(size, first.axis.source)[0] for size in (at, first.size - at))
+        head.append(here)
+        rest.insert(0, there)
+    return tuple(head), tuple(rest)
+
+
+def unite(a: Layout | None, b: Layout | None, reason: str) -> Layout | None:
+    """Make one permutation act on two layouts of one size, as far as both allow it.
+
+    ``None`` stands for an axis along which a tensor is constant: it goes with any.
+    """
+    if a is None or b is None:
+        return b if a is None else a
+    left, right = tuple(resolved(a)), tuple(resolved(b))
+    while left:
+        x, y = left[0], right[0]
+        if x == y or (x.size == y.size and x.outer == y.outer and x.inner == y.inner):
+            x.axis.join(y.axis, reason)
+            left, right = left[1:], right[1:]
+        elif x.size == y.size and any(s.plain and not s.axis.fixed for s in (x, y)):
+            plain, other = (x, y) if x.plain and not x.axis.fixed else (y, x)
+            if plain.axis.activations or plain.axis.bound:
+                bind((other,))
+            plain.axis.parts = (other,)
+            left, right = left[1:], right[1:]
+        elif x.axis.fixed or y.axis.fixed or not (x.plain or y.plain):
+            freeze((x, y), reason)
+            step = min(x.size, y.size)
+            left, right = (cut(side, step, reason)[1] for side in (left, right))
+        elif x.size > y.size:
+            left = sum(cut(left, y.size, reason), ())
+        else:
+            right = sum(cut(right, x.size, reason), ())
+        left, right = tuple(resolved(left)), tuple(resolved(right))
+    return tuple(resolved(a))
+
+
+@dataclass(eq=False)
+class TracedParam:
+    """A parameter or buffer of the module: its state dict keys (several, if it is tied) and its axes.
+
+    ``uses`` counts the operators that read it, ``as_bias`` those that add it to a linear map; ``as_weight`` says
+    whether one reads it as a matrix or kernel.
+    """
+
+    keys: list[str]
+    shape: tuple[int, ...]
+    dims: tuple[Layout, ...] = ()
+    uses: int = 0
+    as_bias: int = 0
+    as_weight: bool = False
+
+    def __post_init__(self) -> None:
+        # A spec holds hidden axes in the first two places alone.
+        self.dims = tuple((Segment(TracedAxis(n)),) if i < 2 else fixed(n) for i, n in enumerate(self.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The state of a value that is ``factor * z ** power + shift`` of a linear map's output ``z``, named by ``origin``."""
+
+    factor: float = 1.0
+    power: float = 1.0
+    shift: float = 0.0
+    origin: object = field(default_factory=object)
+
+    @property
+    def exact(self) -> bool:
+        return (self.factor, self.power, self.shift) == (1.0, 1.0, 0.0)
+
+
+ACTIVE = "active"
+"""The state of what leaves an activation, and of the input. What is neither this nor affine has bound axes."""
+State = Affine | str | None
+
+
+@dataclass(frozen=True, eq=False)
+class TracedTensor:
+    """A value of the graph: its shape, the layout of each axis (``None`` where it is constant along it), its state.
+
+    ``param`` and ``order`` say of which parameter it is a view, and which axis of it each axis is.
+    """
+
+    shape: tuple[int, ...]
+    dims: tuple[Layout | None, ...]
+    state: State = None
+    param: TracedParam | None = None
+    order: tuple[int, ...] = ()
+
+    @property
+    def axes(self) -> list[TracedAxis]:
+        return [axis for layout in self.dims for axis in hidden(layout)]
+
+    def bind(self) -> TracedTensor:
+        """Leave permutations alone on all axes, and return the value without a state."""
+        for axis in self.axes:
+            axis.bound = True
+        return TracedTensor(self.shape, self.dims)
+
+
+@dataclass(frozen=True)
+class Site:
+    """An operator of the graph: its name, where it stands in the module and in the source, the shape of its output."""
+
+    op: str
+    path: str
+    line: str
+    shape: Any = ()
+
+    def __str__(self) -> str:
+        path = f" in {self.path!r}" if self.path else ""
+        return f"{self.op}{path}" + (f" ({self.line})" if self.line else "")
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise Refused(f"{self}: {reason}")
+
+    def freeze(self, *tensors: TracedTensor) -> Any:
+        """Leave no symmetry on what an operator reads; what it returns has none either."""
+        for tensor in tensors:
+            for layout in tensor.dims:
+                freeze(layout, str(self))
+        source = source_of(layout for tensor in tensors for layout in tensor.dims)
+
+        def opaque(shape: Any) -> Any:
+            if isinstance(shape, list):
+                return [opaque(part) for part in shape]
+            return TracedTensor(shape, tuple(fixed(n, source) for n in shape)) if isinstance(shape, tuple) else None
+
+        return opaque(self.shape)

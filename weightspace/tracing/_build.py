@@ -1,0 +1,186 @@
+"""From the axes that a walk met to a spec: what a spec can say keeps its symmetry, and every axis gets a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from weightspace._spec import Axis, Init, Kind, NetSpec, Param
+from weightspace.tracing._axes import (
+    Layout,
+    Refused,
+    Segment,
+    TracedAxis,
+    TracedParam,
+    TracedTensor,
+    bind,
+    freeze,
+    hidden,
+    resolved,
+)
+
+
+def settle(params: Sequence[TracedParam]) -> None:
+    """Fix the axes that a spec cannot say, until all that is left can be said."""
+    for param in params:
+        for layout in param.dims:
+            freeze(tuple(s for s in resolved(layout) if s.axis.size == 1 and not s.axis.activations), "its one entry")
+    while True:
+        before = sum(len(hidden(layout)) for param in params for layout in param.dims)
+        for param in params:
+            _settle(param)
+        produced = {axis for param in params for axis in hidden(param.dims[0])}
+        for param in params:
+            for layout in param.dims:
+                for segment in resolved(layout):
+                    if not segment.axis.fixed and segment.axis not in produced:
+                        freeze((segment,), f"{param.keys[0]!r}, which nothing but a table of vectors produces")
+        if before == sum(len(hidden(layout)) for param in params for layout in param.dims):
+            return
+
+
+def _settle(param: TracedParam) -> None:
+    rows, columns = param.dims[0], param.dims[1] if len(param.dims) > 1 else ()
+    key = param.keys[0]
+    for segment in resolved(columns):
+        if segment.outer > 1 or (segment.inner > 1 and len(param.dims) > 2):
+            freeze((segment,), f"the columns of {key!r}, whose channels are not whole")
+    if set(hidden(rows)) & set(hidden(columns)):
+        freeze(
+            tuple(s for s in resolved(rows) if s.axis in hidden(columns)),
+            f"a sum that ties what {key!r} reads to what it makes: one permutation would act twice on it, which a "
+            "spec cannot say",
+        )
+    parts = resolved(rows)
+    if not hidden(rows) or (len(parts) == 1 and parts[0].plain):
+        return
+    whole = all(s.outer == 1 and (s.inner == 1 or len(param.dims) == 1) for s in parts)
+    if hidden(columns) or not whole:
+        freeze(rows, f"the rows of {key!r}, which hold several axes or parts of one, which a spec cannot say")
+    elif param.as_weight or param.as_bias != param.uses or any(s.inner > 1 for s in parts):
+        bind(rows)
+
+
+class Names:
+    """Names for axes: ``in``, ``out``, and h1, h2, ... in the order of the state dict."""
+
+    def __init__(self) -> None:
+        self.axes: dict[str, Axis] = {}
+        self.names: dict[TracedAxis, str] = {}
+        self.counts = {"h": 0, "in": 0}
+
+    def of(self, axis: TracedAxis, place: str) -> str:
+        """Return the name of an axis; a fixed one is called by its size and its place, unless it is an end."""
+        axis = axis.root()
+        if axis not in self.names:
+            if axis.fixed and axis.source != "in":
+                return self.plain(axis.size, place)
+            kind = "in" if axis.fixed else "h"
+            self.counts[kind] += 1
+            number = self.counts[kind]
+            self.names[axis] = kind if kind == "in" and number == 1 else f"{kind}{number}"
+            activation, omega = (None, 1.0) if axis.fixed else axis.name_of_activation()
+            self.axes[self.names[axis]] = Axis(self.names[axis], axis.size, activation, omega)
+        return self.names[axis]
+
+    def plain(self, size: int, place: str) -> str:
+        name = "one" if size == 1 and place != "k" else f"{place}{size}"
+        self.axes.setdefault(name, Axis(name, size))
+        return name
+
+
+def build(
+    params: Sequence[TracedParam], order: Sequence[str], source: TracedTensor, output: TracedTensor, init: Init
+) -> NetSpec:
+    """Return the spec of the parameters, in the order of the state dict; all axes of the output are fixed."""
+    ends = _output(output)
+    settle(params)
+    names = Names()
+    end = _name_ends(names, ends, output)
+    found: dict[str, list[Param]] = {}
+    for key in order:
+        for param in params:
+            if key in param.keys:
+                found[key] = _params(param, key, names)
+    if not any(name == "in" for name in names.axes):
+        names.axes["in"] = Axis("in", source.shape[-1] if source.shape else 1)
+    last = [names.axes.pop(name) for name in dict.fromkeys(("in", end))]
+    axes = (last[0], *names.axes.values(), *last[1:])
+    try:
+        return NetSpec(axes, tuple(p for key in order for p in found.get(key, ())), output=end, init=init)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+
+
+def _output(output: TracedTensor) -> Layout:
+    """Fix the axes of the output, and return the layout of its features."""
+    layouts = [tuple(resolved(layout)) for layout in output.dims if hidden(layout)]
+    for layout in layouts:
+        freeze(layout, "the output")
+    if layouts:
+        return layouts[-1]
+    return tuple(resolved(output.dims[-1] or ())) if output.dims else ()
+
+
+def _name_ends(names: Names, ends: Layout, output: TracedTensor) -> str:
+    """Name the axes of the output, and return the name of the whole."""
+    size = output.shape[-1] if output.shape else 1
+    if len(ends) == 1 and ends[0].plain:
+        axis = ends[0].axis.root()
+        names.names[axis] = "in" if axis.source == "in" else "out"
+        names.axes[names.names[axis]] = Axis(names.names[axis], axis.size)
+        names.counts["in"] += axis.source == "in"
+        return names.names[axis]
+    for number, segment in enumerate(ends if len(ends) > 1 else (), start=1):
+        axis = segment.axis.root()
+        if axis not in names.names and axis.source != "in":
+            names.names[axis] = f"out{number}"
+            names.axes[f"out{number}"] = Axis(f"out{number}", axis.size)
+    names.axes["out"] = Axis("out", sum(segment.size for segment in ends) or size)
+    return "out"
+
+
+def _params(param: TracedParam, key: str, names: Names) -> list[Param]:
+    """Return the spec's parameters for one tensor: one, or one for each part of a concatenation."""
+    rows = _joined(param.dims[0], folded=len(param.dims) == 1)
+    columns = _joined(param.dims[1], folded=len(param.dims) == 2) if len(param.dims) > 1 else []
+    kind: Kind = "norm"
+    if len(param.dims) > 1 and (hidden(param.dims[1]) or (param.as_weight and len(rows) == 1)):
+        kind = "weight"
+    elif len(param.dims) == 1 and param.uses == param.as_bias and all(segment.plain for segment in rows):
+        kind = "bias"
+    place = "k" if kind == "weight" else "pos"
+    rest = [names.plain(size, place) for size in param.shape[2:]]
+    parts = []
+    for segment in columns if kind == "weight" else rows:
+        inner = [names.plain(segment.inner, "pos")] if segment.inner > 1 else []
+        if kind == "weight":
+            axes = [names.of(rows[0].axis, "n"), names.of(segment.axis, "n"), *inner, *rest]
+            axes[1] = _again(names, axes[1], axes[0])
+        else:
+            axes = [names.of(segment.axis, "n"), *inner]
+            axes += [names.of(s.axis, "pos") for s in columns] + rest
+        parts.append((tuple(axes), bool(inner)))
+    if len(parts) == 1:
+        return [Param(key, parts[0][0], kind, key, parts[0][1])]
+    return [Param(f"{key}[{i}]", axes, kind, key, folded) for i, (axes, folded) in enumerate(parts)]
+
+
+def _again(names: Names, name: str, other: str) -> str:
+    """Nothing permutes an axis without symmetry: it may bear a second name."""
+    if name != other:
+        return name
+    names.axes.setdefault(f"{name}-too", Axis(f"{name}-too", names.axes[name].size))
+    return f"{name}-too"
+
+
+def _joined(layout: Layout, *, folded: bool) -> list[Segment]:
+    """Return the segments of a layout; if nothing is permuted on it, it is one."""
+    parts = resolved(layout)
+    if len(parts) > 1 and not hidden(layout):
+        return [Segment(TracedAxis(sum(part.size for part in parts), fixed=True))]
+    return [
+        part
+        if part.plain or not part.axis.fixed or (folded and part.outer == 1 and part.axis.source)
+        else Segment(TracedAxis(part.size, fixed=True))
+        for part in parts
+    ]
