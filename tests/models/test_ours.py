@@ -12,10 +12,11 @@ from torch import Tensor
 import weightspace as ws
 from weightspace import testing
 from weightspace._activation import activation
-from weightspace.models import ForwardMessages, Hybrid, HybridGrid, TypedMessages
+from weightspace.models import ForwardMessages, ProbeGridNet, ProbeNet, TypedMessages
+from weightspace.models.layers import GaussianRBF
 from weightspace.models.layers._typed import types_of
-from weightspace.models.ours._forward_messages import Bumps, FirstMessages, LearnedActivation
-from weightspace.models.ours._typed_messages import Update
+from weightspace.models.ours._forward_messages import FirstMessages, LearnedActivation
+from weightspace.models.ours._typed_messages import ChannelUpdate
 
 CLOSE: Any = {"atol": 1e-10, "rtol": 1e-8}
 TIGHT: Any = {"atol": 1e-8, "rtol": 1e-8, "dtype": torch.float64}
@@ -38,23 +39,20 @@ def networks(spec: ws.NetSpec, batch: int = 4, seed: int = 1) -> ws.Weights:
     return testing.random_weights(spec, batch, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def passes(model: Hybrid, w: ws.Weights) -> tuple[Tensor, Tensor]:
+def passes(model: ProbeNet, w: ws.Weights) -> tuple[Tensor, Tensor]:
     """Outputs ``[batch, out, point]`` and gradients ``[batch, in, point]``."""
-    matrices = [w.view(layer.weight) for layer in w.spec.layers]
-    value, _, slopes = model._forth(matrices, [w.view(layer.bias or "") for layer in w.spec.layers])
-    return value, model._back(matrices, slopes)[0]
+    return model.passes(w)
 
 
-# The hybrid.
+# ProbeNet and ProbeGridNet.
 
 
 @every_spec
 def test_without_mixing_it_reads_the_outputs_and_their_gradients(spec: ws.NetSpec) -> None:
-    model, w = Hybrid(spec, 3, points=7, rank=0).double(), networks(spec)
-    assert model.seeds is not None
-    x = model.points.detach().t().expand(len(w), -1, -1).clone().requires_grad_()
+    model, w = ProbeNet(spec, 3, points=7, rank=0).double(), networks(spec)
+    x = model.passes.points.detach().t().expand(len(w), -1, -1).clone().requires_grad_()
     expected = ws.evaluate(w, x)
-    (slope,) = torch.autograd.grad((expected * model.seeds.t()).sum(), x)
+    (slope,) = torch.autograd.grad((expected * model.passes.seeds.t()).sum(), x)
     outputs, gradients = passes(model, w)
     torch.testing.assert_close(outputs.mT + spec.output_shift, expected, **CLOSE)
     torch.testing.assert_close(gradients.mT, slope, **CLOSE)
@@ -62,45 +60,44 @@ def test_without_mixing_it_reads_the_outputs_and_their_gradients(spec: ws.NetSpe
 
 @every_spec
 def test_it_starts_near_the_outputs_and_mixing_takes_it_elsewhere(spec: ws.NetSpec) -> None:
-    model, w = Hybrid(spec, 3, points=7, rank=3).double(), networks(spec)
-    expected = ws.evaluate(w, model.points.t()).mT - spec.output_shift
+    model, w = ProbeNet(spec, 3, points=7, rank=3).double(), networks(spec)
+    expected = ws.evaluate(w, model.passes.points.t()).mT - spec.output_shift
     near = (passes(model, w)[0] - expected).abs().max() / expected.abs().max()
     assert 1e-9 < near < 0.05
-    for step in model.mix:
+    for step in model.passes.mix:
         torch.nn.init.normal_(step.up, std=20.0)  # pyright: ignore
     assert (passes(model, w)[0] - expected).abs().max() / expected.abs().max() > 0.1
 
 
 def test_the_passes_are_those_of_the_equations() -> None:
     """Neuron by neuron and channel by channel."""
-    model, w = Hybrid(SPEC, 3, points=3, rank=2, phase=False, neurons=4).double(), networks(SPEC, 1)
-    for step in (*model.mix, *model.mix_back):
+    model, w = ProbeNet(SPEC, 3, points=3, rank=2, phase=False).double(), networks(SPEC, 1)
+    for step in (*model.passes.mix, *model.passes.mix_back):
         torch.nn.init.normal_(step.up)  # pyright: ignore
-    assert model.factors is not None
-    assert model.seeds is not None
-    mixing = [torch.eye(3).double() + 0.1 * m.down @ m.up for m in (*model.mix, *model.mix_back)]  # pyright: ignore
+    assert model.passes.factors is not None
+    mixing = [torch.eye(3).double() + 0.1 * m.down @ m.up for m in (*model.passes.mix, *model.passes.mix_back)]  # pyright: ignore
     w1, b1, w2, b2, w3, b3 = (value[0] for _, value in w.items())
-    c1, c2, c3 = model.factors
+    c1, c2, c3 = model.passes.factors
 
     def layer(matrix: Tensor, bias: Tensor, factor: Tensor, below: Tensor) -> Tensor:
         rows = [[row @ below[:, c] + b * factor[c] for c in range(3)] for row, b in zip(matrix, bias, strict=True)]
         return torch.stack([torch.stack(row) for row in rows])
 
-    z1 = layer(w1, b1, c1, model.points)
+    z1 = layer(w1, b1, c1, model.passes.points)
     h1 = torch.sin(30 * z1) @ mixing[0]
     z2 = layer(w2, b2, c2, h1)
     h2 = torch.sin(7 * z2) @ mixing[1]
     outputs, gradients = passes(model, w)
     torch.testing.assert_close(outputs[0], w3 @ h2 + b3[:, None] * c3, **CLOSE)
-    g2 = ((w3.t() @ model.seeds) * 7 * torch.cos(7 * z2)) @ mixing[3]
+    g2 = ((w3.t() @ model.passes.seeds) * 7 * torch.cos(7 * z2)) @ mixing[3]
     g1 = ((w2.t() @ g2) * 30 * torch.cos(30 * z1)) @ mixing[2]
     torch.testing.assert_close(gradients[0], w1.t() @ g1, **CLOSE)
 
 
 @pytest.mark.parametrize("phase", [True, False])
 def test_phases_are_kept_where_biases_enter_as_they_are(phase: bool) -> None:
-    model = Hybrid(SPEC, 3, points=7, rank=3, neurons=4, phase=phase).double()
-    assert model.respects == ("full" if phase else "scaled")
+    model = ProbeNet(SPEC, 3, points=7, rank=3, phase=phase).double()
+    assert model.equivariance == ("full" if phase else "scaled")
     testing.assert_invariant(model, SPEC, group="scaled", **TIGHT)
     if phase:
         testing.assert_invariant(model, SPEC, group="full", **TIGHT)
@@ -109,26 +106,9 @@ def test_phases_are_kept_where_biases_enter_as_they_are(phase: bool) -> None:
         testing.assert_invariant(model, SPEC, group="full", **TIGHT)
 
 
-def test_invariants_of_single_neurons_are_more_than_the_function() -> None:
-    """Negative control of the track: two networks of one function and of different neurons are told apart."""
-    spec = ws.mlp(2, 4, 1, activation="tanh")
-    w = networks(spec, 1)
-    twice = w.clone()
-    for name, axis in (("0.weight", 1), ("0.bias", 1)):
-        twice.view(name).select(axis, 1).copy_(w.view(name).select(axis, 0))
-    other = twice.clone()
-    other.view("1.weight")[:, :, 0] += 0.7
-    other.view("1.weight")[:, :, 1] -= 0.7
-    testing.assert_same_function(twice, other)
-    for neurons, same in ((0, True), (4, False)):
-        model = Hybrid(spec, 3, points=7, neurons=neurons).double()
-        assert ((model(twice) - model(other)).abs().max() < 1e-9) == same
-
-
 def test_the_grid_is_read_where_its_points_are() -> None:
     """Without mixing, what the convolutions see at row i and column j is the picture and its slopes there."""
-    model, w = HybridGrid(SPEC, 3, size=5, layers=1, rank=0).double(), networks(SPEC)
-    assert model.seeds is not None
+    model, w = ProbeGridNet(SPEC, 3, size=5, layers=1, rank=0).double(), networks(SPEC)
     seen: list[Tensor] = []
     model.net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     model(w)
@@ -136,24 +116,22 @@ def test_the_grid_is_read_where_its_points_are() -> None:
     for i, j in ((0, 0), (1, 4), (3, 2)):
         x = torch.tensor([line[i], line[j]], dtype=torch.float64).expand(len(w), 1, 2).clone().requires_grad_()
         value = ws.evaluate(w, x)
-        (slope,) = torch.autograd.grad((value[:, 0] @ model.seeds[:, 0]).sum(), x)
+        (slope,) = torch.autograd.grad((value[:, 0] @ model.passes.seeds[:, 0]).sum(), x)
         torch.testing.assert_close(seen[0][:, :outputs, i, j], 2 * (value[:, 0] - SPEC.output_shift), **CLOSE)
         torch.testing.assert_close(seen[0][:, outputs:, i, j], 0.1 * slope[:, 0], **CLOSE)
 
 
 def test_grids_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match=r"size: expected more than 4 points to halve 2 times, got 4"):
-        HybridGrid(SPEC, 3, size=4)
-    with pytest.raises(ValueError, match=r"HybridGrid: expected networks of 1, 2 or 3 inputs, got 4"):
-        HybridGrid(ws.siren(4, 8, 1), 3)
+        ProbeGridNet(SPEC, 3, size=4)
+    with pytest.raises(ValueError, match=r"expected networks of 1, 2 or 3 inputs, got 4"):
+        ProbeGridNet(ws.siren(4, 8, 1), 3)
 
 
 def test_options_out_of_range_are_refused() -> None:
-    for name, low in (("points", 2), ("rank", 0), ("neurons", 0)):
+    for name, low in (("points", 2), ("rank", 0)):
         with pytest.raises(ValueError, match=rf"{name}: expected at least {low}, got"):
-            Hybrid(SPEC, 3, **{name: low - 1})  # pyright: ignore
-    with pytest.raises(ValueError, match=r"neurons: expected 0 where back=False .*got 4"):
-        Hybrid(SPEC, 3, neurons=4, back=False)
+            ProbeNet(SPEC, 3, **{name: low - 1})  # pyright: ignore
 
 
 # The network's layers on functions of its first neurons' weights.
@@ -168,7 +146,7 @@ def test_first_messages_have_the_type_of_what_leaves_a_neuron(name: str) -> None
     axis, (scale, phases) = ws.Axis("h", 5, name, 7.0), FIRST[name]
     row = activation(name)
     assert (row.scale, row.periodic) == (scale, phases)
-    layer = FirstMessages(axis, 2, 4, functions=6, bumps=3).double()
+    layer = FirstMessages(axis, 2, 4, functions=6, rbfs=3).double()
     matrix, bias = torch.randn(3, 5, 2, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
     shape = (3, 5)
     factor = {
@@ -202,8 +180,8 @@ def test_learned_activations_have_the_type_of_what_leaves_a_neuron(name: str) ->
     assert (layer(value, 1.3 * bias) - layer(value, bias)).abs().max() > 1e-3
 
 
-def test_learned_activations_are_sums_of_bumps() -> None:
-    """Horner's rule against the sum, one bump after the other, and in half precision."""
+def test_learned_activations_are_sums_of_gaussians() -> None:
+    """Horner's rule against the sum, one Gaussian after the other, and in half precision."""
     layer, z = LearnedActivation(ws.Axis("h", 5, "gelu"), 4).double(), torch.linspace(-7, 7, 57).double()
     layer.factor.data.zero_()  # pyright: ignore
     value = z[:, None].expand(-1, 4)[None]
@@ -219,11 +197,11 @@ def test_learned_activations_are_sums_of_bumps() -> None:
     torch.testing.assert_close(small.double(), expected, atol=0.05, rtol=0.05)
 
 
-def test_bumps_are_exact_where_frequencies_are_high() -> None:
-    bumps = Bumps(2, 16, 15.0)
-    near = (bumps.centres + 0.3).detach()
+def test_radial_basis_functions_are_exact_where_frequencies_are_high() -> None:
+    rbfs = GaussianRBF(2, 16, 15.0)
+    near = (rbfs.centers + 0.3).detach()
     for dtype, close in ((torch.float32, 1e-5), (torch.bfloat16, 0.15)):
-        rounded, value = copy.deepcopy(bumps).to(dtype), near.to(dtype)
+        rounded, value = copy.deepcopy(rbfs).to(dtype), near.to(dtype)
         exact = copy.deepcopy(rounded).double()(value.double())
         found = rounded(value)
         assert found.max() <= 1
@@ -248,7 +226,7 @@ def test_with_waves_and_its_own_activation_it_is_the_network_at_an_input() -> No
     w = networks(spec)
     exact = (ws.evaluate(w, x[None]) - spec.output_shift)[:, 0, 0]
     for learned in (False, True):
-        model = ForwardMessages(spec, 3, channels=2, functions=2, bumps=0, rank=0, learned=learned).double()
+        model = ForwardMessages(spec, 3, channels=2, functions=2, rbfs=0, rank=0, learned=learned).double()
         first: Any = model.first
         first.net = Waves(x)
         first.mix.weight.data = torch.tensor([[1.0, 0, 0, 1.0], [0, 0, 0, 0]], dtype=torch.float64)
@@ -261,7 +239,7 @@ def test_with_waves_and_its_own_activation_it_is_the_network_at_an_input() -> No
 
 def test_a_constant_in_what_is_sent_breaks_signs() -> None:
     """Negative control of the type."""
-    model = ForwardMessages(SPEC, 3, channels=4, functions=4, bumps=2).double()
+    model = ForwardMessages(SPEC, 3, channels=4, functions=4, rbfs=2).double()
     first: Any = model.first
     out, wide = first.mix.weight.shape
     first.mix = torch.nn.Linear(wide, out).double()
@@ -280,16 +258,16 @@ def test_positive_scales_may_be_large() -> None:
 
 
 def test_messages_need_functions() -> None:
-    with pytest.raises(ValueError, match=r"functions: expected at least 1 where there are no bumps, got 0"):
-        ForwardMessages(SPEC, 3, functions=0, bumps=0)
-    with pytest.raises(ValueError, match=r"bumps are for periodic activations, and '.*' is of relu"):
-        ForwardMessages(ws.mlp(2, 5, 4, 1), 3, functions=0, bumps=8)
-    assert ForwardMessages(SPEC, 3, functions=0, bumps=8).double()(networks(SPEC)).isfinite().all()
+    with pytest.raises(ValueError, match=r"functions: expected at least 1 without radial basis functions, got 0"):
+        ForwardMessages(SPEC, 3, functions=0, rbfs=0)
+    with pytest.raises(ValueError, match=r"rbfs are for periodic activations, and '.*' is relu"):
+        ForwardMessages(ws.mlp(2, 5, 4, 1), 3, functions=0, rbfs=8)
+    assert ForwardMessages(SPEC, 3, functions=0, rbfs=8).double()(networks(SPEC)).isfinite().all()
     with pytest.raises(TypeError, match=r"learned: expected True or False, got 1"):
         ForwardMessages(SPEC, 3, learned=1)  # pyright: ignore
-    with pytest.raises(ValueError, match=r"bumps: expected at least 0, got -1"):
-        ForwardMessages(ws.mlp(2, 5, 4, 1), 3, bumps=-1)
-    for name, low in (("functions", 0), ("bumps", 0), ("rank", 0), ("channels", 2)):
+    with pytest.raises(ValueError, match=r"rbfs: expected at least 0, got -1"):
+        ForwardMessages(ws.mlp(2, 5, 4, 1), 3, rbfs=-1)
+    for name, low in (("functions", 0), ("rbfs", 0), ("rank", 0), ("channels", 2)):
         with pytest.raises(ValueError, match=rf"{name}: expected at least {low}, got"):
             ForwardMessages(SPEC, 3, **{name: low - 1})  # pyright: ignore
 
@@ -298,7 +276,7 @@ def test_messages_need_functions() -> None:
 
 
 def test_typed_messages_never_compute_an_activation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strictly weights-only: an activation that raises changes nothing. The hybrid is the negative control."""
+    """Strictly weights-only: an activation that raises changes nothing. ProbeNet is the negative control."""
     from weightspace import _activation
 
     def refuse(z: Tensor, omega: float) -> Tensor:
@@ -310,7 +288,7 @@ def test_typed_messages_never_compute_an_activation(monkeypatch: pytest.MonkeyPa
     for spec in SPECS.values():
         assert TypedMessages(spec, 3, hidden=8).double()(networks(spec)).isfinite().all()
         with pytest.raises(AssertionError, match="an activation was computed"):
-            Hybrid(spec, 3, points=4).double()(networks(spec))
+            ProbeNet(spec, 3, points=4).double()(networks(spec))
 
 
 @every_spec
@@ -333,7 +311,7 @@ def test_a_type_that_is_wrong_is_caught() -> None:
 def test_updates_keep_the_type_of_their_axis(spec: ws.NetSpec) -> None:
     for axis in spec.hidden:
         types = types_of(axis)[0]
-        layer = Update(types, 6, other=True, dropout=0.0).double()
+        layer = ChannelUpdate(types, 6, other=True, dropout=0.0).double()
         value, dual = torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(2, 5, 6, dtype=torch.float64)
         factor = torch.tensor(2.5 if "positive" in types else -1.0)
         torch.testing.assert_close(layer(factor * value, dual / factor), factor * layer(value, dual), **CLOSE)
@@ -343,7 +321,7 @@ def test_updates_keep_the_type_of_their_axis(spec: ws.NetSpec) -> None:
 def test_messages_of_any_scale_are_read_alike() -> None:
     """What arrives is normalised over the batch before anything reads it, and so is what the MLP makes of it."""
     spec = ws.siren(2, 6, 1, bias=False)
-    model = ws.models.ForwardMessages(spec, 3, hidden=8, layers=1, channels=5, functions=4, bumps=0)
+    model = ws.models.ForwardMessages(spec, 3, hidden=8, layers=1, channels=5, functions=4, rbfs=0)
     w = ws.testing.random_weights(spec, 8, generator=torch.Generator().manual_seed(0))
     before = model(w)
     scale = torch.tensor([1.0, 30.0, 5.0, 7.0, 2.0])

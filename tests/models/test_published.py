@@ -10,14 +10,14 @@ from torch import Tensor
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.models._base import fold_phases
+from weightspace.align import fold_phases
 from weightspace.models.layers._graph import GraphInput, neurons
-from weightspace.models.layers._typed import Factor, steady
+from weightspace.models.layers._typed import TypedInvariant
 from weightspace.models.published._nft import IncidentAttention
 from weightspace.models.published._ng_gnn import MessageLayer
 from weightspace.models.published._ng_t import RelationalLayer
-from weightspace.models.published._scale_gmn import Passage
-from weightspace.models.published._statistics import QUANTILES, _statistics
+from weightspace.models.published._scale_gmn import MessagePass, normalized
+from weightspace.models.published._statistics import QUANTILES, statistics
 
 WIDTHS = (2, 4, 3, 1)
 CLOSE = {"atol": 1e-10, "rtol": 1e-10}
@@ -123,7 +123,7 @@ def test_messages_are_those_of_the_equations() -> None:
 
 @pytest.mark.parametrize("types", [SIGN, POSITIVE, NONE], ids=["sign", "positive", "none"])
 def test_scale_messages_are_those_of_the_equations(types: frozenset[str]) -> None:
-    layer = Passage(types, types, 4, dual=True, dropout=0.0).double()
+    layer = MessagePass(types, types, 4, dual=True, dropout=0.0).double()
     sent, edge = torch.randn(2, 3, 4).double(), torch.randn(2, 5, 3, 4).double()
     own, dual = torch.randn(2, 5, 4).double(), torch.randn(2, 5, 4).double()
     found = layer(sent[:, None], edge, own, dual, 2)
@@ -131,12 +131,12 @@ def test_scale_messages_are_those_of_the_equations(types: frozenset[str]) -> Non
         message = torch.zeros(2, 4, dtype=torch.float64)
         for j in range(3):
             pair = edge[:, i, j] * sent[:, j]
-            gate = layer.gate.out(layer.gate.bias + layer.factor(pair) + layer.of_own(own[:, i]))
+            gate = layer.gate.out(layer.gate.bias + layer.of_pair(pair) + layer.of_own(own[:, i]))
             message = message + pair * (1 + gate) / math.sqrt(3)
         same = [own[:, i], message]
-        invariants = layer.factors(same, dual[:, i])
+        invariants = layer.inputs(same, dual[:, i])
         value = layer.mix(torch.cat([*same, dual[:, i]] if types != POSITIVE else same, -1))
-        expected = steady(own[:, i] + value * (1 + layer.update.out(layer.update.bias + invariants)), types)
+        expected = normalized(own[:, i] + value * (1 + layer.update.out(layer.update.bias + invariants)), types)
         torch.testing.assert_close(found[:, i], expected, **CLOSE)
 
 
@@ -144,11 +144,11 @@ def test_scale_messages_are_those_of_the_equations(types: frozenset[str]) -> Non
     ("types", "factor"), [(SIGN, -1.0), (POSITIVE, 3.0), (SIGN | POSITIVE, -3.0)], ids=["sign", "positive", "both"]
 )
 def test_factors_are_invariant_under_their_type_alone(types: frozenset[str], factor: float) -> None:
-    layer, value = Factor(types, 4, 5).double(), torch.randn(6, 4, dtype=torch.float64)
+    layer, value = TypedInvariant(types, 4, 5).double(), torch.randn(6, 4, dtype=torch.float64)
     torch.testing.assert_close(layer(factor * value), layer(value), **CLOSE)
     flipped = value * torch.tensor([-1.0, 1.0, 2.0, 1.0], dtype=torch.float64)
     assert (layer(flipped) - layer(value)).abs().max() > 1e-3
-    assert (Factor(NONE, 4, 5).double()(factor * value) - layer(value)).abs().max() > 1e-3
+    assert (TypedInvariant(NONE, 4, 5).double()(factor * value) - layer(value)).abs().max() > 1e-3
 
 
 def test_folding_phases_keeps_the_function_and_makes_biases_small() -> None:
@@ -167,12 +167,12 @@ def test_folding_phases_keeps_the_function_and_makes_biases_small() -> None:
 
 def test_probes_are_the_activations_of_the_network() -> None:
     spec = ws.siren(2, 6, 5, 3)
-    model = ws.models.NGT(spec, 4, hidden=8, layers=1, probes=9).double()
+    model = ws.models.NeuralGraphTransformer(spec, 4, hidden=8, layers=1, probes=9).double()
     w = testing.random_weights(spec, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     start = model.start
     assert isinstance(start, GraphInput)
     assert start.probes is not None
-    values = neurons(start._activations(w), (2, 6, 5, 3))
+    values = neurons(start.probed(w), (2, 6, 5, 3))
     torch.testing.assert_close(values[-1].mT + spec.output_shift, ws.evaluate(w, start.probes), **CLOSE)
     first = torch.sin(30 * (w.view("0.weight") @ start.probes.t() + w.view("0.bias")[..., None]))
     torch.testing.assert_close(values[1], first, **CLOSE)
@@ -182,7 +182,7 @@ def test_statistics_are_those_of_torch() -> None:
     value = torch.randn(3, 11, dtype=torch.float64)
     expected = [value.mean(1), value.var(1, correction=0)]
     expected += list(value.quantile(torch.tensor(QUANTILES, dtype=torch.float64), 1))
-    torch.testing.assert_close(_statistics(value), torch.stack(expected, 1), **CLOSE)
+    torch.testing.assert_close(statistics(value), torch.stack(expected, 1), **CLOSE)
 
 
 @pytest.mark.parametrize("spec", [ws.mlp(2, 3, 4, 1), ws.mlp(1, 3, 2)], ids=["two layers", "one layer"])
@@ -220,7 +220,7 @@ def test_np_layers_commute_with_permutations_of_inputs_and_outputs_too() -> None
         return out.flat
 
     for ends in (True, False):
-        layer = ws.models.EquivariantLinear(spec, 2, 3, ends=ends).double()
+        layer = ws.models.layers.EquivariantLinear(spec, 2, 3, ends=ends).double()
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.normal_()
@@ -234,7 +234,7 @@ def test_learned_encodings_tell_inputs_and_outputs_apart() -> None:
     w = testing.random_weights(spec, 3, generator=torch.Generator().manual_seed(0))
     flipped = w.clone()
     flipped.view("0.weight").copy_(w.view("0.weight").flip(2))
-    model = ws.models.NFNNP(spec, 3, hidden=8, layers=1)
+    model = ws.models.NFN(spec, 3, variant="np", hidden=8, layers=1)
     assert (model(w) - model(flipped)).abs().min() > 0
     with torch.no_grad():
         for place in model.encode.places.values():
@@ -254,7 +254,7 @@ def test_what_the_generator_makes_is_what_is_queried() -> None:
 
 def test_the_grid_is_read_as_a_picture() -> None:
     spec = ws.siren(2, 6, 5, 1)
-    model = ws.models.Functional(spec, 3, hidden=4, layers=1, size=5)
+    model = ws.models.RenderCNN(spec, 3, hidden=4, layers=1, size=5)
     assert model.grid.shape == (25, 2)
     assert model.grid[0].tolist() == [-1, -1]
     assert model.grid[1].tolist() == [-1, -0.5]
@@ -262,10 +262,10 @@ def test_the_grid_is_read_as_a_picture() -> None:
     values = 2 * (ws.evaluate(w, model.grid) - spec.output_shift)
     torch.testing.assert_close(model.eval()(w), model.head(model.net(values.view(4, 1, 5, 5))))
     with pytest.raises(ValueError, match="expected networks of 1, 2 or 3 inputs, got 4"):
-        ws.models.Functional(ws.siren(4, 6, 1), 3)
+        ws.models.RenderCNN(ws.siren(4, 6, 1), 3)
     with pytest.raises(ValueError, match="size: expected more than 4 points to halve 2 times, got 4"):
-        ws.models.Functional(spec, 3, size=4)
-    least = ws.models.Functional(spec, 3, hidden=4, size=5).train()
+        ws.models.RenderCNN(spec, 3, size=4)
+    least = ws.models.RenderCNN(spec, 3, hidden=4, size=5).train()
     assert bool(least(w[:1]).isfinite().all())
 
 
@@ -273,7 +273,7 @@ def test_channels_of_any_scale_are_read_alike() -> None:
     """Batch norms: a group norm would tell channels of other scales apart."""
     spec = ws.siren(2, 6, 5, 1)
     model, w = (
-        ws.models.Functional(spec, 3, hidden=4, layers=2, size=6),
+        ws.models.RenderCNN(spec, 3, hidden=4, layers=2, size=6),
         testing.random_weights(spec, 8, generator=torch.Generator().manual_seed(0)),
     )
     before, scale = model(w), torch.tensor([1.0, 3.0, 0.5, 7.0])
@@ -285,7 +285,7 @@ def test_channels_of_any_scale_are_read_alike() -> None:
 
 def test_a_learned_grid_starts_as_the_fixed_one_and_is_trained() -> None:
     spec = ws.siren(2, 6, 5, 1)
-    fixed, model = (ws.models.Functional(spec, 3, hidden=4, size=6, learned=learned) for learned in (False, True))
+    fixed, model = (ws.models.RenderCNN(spec, 3, hidden=4, size=6, learned=learned) for learned in (False, True))
     torch.testing.assert_close(model.grid, fixed.grid)
     assert fixed.num_parameters + model.grid.numel() == model.num_parameters
     assert "grid" in model.state_dict()
@@ -294,13 +294,13 @@ def test_a_learned_grid_starts_as_the_fixed_one_and_is_trained() -> None:
     assert model.grid.grad is not None
     assert model.grid.grad.abs().sum() > 0
     with pytest.raises(TypeError, match="learned: expected True or False, got 1"):
-        ws.models.Functional(spec, 3, learned=1)  # pyright: ignore
+        ws.models.RenderCNN(spec, 3, learned=1)  # pyright: ignore
 
 
 def test_options_out_of_range_are_refused() -> None:
     spec = ws.siren(2, 6, 5, 1)
     with pytest.raises(ValueError, match="attention_heads: expected a divisor of 20, got 3"):
-        ws.models.NGT(spec, 3, hidden=10, attention_heads=3)
+        ws.models.NeuralGraphTransformer(spec, 3, hidden=10, attention_heads=3)
     with pytest.raises(ValueError, match="attention_heads: expected a divisor of 10, got 3"):
         ws.models.WeightTokens(spec, 3, hidden=10, attention_heads=3)
     with pytest.raises(ValueError, match="attention: expected a divisor of 10, got 3"):
@@ -308,64 +308,4 @@ def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="direction: expected 'forward' or 'bidirectional', got 'back'"):
         ws.models.ScaleGMN(spec, 3, direction="back")  # pyright: ignore
     with pytest.raises(ValueError, match="probes: expected at least 0, got -1"):
-        ws.models.NGGNN(spec, 3, probes=-1)
-    with pytest.raises(ValueError, match=r"head: expected one of \['embedding', 'invariant'\] for 'mlp', got 'mean'"):
-        ws.models.build("mlp", spec, 3, head="mean")
-
-
-def test_embeddings_have_length_one() -> None:
-    spec = ws.siren(2, 6, 5, 1)
-    w = testing.random_weights(spec, 4, generator=torch.Generator().manual_seed(0))
-    model = ws.models.build("ng-gnn", spec, 6, hidden=8, layers=1, head="embedding")
-    torch.testing.assert_close(model(w).norm(dim=1), torch.ones(4))
-    plain = ws.models.build("ng-gnn", spec, 6, hidden=8, layers=1)
-    assert (plain(w).norm(dim=1) - 1).abs().max() > 1e-3
-
-
-def test_editors_begin_at_the_networks_themselves() -> None:
-    spec = ws.siren(2, 6, 5, 1)
-    w = testing.random_weights(spec, 20, generator=torch.Generator().manual_seed(0))
-    model = ws.models.build("nfn-np", spec, 1, hidden=8, layers=1, head="editing")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        step = ws.models.build("nfn-np", spec, 1, hidden=8, layers=1, head="equivariant")
-    model.normalize.fit(w)
-    step.normalize.fit(w)
-    assert not model.load_state_dict(step.state_dict(), strict=False).unexpected_keys
-    torch.testing.assert_close(model(w).flat, w.flat + 0.01 * step.normalize.std * step(w).flat)
-    assert model._edit is not None
-    assert model.options == {"out_features": 1, "hidden": 8, "layers": 1, "head": "editing"}
-    with torch.no_grad():
-        model._edit.gain.copy_(torch.arange(6.0))  # one a parameter: the first stays
-    edited = model(w)
-    assert torch.equal(edited.view("0.weight"), w.view("0.weight"))
-    bias = w.view("1.bias") + 3 * step.normalize.std[spec.slices["1.bias"]] * step(w).view("1.bias")
-    torch.testing.assert_close(edited.view("1.bias"), bias)
-    with pytest.raises(
-        ValueError, match="one channel to edit networks with, got head='equivariant' and out_features=2"
-    ):
-        ws.models.build("nfn-np", spec, 2, hidden=8, layers=1, head="editing")
-    for build in (ws.models.NFNNP, ws.models.MLP):
-        with pytest.raises(ValueError, match="expected a model with head='equivariant' and one channel to edit"):
-            build(spec, 1, hidden=8).edits()
-    half = ws.models.NFNNP(spec, 1, hidden=8, layers=1, head="equivariant").bfloat16().edits()
-    assert half(w.to(torch.bfloat16)).flat.dtype == torch.bfloat16
-    with pytest.raises(
-        ValueError, match=r"head: expected one of \['embedding', 'invariant'\] for 'hybrid', got 'editing'"
-    ):
-        ws.models.build("hybrid", spec, 1, head="editing")
-
-
-def test_a_model_of_ones_own_is_not_saved_by_name(tmp_path) -> None:
-    class Own(ws.models.MLP):
-        pass
-
-    with pytest.raises(TypeError, match=r"expected a model of ws\.models\.MODELS, got Own"):
-        ws.models.save_model(Own(ws.mlp(2, 3, 1), 2), tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"expected model\.json"):
-        ws.models.load_model(tmp_path)
-    ws.models.save_model(ws.models.MLP(ws.mlp(2, 3, 1), 2, hidden=4), tmp_path)
-    about = (tmp_path / "model.json").read_text()
-    (tmp_path / "model.json").write_text(about.replace('"format": 1,\n "model"', '"format": 7,\n "model"'))
-    with pytest.raises(ValueError, match="expected model format 1, got 7"):
-        ws.models.load_model(tmp_path)
+        ws.models.NeuralGraphGNN(spec, 3, probes=-1)

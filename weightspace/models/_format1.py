@@ -61,8 +61,9 @@ def upgraded(about: dict[str, Any], state: dict[str, Tensor]) -> tuple[dict[str,
     Raises:
         ValueError: for options that the model no longer has.
     """
-    name, options = NAMES.get(about["model"], about["model"]), dict(about["options"])
-    wrapper = WRAPPED.get(options.get("head", ""))
+    name, options = str(about["model"]), dict(about["options"])
+    name = NAMES.get(name, name)
+    wrapper = WRAPPED.get(str(options.get("head")))
     if wrapper is not None:
         head = options.pop("head")
         options |= {"head": "equivariant"} if head == "editing" else {}

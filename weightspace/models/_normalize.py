@@ -25,7 +25,8 @@ class Normalize(nn.Module):
     evaluate the networks.
 
     Without ``center`` the weights are only divided by the root of their mean square, which commutes with signs and
-    scales too. With ``fold`` the phases of periodic neurons are folded first, see :func:`weightspace.align.fold_phases`.
+    scales too. With ``fold`` the phases of periodic neurons are folded first, by
+    :func:`weightspace.align.fold_phases`.
 
     Args:
         spec: the networks to normalise.

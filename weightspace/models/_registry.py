@@ -76,10 +76,10 @@ def name_of(model: WeightModel) -> str:
     Raises:
         TypeError: for a class that cannot be found again.
     """
-    kind = type(model)
+    kind, config = type(model), model.config
     for name, known in {**MODELS, **WRAPPERS}.items():
-        preset = kind.presets.get(name, {}) if isinstance(model, Model) else {}
-        if kind is known and all(model.config.get(key) == value for key, value in preset.items()):
+        preset = model.presets.get(name, {}) if isinstance(model, Model) else {}
+        if kind is known and all(config.get(key) == value for key, value in preset.items()):
             return name
     path = f"{kind.__module__}:{kind.__qualname__}"
     try:

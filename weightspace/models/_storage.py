@@ -100,7 +100,7 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
                 _check_shapes(_made(about, spec, imports).state_dict(), state)
         model = _made(about, spec, imports)
     except _DAMAGE as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"no {error}" if isinstance(error, KeyError) else f"{str(error):.400}"
         raise ValueError(
             f"{path / _ABOUT}: expected a model as ws.models.save_model writes it, got {reason}"
         ) from error
@@ -206,7 +206,7 @@ def _made(about: dict[str, Any], spec: NetSpec, imports: bool) -> WeightModel:
     name = about["model"]
     if ":" in str(name) and not imports and name.partition(":")[0] not in sys.modules:
         raise ValueError(
-            f"the class {name}, whose module is not imported; import it first, or say imports=True if you trust the file"
+            f"the class {name}, whose module is not imported; import it, or pass imports=True if you trust the file"
         )
     kind = find("models", name, {**MODELS, **WRAPPERS}, subclass_of(WeightModel))
     config = {key: _restored(value, spec, imports) for key, value in about["config"].items()}

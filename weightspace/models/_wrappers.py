@@ -188,18 +188,10 @@ class Averaged(WeightModel):
         total = _tensor(self.model(weights))
         if self.training:
             return total
-        for copy in self.copies(weights):
+        for copy in _copies(self.transforms, weights, self.seed):
             total = total + _tensor(self.model(copy))
         mean = total / (1 + len(self.transforms))
         return F.normalize(mean, dim=-1) if self.output == "embedding" else mean
-
-    @torch.compiler.disable
-    def copies(self, weights: Weights) -> list[Weights]:
-        """Return the transformed copies of the networks; a compiler leaves this out, because it draws."""
-        generator = torch.Generator(weights.device).manual_seed(self.seed)
-        same = torch.zeros(len(weights), dtype=torch.int64, device=weights.device)
-        draws = [transform.sample(weights[:1], generator=generator)[same] for transform in self.transforms]
-        return [transform.apply(weights, draw) for transform, draw in zip(self.transforms, draws, strict=True)]
 
 
 @final
@@ -249,7 +241,7 @@ class Ensemble(WeightModel):
             first.spec,
             first.out_features,
             output=first.output,
-            equivariance=min((model.equivariance for model in models), key=GROUPS.index),
+            equivariance=GROUPS[min(GROUPS.index(model.equivariance) for model in models)],
             track=first.track,
         )
         self.models = nn.ModuleList(models)
@@ -274,6 +266,14 @@ def _check_tensor_model(name: str, model: WeightModel) -> None:
             f"{name}: expected a model with an invariant head, which returns a tensor, got {type(model).__name__}, "
             "which returns weights"
         )
+
+
+def _copies(transforms: Sequence[Transform], weights: Weights, seed: int) -> list[Weights]:
+    """Return transformed copies of the networks, one batch per transform, with one draw for all networks."""
+    generator = torch.Generator(weights.device).manual_seed(seed)
+    same = torch.zeros(len(weights), dtype=torch.int64, device=weights.device)
+    draws = [transform.sample(weights[:1], generator=generator)[same] for transform in transforms]
+    return [transform.apply(weights, draw) for transform, draw in zip(transforms, draws, strict=True)]
 
 
 def _tensor(out: Tensor | Weights) -> Tensor:

@@ -65,8 +65,8 @@ class INR2Vec(Model):
 
     Reference:
         De Luigi et al., *Deep Learning on Implicit Neural Representations of Shapes*, 2023, section 3 (the encoder).
-        Published for INRs that share their initialisation, which it relies on. Departures: every layer has its own linear
-        map to a common width, so that widths may differ and the first and last layer are read too; layer norms
+        Published for INRs that share their initialisation, which it relies on. Departures: every layer has its own
+        linear map to a common width, so that widths may differ and the first and last layer are read too; layer norms
         instead of batch norms; trained on the task itself, without the decoder.
     """
 

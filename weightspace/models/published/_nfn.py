@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class NFN(Model):
     reads = "hidden"
     equivariance = "permutation"
     heads = ("invariant", "equivariant")
-    presets = {"nfn-hnp": {"variant": "hnp"}, "nfn-np": {"variant": "np"}}
+    presets: ClassVar = {"nfn-hnp": {"variant": "hnp"}, "nfn-np": {"variant": "np"}}
 
     def __init__(
         self,

@@ -28,10 +28,10 @@ class NeuralGraphTransformer(Model):
         v_i' &= v_i + O \sum_j a_{ij} \big( (1 + S e_{ij}) \odot V v_j + T e_{ij} \big), \qquad
         e_{ij}' = e_{ij} + \phi_e(e_{ij}, v_i, v_j)
 
-    each followed by a layer norm and a feed-forward block. A pair without a weight has ``e = 0``. Terms that depend on a
-    weight are computed for the weights that exist, not for all pairs, and ``T`` is applied to the averaged ``e``, once
-    per neuron and head. Cost of a forward pass, with ``E`` weights and ``d = hidden``: about ``12 E d^2`` FLOP per layer
-    and network.
+    each followed by a layer norm and a feed-forward block. A pair without a weight has ``e = 0``. Terms that depend on
+    a weight are computed for the weights that exist, not for all pairs, and ``T`` is applied to the averaged ``e``,
+    once per neuron and head. Cost of a forward pass, with ``E`` weights and ``d = hidden``: about ``12 E d^2`` FLOP
+    per layer and network.
 
     Args:
         spec: the networks to read: MLPs and SIRENs of any depth and width.
@@ -148,7 +148,7 @@ class RelationalLayer(nn.Module):
         return nodes, edges if self.edge_update is None else self.edge_update(nodes, edges)
 
     def _shares(self, q: Tensor, k: Tensor, edges: list[Tensor]) -> Tensor:
-        """Return attention ``[batch, head, target, source]`` of all pairs, conditioned on the weight that joins a pair."""
+        """Return attention ``[batch, head, target, source]`` of all pairs, conditioned on their weights."""
         queries, keys = neurons(q, self.widths), neurons(k, self.widths)
         plain = torch.einsum("bihc,bjhc->bhij", *(x.unflatten(-1, (self.heads, -1)) for x in (q, k)))
         rows, start = list(plain.split(list(self.widths), 2)), 0
