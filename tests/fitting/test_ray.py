@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import torch
 
 import weightspace as ws
 from weightspace import cli
-from weightspace.fitting import RayExecutor, _ray
+from weightspace.fitting import RayExecutor, _executors
 from weightspace.fitting._executors import executor_named
+from weightspace.zoo import verify
 
 ray = pytest.importorskip("ray")
 SPEC = ws.siren(2, 6, 1)
@@ -40,7 +39,7 @@ def fit(path: Path, **options: Any) -> ws.Zoo:
 
 def content(path: Path) -> dict[str, bytes]:
     assert not [file.name for file in path.rglob(".*")], "leftovers"
-    assert ws.Zoo.open(path, verify=True).verify() == []
+    assert verify(ws.Zoo.open(path, verify=True)) == []
     return {file.name: file.read_bytes() for file in (path / "shards").iterdir()}
 
 
@@ -66,40 +65,62 @@ def cluster() -> Iterator[Any]:
     nodes.shutdown()
 
 
-def slow(marks: Path, seconds: float) -> Callable[[Any], Any]:
-    """What a task does, but it leaves a mark that says where it runs, and takes long enough to be shot at."""
-    folder = str(marks)
+PATIENCE = 120.0
+"""Seconds until a test takes it that something will never happen; nothing is decided by time otherwise."""
 
-    def run(job: Any) -> Any:
+
+def marked(marks: Path, *, dies: int = -1, waits: Sequence[int] = ()) -> Callable[[Any], Any]:
+    """Make a task that leaves a mark of its shard, process and node, and stops where a test wants it to.
+
+    Args:
+        marks: folder of the marks.
+        dies: the shard whose first task ends its own process by SIGKILL.
+        waits: shards whose tasks wait until there is a file ``go`` among the marks.
+    """
+    folder, waits, patience = str(marks), tuple(waits), PATIENCE
+
+    def run(task: Any) -> Any:
         import os
         import pathlib
+        import signal
+        import time
 
-        pathlib.Path(folder, f"{job.index}-{os.getpid()}").touch()
-        time.sleep(seconds)
-        shard, psnr = job.run()
+        import ray
+
+        here, index = pathlib.Path(folder), task.index
+        node = ray.get_runtime_context().get_node_id()
+        first = not list(here.glob(f"{index}-*"))
+        (here / f"{index}-{os.getpid()}-{node}").touch()
+        if index == dies and first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        end = time.monotonic() + patience
+        while index in waits and not (here / "go").exists():
+            assert time.monotonic() < end, "nobody said go"
+            time.sleep(0.01)
+        shard, psnr = task.run()
         return shard, psnr.numpy()
 
     return run
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.01)
 
 
-def begun(marks: Path) -> list[tuple[int, int]]:
-    """Shard and process of every task begun so far, the latest last."""
-    found = sorted(marks.iterdir(), key=lambda mark: mark.stat().st_mtime_ns)
-    return [(int(mark.name.split("-")[0]), int(mark.name.split("-")[1])) for mark in found]
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.fixture
-def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def marks(tmp_path: Path) -> Path:
     folder = tmp_path / "marks"
     folder.mkdir()
-    monkeypatch.setattr(_ray, "_run", slow(folder, 0.2))
     return folder
 
 
@@ -117,16 +138,16 @@ def test_gpus_are_asked_for(cluster: Any, tmp_path: Path, monkeypatch: pytest.Mo
     seen.mkdir()
     folder = str(seen)
 
-    def run(job: Any) -> Any:
+    def run(task: Any) -> Any:
         import pathlib
 
         import ray
 
-        pathlib.Path(folder, f"{job.index}-{len(ray.get_gpu_ids())}").touch()
-        shard, psnr = job.run()
+        pathlib.Path(folder, f"{task.index}-{len(ray.get_gpu_ids())}").touch()
+        shard, psnr = task.run()
         return shard, psnr.numpy()
 
-    monkeypatch.setattr(_ray, "_run", run)
+    monkeypatch.setattr(_executors, "_run", run)
     ws.fit_zoo(tmp_path / "zoo", data(), SPEC, config=CONFIG, executor=RayExecutor(gpus=1))
     assert {mark.name.split("-")[1] for mark in seen.iterdir()} == {"1"}
     with pytest.raises(ValueError, match=r"expected a machine with 1 CPUs and 3 GPUs in the cluster, got none"):
@@ -141,88 +162,92 @@ def test_on_the_command_line(cluster: Any, tmp_path: Path, capsys: pytest.Captur
         cli.main([*common, "--executor", "ray", "--address", cluster.address])
     assert ended.value.code == 0, capsys.readouterr().err
     assert len(content(tmp_path / "zoo")) == 1
-    assert ws.Zoo.open(tmp_path / "zoo").verify(ws.datasets.embedded()) == []
+    assert verify(ws.Zoo.open(tmp_path / "zoo"), ws.datasets.embedded()) == []
 
 
-def test_few_shards_are_handed_out_at_a_time(cluster: Any, tmp_path: Path, marks: Path) -> None:
-    """The signals of what is handed out are all that Ray holds: jobs are made as they are sent."""
+def test_few_shards_are_handed_out_at_a_time(cluster: Any, tmp_path: Path) -> None:
+    """The signals of what is handed out are all that Ray holds: tasks are made as they are sent."""
     made: list[int] = []
 
     class Counting(RayExecutor):
-        def run(self, jobs: Any, on_done: Any) -> Any:
+        def run(self, tasks: Any, on_progress: Any) -> Any:
             def counted() -> Any:
-                for job in jobs:
-                    made.append(job.index)
-                    yield job
+                for task in tasks:
+                    made.append(task.index)
+                    yield task
 
-            return super().run(counted(), on_done)
+            return super().run(counted(), on_progress)
 
-    def told(done: int, total: int, psnr: Any) -> None:
+    def on_progress(done: int, total: int, psnr: Any) -> None:
         ahead.append(len(made) - done // 4)
 
     ahead: list[int] = []
-    fit(tmp_path / "zoo", executor=Counting(in_flight=3), on_progress=told)
+    fit(tmp_path / "zoo", executor=Counting(in_flight=3), on_progress=on_progress)
     assert len(made) == 12
     assert max(ahead) <= 2  # when one is done, the two others
 
 
-def test_a_killed_worker_process(cluster: Any, tmp_path: Path, marks: Path, expected: dict[str, bytes]) -> None:
-    shot: list[tuple[int, int]] = []
-
-    def kill(done: int, total: int, psnr: Any) -> None:
-        if done >= 8 and not shot:
-            shot.append(begun(marks)[-1])
-            os.kill(shot[0][1], signal.SIGKILL)
-
-    fit(tmp_path / "zoo", executor="ray", on_progress=kill)
-    tries = [process for index, process in begun(marks) if index == shot[0][0]]
-    assert len(tries) == 2, "the shard that was shot at was begun again"
+def test_a_killed_worker_process(
+    cluster: Any, tmp_path: Path, marks: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_executors, "_run", marked(marks, dies=5))
+    fit(tmp_path / "zoo", executor="ray")
+    assert len(list(marks.glob("5-*"))) == 2, "the shard whose process was killed is begun again"
     assert content(tmp_path / "zoo") == expected
 
 
-def test_a_killed_node(cluster: Any, tmp_path: Path, marks: Path, expected: dict[str, bytes]) -> None:
+def test_a_killed_node(
+    cluster: Any, tmp_path: Path, marks: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node dies while a task waits on it, and another node does the task again."""
+    monkeypatch.setattr(_executors, "_run", marked(marks, waits=range(4, 12)))
     node = sorted(cluster.worker_nodes, key=lambda node: node.unique_id)[0]
-    alive: list[int] = []
+    waiting: list[Path] = []
 
     def kill(done: int, total: int, psnr: Any) -> None:
-        if done >= 8 and not alive:
+        if done == 16:  # all shards that do not wait
+            wait_for(lambda: [mark for index in range(4, 12) for mark in marks.glob(f"{index}-*-{node.node_id}")])
+            waiting.extend(mark for index in range(4, 12) for mark in marks.glob(f"{index}-*-{node.node_id}"))
             cluster.remove_node(node, allow_graceful=False)
-            alive.append(done)
+            wait_for(lambda: not runs(int(waiting[0].name.split("-")[1])))  # it outlives its node a little
+            (marks / "go").touch()
 
     fit(tmp_path / "zoo", executor=RayExecutor(in_flight=6), on_progress=kill)
-    assert alive
+    assert len(waiting) == 1
+    assert len(list(marks.glob(f"{waiting[0].name.partition('-')[0]}-*"))) == 2, "the shard is begun again elsewhere"
     assert content(tmp_path / "zoo") == expected
 
 
 def test_a_worker_that_always_dies(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_ray, "_run", lambda job: __import__("os")._exit(1))
+    monkeypatch.setattr(_executors, "_run", lambda task: __import__("os")._exit(1))
     with pytest.raises(RuntimeError, match=r"shard \d+ could not be fitted, its retries are spent"):
         fit(tmp_path / "zoo", executor=RayExecutor(retries=0))
 
 
 def test_what_a_task_raises_arrives(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def elsewhere(job: Any) -> Any:
+    def elsewhere(task: Any) -> Any:
         import dataclasses
 
-        order = dataclasses.replace(job.order, folder="/not/there")
-        return dataclasses.replace(job, order=order).run()
+        target = dataclasses.replace(task.target, folder="/not/there")
+        return dataclasses.replace(task, target=target).run()
 
-    monkeypatch.setattr(_ray, "_run", elsewhere)
+    monkeypatch.setattr(_executors, "_run", elsewhere)
     match = "/not/there: expected the zoo's folder, got none .* every machine that fits must see the folder"
     with pytest.raises(FileNotFoundError, match=match):
         fit(tmp_path / "zoo", executor=RayExecutor(retries=1))
-    monkeypatch.setattr(_ray, "_run", lambda job: job.run())
-    monkeypatch.setattr(_ray, "versions", lambda: {"weightspace": "0.0"})
+    monkeypatch.setattr(_executors, "_run", lambda task: task.run())
+    monkeypatch.setattr(_executors, "versions", lambda: {"weightspace": "0.0"})
     with pytest.raises(RuntimeError, match=r"expected \{'weightspace': '0.0'\} on every machine.*install the same"):
         fit(tmp_path / "zoo", executor="ray")
 
 
 def test_a_killed_driver(cluster: Any, tmp_path: Path, marks: Path, expected: dict[str, bytes]) -> None:
+    """The driver is killed when five shards are done and the others wait."""
     script = f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import test_ray as t
-        t._ray._run = t.slow(t.Path({str(marks)!r}), 0.2)
+        t._executors._run = t.marked(t.Path({str(marks)!r}), waits=range(5, 12))
         if __name__ == "__main__":
             import ray.cloudpickle
             ray.cloudpickle.register_pickle_by_value(t)
@@ -231,16 +256,17 @@ def test_a_killed_driver(cluster: Any, tmp_path: Path, marks: Path, expected: di
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
     shards = tmp_path / "zoo" / "shards"
     try:
-        wait_for(lambda: len(list(shards.glob("*.done.json"))) >= 3 or driver.poll() is not None)
+        wait_for(lambda: len(list(shards.glob("*.done.json"))) >= 5 or driver.poll() is not None)
         driver.kill()
     finally:
         driver.wait()
+    (marks / "go").touch()
     done = {file: file.stat().st_mtime_ns for file in shards.glob("*.safetensors")}
-    assert 3 <= len(done) < len(expected)
+    assert len(done) == 5
     with pytest.raises(ValueError, match="0 of 12 shards are done; run the fit again"):
         ws.Zoo.open(tmp_path / "zoo")
     found = ws.Zoo.open(tmp_path / "zoo", allow_incomplete=True)
-    assert sum(shard.done for shard in found.shards) >= 3
+    assert sum(shard.done for shard in found.shards) == 5
     kept = {shard.file for shard in found.shards if shard.done}
     fit(tmp_path / "zoo", executor="ray")
     assert content(tmp_path / "zoo") == expected
