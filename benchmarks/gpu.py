@@ -19,7 +19,9 @@ On a machine without CUDA, or with ``--tiny``, the same steps run at sizes that 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,23 +45,25 @@ def run_step(name: str, out: Path, seconds: float, tiny: bool) -> dict[str, Any]
     """Run a step in a process; return its record, and how it ended."""
     part, begun = out / f"{name}.part.json", time.perf_counter()
     command = [sys.executable, "-m", "benchmarks.gpu", "--step", name, "--out", str(out), "--seconds", f"{seconds:.0f}"]
-    environment_of_step = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    status = "done"
     with open(out / "gpu.log", "a") as log:
         log.write(f"--- {name}\n")
         log.flush()
+        process = subprocess.Popen(
+            [*command, *(["--tiny"] if tiny else [])],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
         try:
-            code = subprocess.run(
-                [*command, *(["--tiny"] if tiny else [])],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-                env=environment_of_step,
-            ).returncode
-            if code:
-                status = f"ended with exit code {code}"
+            code = process.wait(timeout=seconds)
+            status = f"ended with exit code {code}" if code else "done"
         except subprocess.TimeoutExpired:
             status = f"ended after its {seconds:.0f} seconds"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # the step, and the processes that it has started
+            process.wait()
     found = read_json(part, "the rows of a step", "run it again") if part.exists() else {}
     part.unlink(missing_ok=True)
     return {"step": name, "status": status, "seconds": time.perf_counter() - begun, **found}

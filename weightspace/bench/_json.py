@@ -16,21 +16,27 @@ WIDTH = 120
 T = TypeVar("T")
 
 
-def dumps(value: Any, indent: int = 0) -> str:
+def dumps(value: Any) -> str:
     """Return JSON whose short values share lines of at most 120 characters.
 
     Example:
         >>> print(dumps({"name": "a row of scalars", "mean": 0.5, "spread": None}))
         {"name": "a row of scalars", "mean": 0.5, "spread": null}
     """
+    return _text(value, 0, 0)
+
+
+def _text(value: Any, indent: int, before: int) -> str:
+    """Write a value that stands behind ``before`` characters, in lines that begin with ``indent`` spaces."""
     flat = json.dumps(value, allow_nan=False)
-    if not isinstance(value, dict | list | tuple) or not value or indent + len(flat) <= WIDTH:
+    if not isinstance(value, dict | list | tuple) or not value or indent + before + len(flat) < WIDTH:
         return flat
     pad = " " * (indent + 1)
     if isinstance(value, dict):
-        pieces = [f"{json.dumps(str(key))}: {dumps(own, indent + 1)}" for key, own in value.items()]
+        keys = {key: f"{json.dumps(str(key))}: " for key in value}
+        pieces = [keys[key] + _text(own, indent + 1, len(keys[key])) for key, own in value.items()]
     else:
-        pieces = [dumps(own, indent + 1) for own in value]
+        pieces = [_text(own, indent + 1, 0) for own in value]
     lines: list[str] = []
     for piece in pieces:
         line = f"{lines[-1]}, {piece}" if lines else ""
