@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -265,7 +266,11 @@ def test_bench_then_report(run: Run, zoo: Path, tmp_path: Path, monkeypatch: pyt
     cell = {
         "environment": {"commit": None, "device": "cpu"},
         "parameters": 7,
+        "track": "weights-only",
+        "equivariance": "none",
+        "forward_flop": 9,
         "transform": "None",
+        "objective": None,
         "best_epoch": 1,
         "val": 0.5,
         "test": 0.25,
@@ -296,7 +301,9 @@ def test_demo_does_all_three_steps(run: Run, pictures: Path, tmp_path: Path, mon
     assert out.splitlines()[-1] == f"open {tmp_path / 'demo' / 'report.html'}"
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"zoo", "bench", "report.html"}
     result = json.loads((tmp_path / "demo" / "bench" / "result.json").read_text())
-    assert len(result["rows"][0]["runs"][0]["history"]) == TINY.train.epochs
+    with gzip.open(tmp_path / "demo" / "bench" / "history.jsonl.gz", "rt") as file:
+        assert [json.loads(line)["epoch"] for line in file] == list(range(1, TINY.train.epochs + 1))
+    assert len(result["rows"]) == 1
     assert ws.zoo.verify(Zoo.open(tmp_path / "demo" / "zoo")) == []
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import weightspace as ws
+from weightspace import cli
 from weightspace._extras import lazy
 
 EXTRAS = ("matplotlib", "jinja2", "tensorboard", "sklearn", "ray", "fsspec", "trimesh", "igl", "resvg_py")
@@ -24,6 +25,12 @@ def run(*arguments):
         main([str(argument) for argument in arguments])
     except SystemExit as ended:
         return ended.code
+"""
+SUITE = """
+from weightspace import TrainConfig
+from weightspace.bench import Entry, Suite
+
+SUITE = Suite("mine", {"mlp": Entry("mlp", {"hidden": 4, "layers": 1})}, ("none",), TrainConfig(epochs=1))
 """
 
 
@@ -59,19 +66,22 @@ codes["inspect"] = run("inspect", "zoo", "--picture", "zoo.png")
 codes["verify"] = run("verify", "zoo")
 codes["train"] = run("train", "zoo", *model, "--out", "run")
 codes["stats"] = run("stats", "zoo")
+codes["bench"] = run("bench", "mine:SUITE", "--zoo", "zoo", "--out", "grid", "--workers", "1")
 codes["data"] = run("data", "list")
-print({{name: code for name, code in codes.items() if code != 0}})
+print({{name: code for name, code in codes.items() if code != 0}}, run("report", "grid/result.json"))
 """
+    (tmp_path / "mine.py").write_text(SUITE)
     done = python(code, tmp_path)
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-1] == "{}"
+    assert done.stdout.splitlines()[-1] == "{} 1"
+    assert done.stderr.count("\n") == 1, "the report alone needs an extra"
+    assert "pip install weightspace[report]" in done.stderr
+    assert not (tmp_path / "report.html").exists()
     assert (tmp_path / "run" / "result.json").is_file()
 
 
 @pytest.mark.parametrize(
     ("command", "extra"),
     [
-        (("report", "result.json"), "report"),
         (("demo", "--out", "new"), "report"),
         (("copy", "s3://bucket/zoo", "new"), "ray"),
         (("fit", "digits", "new"), "digits"),
@@ -80,13 +90,22 @@ print({{name: code for name, code in codes.items() if code != 0}})
         (("data", "prepare", "kicad", "--out", "new.npz"), "mesh"),
     ],
 )
-def test_a_missing_extra_is_named_in_one_line(command: tuple[str, ...], extra: str, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named_in_one_line(
+    command: tuple[str, ...],
+    extra: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     np.savez(tmp_path / "data.npz", images=np.zeros((9, 4, 4), np.float32))
-    (tmp_path / "result.json").write_text("{}")
-    code = f"for name in {EXTRAS}:\n    sys.modules[name] = None\nsys.exit(run(*{command}))"
-    done = python(code, tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert f"weightspace[{extra}]" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    for name in {*EXTRAS, *(name for name in sys.modules if name.split(".")[0] in EXTRAS)}:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command])
+    err = capsys.readouterr().err
+    assert (ended.value.code, err.count("\n")) == (1, 1)
+    assert f"weightspace[{extra}]" in err
     assert not (tmp_path / "new").exists()
 
 

@@ -33,8 +33,8 @@ class MyNoise(ws.transforms.GaussianNoise):
         super().__init__(strength)
 
 
-def make():
-    return ws.transforms.SignFlip()
+class MyObjective(ws.training.Classification):
+    """Classification under a name of the user's."""
 
 
 SUITE = Suite("mine", {"mlp": Entry("mlp", {"hidden": 4, "layers": 1})}, ("none",), ws.TrainConfig(epochs=1))
@@ -73,6 +73,25 @@ def test_a_model_and_an_augmentation_of_a_user(here: Path) -> None:
     assert sys.path == before
 
 
+def test_an_objective_of_a_user(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "zoo", "--model", "mlp", "--objective", "my_things:MyObjective", *TINY, "--out", "run") == 0
+    assert "MyObjective" in (here / "run" / "run.json").read_text()
+    assert "validation" in (out := capsys.readouterr().out)
+    assert "%" in out.splitlines()[-1]
+
+
+def test_real_valued_labels_are_learned(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import weightspace as ws
+
+    networks = ws.Zoo.open(here / "zoo")["train"]
+    named = networks.replace(label=networks.weights.flat.mean(1))
+    ws.zoo.write_zoo(here / "numbers", train=named)
+    assert run("train", "numbers", "--model", "mlp", "--objective", "regression", *TINY) == 0
+    assert "%" not in capsys.readouterr().out.splitlines()[-1], "an error is no accuracy"
+    assert run("train", "numbers", "--model", "mlp", *TINY) == 1
+    assert "real-valued labels" in capsys.readouterr().err
+
+
 def test_a_suite_of_a_user(here: Path) -> None:
     assert run("bench", "my_things:SUITE", "--zoo", "zoo", "--out", "grid", "--workers", "1") == 0
     assert json.loads((here / "grid" / "result.json").read_text())["suite"] == "mine"
@@ -101,11 +120,13 @@ def test_the_working_directory_is_searched_last(here: Path) -> None:
         ),
         (("train", "zoo", "--model", "no-such-model"), "unknown model: expected one of"),
         (("train", "zoo", "--model", "my_things:"), "expected an import path such as"),
+        (("train", "zoo", "--objective", "my_things:Weak"), "expected a subclass of weightspace.training"),
+        (("train", "zoo", "--objective", "odd"), "unknown objective: expected one of"),
         (("train", "zoo", "--augment", "my_things:NUMBER"), "my_things:NUMBER"),
         (("train", "zoo", "--augment", "sign+no_such_module:X"), "no_such_module"),
         (("train", "zoo", "--augment", "my_things:Weak"), "my_things:Weak"),
         (("train", "zoo", "--augment", "odd"), "unknown augmentation"),
-        (("bench", "my_things:NUMBER", "--zoo", "zoo", "--out", "new"), "expected a weightspace.bench.Suite, got 3"),
+        (("bench", "my_things:NUMBER", "--zoo", "zoo", "--out", "new"), "expected a weightspace.bench.Suite, got int"),
         (("bench", "my_things:Nothing", "--zoo", "zoo", "--out", "new"), "expected an object named 'Nothing'"),
         (("fit", "my_things:NUMBER", "new"), "expected a weightspace.datasets.DataSet, got int"),
     ],
@@ -125,6 +146,7 @@ def test_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     for kind, name in {
         "models": "dwsnet",
         "augmentations": "mixup",
+        "objectives": "regression",
         "suites": "demo",
         "recipes": "dws",
         "datasets": "emoji",

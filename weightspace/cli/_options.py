@@ -29,6 +29,7 @@ def usage(check: Callable[..., Any], *args: Any) -> Any:
 KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "models": lambda: ws.models.MODELS,
     "augmentations": lambda: ws.transforms.AUGMENTATIONS,
+    "objectives": lambda: ws.training.OBJECTIVES,
     "suites": lambda: ws.bench.SUITES,
     "recipes": lambda: ws.fitting.RECIPES,
     "datasets": lambda: ws.datasets.DATASETS,
@@ -41,13 +42,9 @@ def find_model(name: str) -> Any:
     return usage(find, "models", name, ws.models.MODELS, subclass_of(ws.models.Model))
 
 
-def find_suite(name: str) -> Any:
-    """Find a suite by its name, an import path or an entry point; failure is an error of usage."""
-
-    def problem(found: Any) -> str | None:
-        return None if isinstance(found, ws.bench.Suite) else f"expected a weightspace.bench.Suite, got {found!r}"
-
-    return usage(find, "suites", name, ws.bench.SUITES, problem)
+def find_objective(name: str) -> Any:
+    """Find the class of an objective by its name, an import path or an entry point; failure is an error of usage."""
+    return usage(find, "objectives", name, ws.training.OBJECTIVES, subclass_of(ws.training.Objective))
 
 
 def _device(text: str) -> str:

@@ -51,9 +51,19 @@ def fit_progress() -> Iterator[Callable[[int, int, Any], None]]:
         yield step
 
 
+def score_text(score: float, percent: bool, digits: int = 2) -> str:
+    """Format a score: an accuracy in percent, any other score as a number."""
+    return f"{100 * score:.{digits}f} %" if percent else f"{score:.4g}"
+
+
 @contextmanager
-def training_progress(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a bar with loss, scores and time left; yield the function to call after each epoch."""
+def training_progress(epochs: int, percent: bool) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a bar with loss, scores and time left; yield the function to call after each epoch.
+
+    Args:
+        epochs: the number of epochs in all.
+        percent: whether scores are accuracies.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -66,8 +76,8 @@ def training_progress(epochs: int) -> Iterator[Callable[[dict[str, float]], None
         task = bar.add_task("epochs", total=epochs, line="")
 
         def step(line: dict[str, float]) -> None:
-            text = f"loss {line['loss']:.3f}  train {100 * line['train']:.1f} %  val {100 * line['val']:.1f} %"
-            bar.update(task, completed=line["epoch"], line=text)
+            train, val = (score_text(line[name], percent, digits=1) for name in ("train", "val"))
+            bar.update(task, completed=line["epoch"], line=f"loss {line['loss']:.3f}  train {train}  val {val}")
 
         yield step
 
@@ -83,9 +93,11 @@ def build_progress(name: str) -> Iterator[Callable[[int], None]]:
 
 def print_cell(cell: Any, result: Any, done: int, total: int) -> None:
     """Print a line about a finished cell of a suite."""
-    test = f"test {100 * result.test:5.2f} %" if result.test is not None else ""
+    percent = result.objective is None  # classification; the scores of other objectives are not accuracies
+    test = "" if result.test is None else f"test {score_text(result.test, percent):>7s}"
     label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
-    say(f"  {done:3d}/{total}  {label:40s} val {100 * result.val:5.2f} %  {test}  {result.seconds:.0f} s")
+    val = score_text(result.val, percent)
+    say(f"  {done:3d}/{total}  {label:40s} val {val:>7s}  {test}  {result.seconds:.0f} s")
 
 
 def print_zoo(zoo: Zoo) -> None:

@@ -125,7 +125,8 @@ PROGRAM.add("data", _data.__doc__, _data_group)
 @PROGRAM.command("list")
 def list_names(
     kind: Annotated[
-        Literal["models", "augmentations", "suites", "recipes", "datasets"], typer.Argument(help="the kind of names")
+        Literal["models", "augmentations", "objectives", "suites", "recipes", "datasets"],
+        typer.Argument(help="the kind of names"),
     ],
 ) -> None:
     """List the names that other commands take, those of installed packages included."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import weightspace as ws
 from weightspace.cli._commands import PROGRAM
-from weightspace.cli._options import Device, Workers, find_model, find_suite, usage
-from weightspace.cli._progress import console, print_cell, say, training_progress
+from weightspace.cli._options import Device, Workers, find_model, find_objective, usage
+from weightspace.cli._progress import console, print_cell, say, score_text, training_progress
+
+
+def _real_valued(zoo: ws.Zoo) -> bool:
+    return any(zoo.labels(split).is_floating_point() for split in zoo.splits)
 
 
 @PROGRAM.command(config="weightspace.training:TrainConfig")
@@ -23,6 +26,15 @@ def train(
     augment: Annotated[
         str | None, typer.Option(help="names of 'weightspace list augmentations' or import paths, joined by +")
     ] = None,
+    objective: Annotated[
+        str, typer.Option(help="a name of 'weightspace list objectives', or an import path")
+    ] = "classification",
+    outputs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="outputs of the model; if not given the number of classes, or 1 for real-valued labels"
+        ),
+    ] = None,
     hidden: Annotated[int | None, typer.Option(help="width of the model")] = None,
     layers: Annotated[int | None, typer.Option(help="depth of the model")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints and logs; a run there continues")] = None,
@@ -31,13 +43,28 @@ def train(
     """Train a model on the networks of a zoo."""
     opened = ws.Zoo.open(zoo)
     find_model(model)
+    scored = find_objective(objective)
     transform = usage(ws.transforms.augmentation, augment) if augment else None
-    sizes = {name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None}
-    net = ws.models.build(model, opened.spec, opened.num_classes, seed=config.seed, **sizes)
-    with training_progress(config.epochs) as step:
-        result = ws.train(net, opened, transform=transform, config=config, device=device, run_dir=out, on_epoch=step)
-    test = "" if result.test is None else f", test {100 * result.test:.2f} %"
-    console.print(f"best epoch {result.best_epoch}: validation {100 * result.val:.2f} %{test}")
+    sizes: dict[str, Any] = {
+        name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None
+    }
+    if outputs is None:
+        outputs = 1 if _real_valued(opened) else opened.num_classes
+    percent = scored.score_name.endswith("accuracy")
+    net = ws.models.build(model, opened.spec, outputs, seed=config.seed, **sizes)
+    with training_progress(config.epochs, percent) as step:
+        result = ws.train(
+            net,
+            opened,
+            transform=transform,
+            objective=objective,
+            config=config,
+            device=device,
+            run_dir=out,
+            on_epoch=step,
+        )
+    test = "" if result.test is None else f", test {score_text(result.test, percent)}"
+    console.print(f"best epoch {result.best_epoch}: validation {score_text(result.val, percent)}{test}")
 
 
 @PROGRAM.command()
@@ -45,16 +72,19 @@ def bench(
     suite: Annotated[str, typer.Argument(help="a name of 'weightspace list suites', or an import path")],
     zoo: Annotated[Path, typer.Option(help="the zoo to train on")],
     out: Annotated[Path, typer.Option(help="folder of the results; an interrupted run continues there")],
+    only: Annotated[
+        list[str] | None, typer.Option(help="an entry to run; all if not given, several if repeated")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs per run; the suite's if not given")] = None,
     workers: Workers = None,
     device: Device = "cpu",
 ) -> None:
     """Run a grid of models, augmentations and seeds, and write result.json."""
-    chosen = find_suite(suite)
-    if epochs is not None:
-        chosen = replace(chosen, train=replace(chosen.train, epochs=epochs))
-    result = ws.bench.run_suite(chosen, zoo, out, workers=workers, device=device, on_cell=print_cell)
-    say(f"wrote {result}")
+    from weightspace.bench._suite import suite_named
+
+    chosen = usage(suite_named, suite, ws.bench.SUITES)
+    options = {"only": only or None, "epochs": epochs, "workers": workers, "device": device}
+    say(f"wrote {ws.bench.run_suite(chosen, zoo, out, **options, on_cell=print_cell)}")
 
 
 @PROGRAM.command()
