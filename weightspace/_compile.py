@@ -17,17 +17,12 @@ from numba.core.caching import FunctionCache
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function by ``numba.njit(cache=True, nogil=True)``, and without the cache where it cannot be written.
 
-    The cache lies in ``$NUMBA_CACHE_DIR``, in ``__pycache__`` beside the source or in the user's cache folder, whichever
-    numba can write first. Where it can write none of them (a read-only container, a full quota), every process compiles
+    The cache lies in ``$NUMBA_CACHE_DIR``, in ``__pycache__`` beside the source or in the user's cache folder, the first
+    that numba can write. Where it can write none of them (a read-only container, a full quota), every process compiles
     the function anew, after one warning.
 
     Args:
         options: further options of ``numba.njit``, such as ``error_model``.
-
-    Example:
-        >>> @cached_njit(error_model="numpy")
-        ... def ratio(a, b):
-        ...     return a / b
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

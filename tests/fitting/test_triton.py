@@ -83,7 +83,7 @@ def test_widths_are_padded_and_parameters_found_where_the_flat_vector_has_them()
     spec = ws.siren(3, 20, 33, 2)
     options = constants(spec, 784)
     assert (options["WIDTHS"], options["PADS"]) == ((20, 33), (32, 64))
-    assert options["ACTIVATIONS"] == ("sine", "sine")
+    assert options["ACTIVATIONS"] == (KERNELS.index("sine"),) * 2
     assert options["WEIGHT"] == tuple(spec.slices[f"{i}.weight"].start for i in range(3))
     assert constants(ws.siren(3, 20, 2, bias=False), 784)["BIAS"] == (-1, -1)
     for omega, high, low in zip(options["OMEGA"], options["HIGH"], options["LOW"], strict=True):

@@ -108,13 +108,17 @@ def whole_fit() -> None:
     seen: list[int] = []
     found, expected = (
         ws.fit(
-            coords, targets, ws.siren(1, 4, 1, omega=3.0), steps=103, kernel=kernel, on_done=lambda n, _: seen.append(n)
+            coords,
+            targets,
+            ws.siren(1, 4, 1, omega=3.0),
+            steps=103,
+            kernel=kernel,
+            on_progress=lambda done, *_: seen.append(done),
         )
         for kernel in ("triton", "torch")
     )
     assert seen == [1, 1]
     torch.testing.assert_close(found.weights.flat, expected.weights.flat, atol=2e-5, rtol=0)
-    assert found.steps.tolist() == [103]
     print("fit")
 
 

@@ -119,7 +119,7 @@ def constants(spec: NetSpec, points: int, *, stops: bool = False, draws: bool = 
         "PADS": pads,  # widths rounded up to powers of two
         "WEIGHT": tuple(spec.slices[layer.weight].start for layer in spec.layers),  # places in the flat vector
         "BIAS": tuple(-1 if layer.bias is None else spec.slices[layer.bias].start for layer in spec.layers),
-        "ACTIVATIONS": tuple(KERNELS[kernel_number(axis) or 0] for axis in hidden),
+        "ACTIVATIONS": tuple(kernel_number(axis) for axis in hidden),
         "OMEGA": omega,
         "HIGH": high,  # omega / pi rounded to float32
         "LOW": tuple(w / math.pi - h for w, h in zip(omega, high, strict=True)),  # and the rest of it

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from weightspace._activation import LEAKY_SLOPE
+from weightspace._activation import LEAKY_SLOPE, activation
 
 try:
     import triton
@@ -32,7 +32,16 @@ except ImportError:  # the functions below are then never called, see _cuda.unav
     constexpr = Any
 
 
-LEAKY = LEAKY_SLOPE if triton is None else constexpr(LEAKY_SLOPE)
+def _constant(value: Any) -> Any:
+    """Return a number that the kernel may read from the module."""
+    return value if triton is None else constexpr(value)
+
+
+SINE, COSINE, RELU, LEAKY_RELU, TANH, GAUSSIAN, SIGMOID, SILU = (
+    _constant(activation(name).kernel)
+    for name in ("sine", "cosine", "relu", "leaky_relu", "tanh", "gaussian", "sigmoid", "silu")
+)
+LEAKY = _constant(LEAKY_SLOPE)
 
 
 def _jit(function: Callable) -> Any:
@@ -59,28 +68,28 @@ def _sine_cosine(z, high: constexpr, low: constexpr):
 
 @_jit
 def _activate(z, ACTIVATION: constexpr, OMEGA: constexpr, HIGH: constexpr, LOW: constexpr):
-    """Return ``f(z)`` and ``f'(z)`` by the name of ``f`` in the activation table."""
-    if ACTIVATION == "sine":
+    """Return ``f(z)`` and ``f'(z)`` by the number of ``f`` in the activation table."""
+    if ACTIVATION == SINE:
         sine, cosine = _sine_cosine(z, HIGH, LOW)
         value, slope = sine, OMEGA * cosine
-    elif ACTIVATION == "cosine":
+    elif ACTIVATION == COSINE:
         sine, cosine = _sine_cosine(z, HIGH, LOW)
         value, slope = cosine, -OMEGA * sine
-    elif ACTIVATION == "relu":
+    elif ACTIVATION == RELU:
         value, slope = tl.where(z > 0, z, 0.0), tl.where(z > 0, 1.0, 0.0)
-    elif ACTIVATION == "leaky_relu":
+    elif ACTIVATION == LEAKY_RELU:
         value, slope = tl.where(z > 0, z, LEAKY * z), tl.where(z > 0, 1.0, LEAKY)
-    elif ACTIVATION == "tanh":
+    elif ACTIVATION == TANH:
         e = tl.exp(-2.0 * tl.abs(z))
         size = (1.0 - e) / (1.0 + e)
         value, slope = tl.where(z > 0, size, -size), 1.0 - size * size
-    elif ACTIVATION == "gaussian":
+    elif ACTIVATION == GAUSSIAN:
         value = tl.exp(-z * z)
         slope = -2.0 * z * value
-    elif ACTIVATION == "sigmoid":
+    elif ACTIVATION == SIGMOID:
         value = 1.0 / (1.0 + tl.exp(-z))
         slope = value * (1.0 - value)
-    elif ACTIVATION == "silu":
+    elif ACTIVATION == SILU:
         gate = 1.0 / (1.0 + tl.exp(-z))
         value, slope = z * gate, gate * (1.0 + z * (1.0 - gate))
     else:
