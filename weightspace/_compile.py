@@ -17,9 +17,9 @@ from numba.core.caching import FunctionCache
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function by ``numba.njit(cache=True, nogil=True)``, and without the cache where it cannot be written.
 
-    The cache lies in ``$NUMBA_CACHE_DIR``, in ``__pycache__`` beside the source or in the user's cache folder, the first
-    that numba can write. Where it can write none of them (a read-only container, a full quota), every process compiles
-    the function anew, after one warning.
+    The cache lies in ``$NUMBA_CACHE_DIR``, in ``__pycache__`` beside the source or in the user's cache folder: the
+    first that numba can write. Where it can write none of them (a read-only container, a full quota), every process
+    compiles the function anew, after one warning.
 
     Args:
         options: further options of ``numba.njit``, such as ``error_model``.

@@ -113,7 +113,7 @@ def _product(
 
 @primitive
 def product(w: Writer, left: Matrix, right: Matrix, out: Matrix, rows: int, vectors: int, depth: int) -> None:
-    """``out = left right``."""
+    """Compute ``out = left right``."""
     _product(w, left, right, out, rows, vectors, depth, initial=lambda place, column: w.zeros(), finish=w.store)
 
 
@@ -121,7 +121,7 @@ def product(w: Writer, left: Matrix, right: Matrix, out: Matrix, rows: int, vect
 def product_plus_bias(
     w: Writer, left: Matrix, right: Matrix, bias: int, out: Matrix, rows: int, vectors: int, depth: int
 ) -> None:
-    """``out = left right + bias``, the bias a row at the place ``bias``."""
+    """Compute ``out = left right + bias``, the bias a row at the place ``bias``."""
     _product(
         w, left, right, out, rows, vectors, depth, initial=lambda place, column: w.load(bias + column), finish=w.store
     )
@@ -141,7 +141,7 @@ def sine_of_product_plus_bias(
     omega: float,
     turns: float,
 ) -> None:
-    """``values = sin(omega z)`` and ``slopes = omega cos(omega z)`` for ``z = left right + bias``.
+    """Compute ``values = sin(omega z)`` and ``slopes = omega cos(omega z)`` for ``z = left right + bias``.
 
     The matrix ``slopes`` has the stride of ``values``, and ``turns`` is ``omega / pi``.
     """
@@ -161,7 +161,7 @@ def sine_of_product_plus_bias(
 def multiply_by_product(
     w: Writer, left: Matrix, right: Matrix, out: Matrix, rows: int, vectors: int, depth: int
 ) -> None:
-    """``out *= left right``, elementwise."""
+    """Multiply ``out`` by ``left right``, elementwise."""
 
     def finish(place: Value, total: Value) -> None:
         w.store(place, total * w.load(place))
@@ -173,7 +173,7 @@ def multiply_by_product(
 def add_transposed_product(
     w: Writer, left: Matrix, right: Matrix, out: Matrix, rows: int, vectors: int, depth: int
 ) -> None:
-    """``out += left^T right``."""
+    """Add ``left^T right`` to ``out``."""
     _product(
         w,
         left,
@@ -195,7 +195,10 @@ def add_transposed_product(
 def activate(
     w: Writer, activation: int, z: int, values: int, slopes: int, vectors: int, omega: float, turns: float
 ) -> None:
-    """``values = f(z)`` and ``slopes = f'(z)``. ``values`` may be where ``z`` is, and ``turns`` is ``omega / pi``."""
+    """Compute ``values = f(z)`` and ``slopes = f'(z)``, where ``turns`` is ``omega / pi``.
+
+    The values may overwrite ``z``.
+    """
     known = formulas(omega, turns)
     for number, name in enumerate(KERNELS):
         with w.when_equal(activation, number), w.loop(vectors) as i:
@@ -218,7 +221,7 @@ def sine_of_sums(
     vectors: int,
     omega: float,
 ) -> None:
-    """``values = sin(a + b)`` and ``slopes = omega cos(a + b)`` for rows of ``a`` and one row ``b``.
+    """Compute ``values = sin(a + b)`` and ``slopes = omega cos(a + b)`` for rows of ``a`` and one row ``b``.
 
     The addition theorem needs the sines and cosines of ``a`` and ``b`` alone. ``stride`` is that of all rows.
     """
@@ -251,7 +254,7 @@ def sine_of_sums(
 
 @primitive
 def transpose(w: Writer, source: Matrix, target: Matrix, rows: int, vectors: int) -> None:
-    """``target = source^T``, for a multiple of ``SIMD_WIDTH`` rows of ``source`` of ``vectors`` vectors.
+    """Compute ``target = source^T`` for a multiple of ``SIMD_WIDTH`` rows of ``source`` of ``vectors`` vectors.
 
     A square of one vector a side takes log2(SIMD_WIDTH) rounds of exchanges between its rows.
     """
@@ -283,7 +286,7 @@ def _pairwise_sums(a: Value, b: Value) -> Value:
 
 @primitive
 def dot_rows(w: Writer, rows: Matrix, weights: int, out: int, points: int, vectors: int) -> None:
-    """``out[p] = sum_k rows[p, k] weights[k]``, for a multiple of ``SIMD_WIDTH`` points."""
+    """Compute ``out[p] = sum_k rows[p, k] weights[k]`` for a multiple of ``SIMD_WIDTH`` points."""
     with w.loop(points, SIMD_WIDTH) as p:
         begin = rows.start + p * rows.stride
         starts = [begin + rows.stride * i for i in range(SIMD_WIDTH)]
@@ -302,9 +305,10 @@ def dot_rows(w: Writer, rows: Matrix, weights: int, out: int, points: int, vecto
 def loss_gradient(
     w: Writer, out: int, target: int, mask: int, bias: int, squares: int, gradient: int, vectors: int, factor: float
 ) -> None:
-    """``r = mask (out + bias - target)``; ``squares += r^2``; ``out = factor r``; ``gradient += out``.
+    """Turn the outputs of a network into the derivative of the loss.
 
-    ``bias`` is one number; ``squares`` and ``gradient`` are one vector each, which sum separate points.
+    ``r = mask (out + bias - target)``; ``squares += r^2``; ``out = factor r``; ``gradient += out``. ``bias`` is one
+    number; ``squares`` and ``gradient`` are one vector each, which sum separate points.
     """
     add = w.at(bias).load_broadcast()
     sum_of_squares, sum_of_errors = Variable(w.load(squares)), Variable(w.load(gradient))
@@ -321,7 +325,7 @@ def loss_gradient(
 
 @primitive
 def add_column_sums(w: Writer, matrix: Matrix, out: int, rows: int, vectors: int) -> None:
-    """``out[n] += sum_p matrix[p, n]``, for a multiple of four rows."""
+    """Add ``sum_p matrix[p, n]`` to ``out[n]``, for a multiple of four rows."""
     with w.loop(vectors) as n:
         shift = n * SIMD_WIDTH
         sums = [Variable(w.zeros()) for _ in range(4)]  # four chains, because an addition takes four cycles
@@ -344,10 +348,11 @@ def output_layer_backward(
     vectors: int,
     outputs: int,
 ) -> None:
-    """``gradient[c, n] += sum_p delta[c, p] values[p, n]`` and ``slopes[p, n] *= sum_c delta[c, p] weights[c, n]``.
+    """Take the derivative of the loss from the outputs back to the last hidden layer.
 
-    The number of ``rows`` is a multiple of four, ``slopes`` has the stride of ``values``, and ``weights`` and
-    ``gradient`` have rows of ``vectors`` vectors.
+    ``gradient[c, n] += sum_p delta[c, p] values[p, n]`` and ``slopes[p, n] *= sum_c delta[c, p] weights[c, n]``. The
+    number of ``rows`` is a multiple of four, ``slopes`` has the stride of ``values``, and ``weights`` and ``gradient``
+    have rows of ``vectors`` vectors.
     """
     with w.loop(vectors) as n:
         shift = n * SIMD_WIDTH
@@ -384,9 +389,10 @@ def adam(
     rate: float,
     correction: float,
 ) -> None:
-    """``m += (1 - beta1) (g - m)``; ``v = beta2 v + (1 - beta2) g^2``; ``p -= rate m / (correction sqrt(v) + eps)``.
+    """Take one step of Adam.
 
-    In step ``t``, ``rate = lr / (1 - beta1^t)`` and ``correction = 1 / sqrt(1 - beta2^t)``.
+    ``m += (1 - beta1) (g - m)``; ``v = beta2 v + (1 - beta2) g^2``; ``p -= rate m / (correction sqrt(v) + eps)``. In
+    step ``t``, ``rate = lr / (1 - beta1^t)`` and ``correction = 1 / sqrt(1 - beta2^t)``.
     """
     with w.loop(vectors) as i:
         shift = i * SIMD_WIDTH
