@@ -9,7 +9,7 @@ import typer
 
 import weightspace as ws
 from weightspace.cli._commands import PROGRAM
-from weightspace.cli._options import check_input_shape, numbers
+from weightspace.cli._options import check_input_shape, numbers, usage
 from weightspace.cli._progress import say
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ def align(
     a: Annotated[Path, typer.Argument(help="checkpoint to align to: a state dict, .safetensors, .pth or .pt")],
     b: Annotated[Path, typer.Argument(help="checkpoint to move")],
     module: Annotated[str, typer.Option(help="function that makes the network, as package.module:function")],
-    group: Annotated[Literal["permutation", "signed", "full"], typer.Option(help="group to search")] = "permutation",
+    group: Annotated[
+        Literal["permutation", "signed", "scaled", "full"], typer.Option(help="group to search")
+    ] = "permutation",
     shape: Annotated[
         str | None,
         typer.Option(
@@ -38,8 +40,10 @@ def align(
     """Move one checkpoint onto another of the same network; its function stays."""
     import torch
 
+    from weightspace.checkpoints._files import load_module
+
     states = [ws.checkpoints.read_checkpoint(path) for path in (a, b)]
-    net = ws.checkpoints.load_module(module)
+    net = usage(load_module, module)
     example = None if shape is None else torch.zeros(1, *numbers(shape))
     batches = None if responses is None else _array(responses).split(256)
     if batches is not None and example is None:

@@ -157,7 +157,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def has_pictures(folder: Path) -> bool:
-    """Return whether the folder holds class folders with images, at most below train/, val/ and test/."""
+    """Return whether the folder holds class folders with images, directly or below train/, val/ and test/."""
     tops = _subfolders(folder)
     below = [g for f in tops if f.name in _SPLITS for g in _subfolders(f)]
     return any(_pictures(f) for f in [*tops, *below])
