@@ -390,15 +390,15 @@ def test_fashion_mnist_from_its_package(cache: Path, tmp_path: Path, monkeypatch
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WEIGHTSPACE_CACHE", str(tmp_path / "mine"))
-    assert datasets.cache_dir() == tmp_path / "mine"
+    assert _places.cache_dir() == tmp_path / "mine"
     monkeypatch.delenv("WEIGHTSPACE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert datasets.cache_dir() == tmp_path / "weightspace"
+    assert _places.cache_dir() == tmp_path / "weightspace"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(sys, "platform", "linux")
-    assert datasets.cache_dir() == Path.home() / ".cache" / "weightspace"
+    assert _places.cache_dir() == Path.home() / ".cache" / "weightspace"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert datasets.cache_dir() == Path.home() / "Library" / "Caches" / "weightspace"
+    assert _places.cache_dir() == Path.home() / "Library" / "Caches" / "weightspace"
 
 
 @pytest.mark.parametrize(("name", "client"), [("emoji", "npm"), ("kicad", "apt-get"), ("furniture", "apt-get")])

@@ -9,6 +9,7 @@ import pytest
 
 from weightspace import cli, datasets
 from weightspace.datasets import DATASETS, DataSet
+from weightspace.datasets._catalogue import find
 
 MODULE = '''
 """Squares and nothing else."""
@@ -73,7 +74,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def test_a_data_set_is_found_by_import_path(package: str, tmp_path: Path) -> None:
-    entry = datasets.find(f"{package}:SQUARES")
+    entry = find(f"{package}:SQUARES")
     assert (entry.name, entry.state) == ("squares", "prepare")
     with pytest.raises(FileNotFoundError, match="squares: expected it in"):
         datasets.load(f"{package}:SQUARES")
@@ -92,7 +93,7 @@ def test_a_data_set_without_options_or_splits_is_read(package: str) -> None:
     data = datasets.load(f"{package}:PLAIN")
     assert len(data) == 3
     assert data.splits
-    assert datasets.find(f"{package}:PLAIN").state == "here"
+    assert find(f"{package}:PLAIN").state == "here"
     with pytest.raises(ValueError, match=":PLAIN: nothing to prepare: built"):
         datasets.prepare(f"{package}:PLAIN")
 
@@ -106,7 +107,7 @@ def test_a_data_set_is_found_by_entry_point(package: str, tmp_path: Path, monkey
     (installed / f"{package}.py").write_text(MODULE)
     monkeypatch.chdir(installed.parent.parent)
     monkeypatch.syspath_prepend(installed)
-    assert datasets.find("my-squares").name == "squares"
+    assert find("my-squares").name == "squares"
     assert datasets.prepare("my-squares").is_file()
     assert len(datasets.load("my-squares")) == 6
     with pytest.raises(ValueError, match="the entry point 'broken' cannot be loaded"):
@@ -128,7 +129,7 @@ def test_a_wrong_import_path_is_wrong_usage(
 ) -> None:
     path = path.format(package)
     with pytest.raises(ValueError, match=text):
-        datasets.find(path)
+        find(path)
     for command in (["data", "list", path], ["data", "prepare", path], ["fit", path, "zoo"]):
         code, _, err = run(capsys, *command)
         assert (code, err.count("\n")) == (2, 1), err

@@ -16,6 +16,7 @@ import weightspace as ws
 from weightspace.cli._commands import PROGRAM, Commands, built, group
 from weightspace.cli._options import KINDS, argument_help, options, usage
 from weightspace.cli._progress import build_progress, console, say
+from weightspace.datasets._catalogue import find as find_dataset
 
 DATA = Commands()
 
@@ -34,7 +35,7 @@ def list_data(
         console.print(table)
         console.print("weightspace data list NAME prints all facts about one: how to get it, whom to cite, its options")
         return
-    entry = usage(ws.datasets.find, name)
+    entry = usage(find_dataset, name)
     for field in ("name", "description", "classes", "split", "licence", "citation", "obtain", "state"):
         say(f"{field:11s} {getattr(entry, field)}")
     defaults = entry.configured()
@@ -70,7 +71,7 @@ class _PrepareGroup(TyperGroup):
         return [name for name, entry in ws.datasets.DATASETS.items() if entry.build or entry.fetch]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        entry = usage(ws.datasets.find, cmd_name)
+        entry = usage(find_dataset, cmd_name)
 
         def prepare(
             *,

@@ -23,6 +23,7 @@ from weightspace.cli._options import (
     usage,
 )
 from weightspace.cli._progress import console, fit_progress, print_cell, print_zoo, say
+from weightspace.datasets._catalogue import find as find_dataset
 
 if TYPE_CHECKING:
     from weightspace.signals import SignalSet
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 def load_data(name_or_path: str, size: int | None) -> Any:
     """Load the signals that an argument names; a wrong import path is an error of usage."""
     if ":" in name_or_path and not Path(name_or_path).exists():
-        usage(ws.datasets.find, name_or_path)
+        usage(find_dataset, name_or_path)
     return ws.datasets.load(name_or_path, size=size)
 
 

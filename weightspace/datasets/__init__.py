@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weightspace._extras import lazy
-from weightspace.datasets._catalogue import DATASETS, find
+from weightspace.datasets._catalogue import DATASETS
 from weightspace.datasets._data_set import DataSet
-from weightspace.datasets._places import cache_dir
 
 if TYPE_CHECKING:
     from weightspace.datasets._load import load
@@ -21,11 +20,9 @@ __all__ = [
     "DATASETS",
     "DataSet",
     "Mesh",
-    "cache_dir",
     "digits",
     "embedded",
     "fashion_mnist",
-    "find",
     "from_meshes",
     "load",
     "meshes",

@@ -130,8 +130,7 @@ def find(name: str) -> DataSet:
             a name of its own.
 
     Example:
-        >>> import weightspace as ws
-        >>> ws.datasets.find("digits").classes
+        >>> find("digits").classes
         10
     """
     return _plugins.find("datasets", name, DATASETS, _problem)

@@ -27,10 +27,11 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
     A data set without splits gets ``"train"`` and ``"test"``, four to one, in whole groups.
 
     Args:
-        name_or_path: a name or import path that :func:`find` knows (``"embedded"``, ``"emoji"``,
-            ``"my_package.data:SHAPES"``), an ``.npz`` file (of images, see :func:`weightspace.signals.from_npz`; of
-            ``coords`` and ``targets``; of ``series``; or one that :func:`weightspace.signals.save` wrote), or a folder
-            of IDX files, of CIFAR-10 batches, or of class folders of images or meshes.
+        name_or_path: a name in ``DATASETS``, an import path such as ``my_package.data:SHAPES`` of a :class:`DataSet`,
+            the name of an entry point of the group ``weightspace.datasets``, or a path: an ``.npz`` file (of images,
+            see :func:`weightspace.signals.from_npz`; of ``coords`` and ``targets``; of ``series``; or one that
+            :func:`weightspace.signals.save` wrote), or a folder of IDX files, of CIFAR-10 batches, or of class folders
+            of images or meshes.
         size: for class folders of images, the size to which every image is resized, in pixels.
 
     Returns:

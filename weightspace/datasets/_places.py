@@ -19,8 +19,7 @@ def cache_dir() -> Path:
 
     Example:
         >>> import os
-        >>> import weightspace as ws
-        >>> os.environ.get("WEIGHTSPACE_CACHE", "weightspace") in str(ws.datasets.cache_dir())
+        >>> os.environ.get("WEIGHTSPACE_CACHE", "weightspace") in str(cache_dir())
         True
     """
     if given := os.environ.get("WEIGHTSPACE_CACHE"):

@@ -34,7 +34,8 @@ def prepare(
     the seconds it took.
 
     Args:
-        name: a name that :func:`find` knows.
+        name: a name in ``DATASETS``, an import path such as ``my_package.data:SHAPES`` of a :class:`DataSet`, or the
+            name of an entry point of the group ``weightspace.datasets``.
         out: the file to write, ``.npz``. Default: a file in the cache, from which ``load(name)`` reads it.
         source: a folder that is searched for the packages (or the unpacked data) before anything is fetched, and into
             which packages are fetched. Default: ``downloads`` in the cache.
