@@ -65,15 +65,19 @@ class Step:
         """Return the seconds until the driver ends the process."""
         return self.deadline - time.perf_counter()
 
-    def seconds(self, run: Callable[[], Any], repeats: int) -> list[float]:
-        """Return the seconds of each repeat of a call, after one that is not timed; the device is waited for."""
+    def seconds(self, run: Callable[[], Any], repeats: int, warm: Callable[[], Any] | None = None) -> list[float]:
+        """Return the seconds of each repeat of a call; the device is waited for.
+
+        Before them ``warm`` is called, or else ``run`` once: compilers and allocators are then ready.
+        """
+        (warm or run)()
         out = []
-        for number in range(repeats + 1):
+        for _ in range(repeats):
             self.wait()
             begun = time.perf_counter()
             run()
             self.wait()
-            out += [time.perf_counter() - begun] if number else []
+            out.append(time.perf_counter() - begun)
         return out
 
     def wait(self) -> None:
@@ -169,8 +173,10 @@ def fit(step: Step) -> None:
         size = min(count, 1024) if name == "vmap" else count
 
         def rate(name: str = name, size: int = size) -> dict[str, Any]:
-            run = (lambda: theirs(size, steps)) if name == "vmap" else (lambda: ours(name, size, steps))
-            taken = step.seconds(run, 1 if name != kernels[0] or step.tiny else 3)
+            def run(steps: int = steps) -> None:
+                theirs(size, steps) if name == "vmap" else ours(name, size, steps)
+
+            taken = step.seconds(run, 1 if name != kernels[0] or step.tiny else 3, warm=lambda: run(2))
             rates = [size * steps / 1000 / value for value in taken]
             share = None if peak is None else max(rates) * 1000 * flop / peak
             return {"networks_per_second_at_1000_steps": spread(rates), "share_of_fp32_peak": share}
