@@ -125,11 +125,11 @@ def test_every_model_is_listed() -> None:
     assert set(ws.models.MODELS) <= table_names("howto/models.md")
 
 
-def test_what_models_respect_is_as_listed() -> None:
+def test_the_group_track_and_heads_of_models_are_as_listed() -> None:
     text = (ROOT / "docs/howto/models.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \|[^|]*\| ([\w-]+) \| ([\w-]+) \| ([\w, ]+) \|", text, re.MULTILINE)
-    listed = {name: (respects, track, tuple(heads.split(", "))) for name, respects, track, heads in rows}
-    assert listed == {name: (m.respects, m.track, m.heads) for name, m in ws.models.MODELS.items()}
+    listed = {name: (group, track, tuple(heads.split(", "))) for name, group, track, heads in rows}
+    assert listed == {name: (m.equivariance, m.track, m.heads) for name, m in ws.models.MODELS.items()}
 
 
 def test_every_suite_is_listed() -> None:
@@ -156,21 +156,98 @@ def test_the_result_schema_is_as_listed() -> None:
     assert [name for name in inner if f"`{name}`" not in text] == []
 
 
-ROOMS = ("align", "bench", "fit", "models", "report", "signals", "testing", "train", "transforms", "zoo")
+ROOMS = ("align", "bench", "checkpoints", "datasets", "fitting", "models", "report", "signals", "testing", "training")
+ROOMS += ("transforms", "zoo")
 
 
-def public(room: str) -> dict[str, Any]:
-    """The classes and functions of a module's ``__all__`` by their paths; ``ws.fit`` the function hides the module."""
-    module = importlib.import_module(room)
-    values = {f"{room}.{name}": getattr(module, name) for name in module.__all__}
-    return {path: value for path, value in values.items() if inspect.isclass(value) or inspect.isfunction(value)}
+@pytest.mark.parametrize("room", ["weightspace", *ROOMS])
+def test_the_api_pages_list_the_public_surface(room: str) -> None:
+    text = (ROOT / "docs" / "api" / f"{room}.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    if room == "weightspace":
+        expected = [f"weightspace.{name}" for name in ws.__all__ if name not in ROOMS]
+    else:
+        expected = [f"weightspace.{room}.{name}" for name in importlib.import_module(f"weightspace.{room}").__all__]
+    assert sorted(listed) == sorted(expected)
 
 
-def test_the_api_page_lists_the_public_surface() -> None:
-    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
-    known = {path: value for room in ROOMS for path, value in public(f"weightspace.{room}").items()}
-    known |= public("weightspace")
-    assert listed <= set(known), "listed, and not there"
-    there = {id(known[path]) for path in listed}
-    assert [path for path, value in known.items() if id(value) not in there] == []
+def test_every_page_is_in_the_navigation() -> None:
+    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
+
+
+def test_every_picture_and_script_of_the_pages_is_there() -> None:
+    for page in PAGES:
+        for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / path).resolve().is_file(), f"{page}: {path}"
+
+
+def test_the_readme_is_short_and_its_outputs_are_true(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    run_page(ROOT / "README.md")
+    printed = capsys.readouterr().out
+    tour = text[text.index("## A tour") :]
+    for output in re.findall(r"^```\n\n```text\n(.*?)^```$", tour, flags=re.MULTILINE | re.DOTALL):
+        assert output in printed
+
+
+# --- the checklists under docs/extend
+
+
+@pytest.mark.parametrize("kind", ["augmentation", "model", "aligner", "objective", "data-set", "suite"])
+def test_every_checklist_has_as_many_places_as_it_says(kind: str) -> None:
+    text = (ROOT / "docs" / "extend" / f"{kind}.md").read_text(encoding="utf-8")
+    words = {"two": 2, "three": 3, "four": 4}
+    found = re.search(r"## In the library: (\w+) places", text)
+    assert found
+    steps = re.findall(r"^\d+\. ", text[found.end() :], re.MULTILINE)
+    assert len(steps) == words[found[1]]
+    assert words[found[1]] <= {"augmentation": 4, "model": 4, "suite": 2}.get(kind, 3)
+
+
+@pytest.mark.parametrize("kind", ["augmentation", "model", "aligner", "objective", "data-set", "suite"])
+def test_the_places_of_a_checklist_are_there(kind: str) -> None:
+    """Every file and folder that a checklist sends one to exists, and every table that it names is on its page."""
+    text = (ROOT / "docs" / "extend" / f"{kind}.md").read_text(encoding="utf-8")
+    steps = text[text.index("## In the library") :]
+    for path in re.findall(r"`((?:weightspace|tests|benchmarks)/[\w/.]*)`", steps):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\((\.\./[\w/-]+\.md)", steps):
+        assert (ROOT / "docs" / "extend" / path).resolve().is_file(), path
+
+
+def code_of(kind: str) -> str:
+    """The first Python block of a checklist."""
+    return blocks(ROOT / "docs" / "extend" / f"{kind}.md", "python")[0][1]
+
+
+def test_following_the_checklist_of_an_augmentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_augmentations.py").write_text(code_of("augmentation"))
+    monkeypatch.chdir(tmp_path)
+    made = ws.transforms.augmentation("their_augmentations:Shrink+noise")
+    w = ws.testing.random_weights(ws.siren(2, 4, 1), 3, generator=torch.Generator().manual_seed(0))
+    assert made(w, generator=torch.Generator().manual_seed(0)).flat.shape == w.flat.shape
+
+
+def test_following_the_checklist_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_models.py").write_text(code_of("model"))
+    monkeypatch.chdir(tmp_path)
+    spec = ws.siren(2, 4, 1)
+    model = ws.models.build("their_models:LinearStatistics", spec, 3, seed=0)
+    w = ws.testing.random_weights(spec, 3, generator=torch.Generator().manual_seed(0))
+    model.normalize.fit(w)
+    assert model(w).shape == (3, 3)
+    again = ws.models.load_model(ws.models.save_model(model, tmp_path / "kept"))
+    assert torch.equal(again(w), model(w))
+
+
+def test_following_the_checklists_of_a_data_set_and_a_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their_data.py").write_text(code_of("data-set"))
+    (tmp_path / "their_suites.py").write_text(code_of("suite"))
+    monkeypatch.chdir(tmp_path)
+    data = ws.datasets.load("their_data:RINGS")
+    zoo = ws.fit_zoo(tmp_path / "zoo", data, ws.siren(2, 4, 1), config=ws.FitConfig(steps=2), counts={"train": 60})
+    path = bench.run_suite("their_suites:MINE", zoo.path, tmp_path / "out", only=["mlp"], epochs=1, workers=1)
+    rows = json.loads(Path(path).read_text())["rows"]
+    assert {row["augmentation"] for row in rows} == {"none", "noise", "both", "mixup-ends"}
