@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from weightspace import Axis, NetSpec, Param
+from weightspace import NetSpec
 
 torch.set_num_threads(1)  # the networks of tests are tiny: threads would only wait for one another
 
@@ -30,21 +30,6 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def conv_spec() -> NetSpec:
     """Two convolutions and a linear layer whose columns stay unfolded into channel and position."""
-    return NetSpec(
-        (
-            Axis("in", 3),
-            Axis("h1", 5, "relu"),
-            Axis("h2", 4, "sine", 2.0),
-            Axis("k", 3),
-            Axis("pos", 6),
-            Axis("out", 2),
-        ),
-        (
-            Param("conv1.weight", ("h1", "in", "k", "k")),
-            Param("conv1.bias", ("h1",), "bias"),
-            Param("conv2.weight", ("h2", "h1", "k", "k")),
-            Param("conv2.bias", ("h2",), "bias"),
-            Param("fc.weight", ("out", "h2", "pos")),
-            Param("fc.bias", ("out",), "bias"),
-        ),
-    )
+    from weightspace.testing._specs import convolutional  # late, so that a test of one room imports no other
+
+    return convolutional()

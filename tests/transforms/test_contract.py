@@ -545,6 +545,8 @@ def test_what_cannot_be_checked_is_refused() -> None:
         check_transform("permute")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="spec: expected a NetSpec, got int"):
         check_transform(Permute(), 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"dtype: expected torch.float32, torch.float64 or None, got torch.float16"):
+        check_transform(Permute(), dtype=torch.float16)
     far = Affine(torch.eye(7).tolist())
     with pytest.raises(ValueError, match=r"expected a transform that takes one of .*; pass spec="):
         check_transform(far)

@@ -86,7 +86,10 @@ def test_an_import_path_names_a_class_or_a_transform(module: str) -> None:
         ("{module}:Missing", "expected an object named 'Missing' in the module"),
         ("no_such_package.aug:Mine", "expected a module that can be imported, got 'no_such_package.aug'"),
         ("weightspace:siren", "expected a Transform or a subclass of it, got function"),
-        ("weightspace.transforms:Coordinates", "expected a class that is made without arguments, got TypeError"),
+        (
+            "weightspace.transforms.coordinates:Coordinates",
+            "expected a class that is made without arguments, got TypeError",
+        ),
         ("sing", "or an import path such as my_package.module:Name, got 'sing'; did you mean 'sign'?"),
         ("sign+", "unknown augmentation: expected one of"),
     ],

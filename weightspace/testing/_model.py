@@ -6,54 +6,28 @@ import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from weightspace._architectures import mlp, siren
+from weightspace._architectures import mlp
 from weightspace._random import randn, seeded
-from weightspace._spec import Axis, NetSpec, Param, check_spec
+from weightspace._spec import NetSpec, check_spec
 from weightspace._symmetry import GROUPS, Group
 from weightspace._weights import Weights
 from weightspace.models import WeightModel, load_model, save_model
 from weightspace.models._model import Output, Reads, Track
-from weightspace.testing._assert import assert_equivariant, equivariance_error, expect
+from weightspace.testing._assert import assert_equivariant, equivariance_error
+from weightspace.testing._compare import expect
 from weightspace.testing._random import random_weights
+from weightspace.testing._specs import chains, convolutional
 
 BATCH = 6
 EXACT = 1e-8
 """The largest error in float64 that counts as rounding."""
 
 Make = Callable[[NetSpec], WeightModel]
-
-
-@cache
-def chains() -> tuple[NetSpec, ...]:
-    """Return small networks with every kind of symmetry that the activation table knows, alone and mixed."""
-    waves = replace(
-        mlp(2, 4, 5, 1), axes=(Axis("in", 2), Axis("h1", 4, "cosine", 3.0), Axis("h2", 5, "sine", 2.0), Axis("out", 1))
-    )
-    return (
-        siren(2, 5, 4, 1),
-        mlp(2, 5, 4, 1, activation="relu"),
-        mlp(2, 5, 4, 1, activation="tanh"),
-        mlp(2, 5, 4, 1, activation=("gaussian", "relu")),
-        mlp(2, 4, 3, 5, 2, activation=("relu", "tanh", "gelu")),
-        waves,
-    )
-
-
-@cache
-def convolutional() -> NetSpec:
-    """Return a small network of convolutions and a linear layer whose columns stay unfolded."""
-    sizes = {"in": 3, "k": 3, "pos": 6, "out": 2}
-    hidden = (Axis("h1", 5, "relu"), Axis("h2", 4, "sine", 2.0))
-    weights = {"conv1": ("h1", "in", "k", "k"), "conv2": ("h2", "h1", "k", "k"), "linear": ("out", "h2", "pos")}
-    params = [Param(f"{name}.weight", axes) for name, axes in weights.items()]
-    params += [Param(f"{name}.bias", axes[:1], "bias") for name, axes in weights.items()]
-    return NetSpec((*hidden, *(Axis(name, size) for name, size in sizes.items())), tuple(params))
 
 
 def check_model(
@@ -193,7 +167,9 @@ def check_no_more(model: WeightModel) -> None:
     Groups that add nothing to the declared one for this spec are passed over.
     """
     __tracebackhide__ = True
-    beyond = next((g for g in GROUPS[GROUPS.index(model.equivariance) + 1 :] if _adds(model.spec, g)), None)
+    beyond: Group | None = next(
+        (g for g in GROUPS[GROUPS.index(model.equivariance) + 1 :] if _adds(model.spec, g)), None
+    )
     if beyond is None:
         return
     error = equivariance_error(model, model.spec, group=beyond)

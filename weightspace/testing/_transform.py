@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from weightspace._architectures import mlp, siren
 from weightspace._evaluate import evaluate
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights
-from weightspace.testing._assert import expect, points
+from weightspace.testing._compare import expect, points
 from weightspace.testing._random import random_weights
+from weightspace.testing._specs import kinds
 from weightspace.transforms import Transform
 from weightspace.transforms._base import Preserves, moved_points
 from weightspace.transforms.requirements import Requirement
@@ -21,22 +20,6 @@ from weightspace.transforms.requirements import Requirement
 BATCH = 6
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3}
 """Largest difference of outputs that counts as rounding, absolute and relative."""
-
-
-@cache
-def specs() -> tuple[NetSpec, ...]:
-    """Return small networks of every kind that transforms tell apart: inputs, activations, biases, hidden axes."""
-    return (
-        siren(2, 7, 5, 1, omega=(3.0, 2.0)),
-        siren(3, 6, 1, omega=2.0),
-        siren(1, 4, 3, 1, omega=2.0),
-        mlp(2, 6, 5, 3, activation="relu"),
-        mlp(2, 6, 5, 1, activation="tanh"),
-        mlp(2, 6, 5, 1, activation=("cosine", "gaussian")),
-        mlp(4, 5, 2, activation="gelu"),
-        siren(2, 5, 4, 1, omega=2.0, bias=False),
-        mlp(2, 12),
-    )
 
 
 def check_transform(
@@ -68,7 +51,7 @@ def check_transform(
     Raises:
         AssertionError: if a check fails, naming the transform, the networks and what was found.
         TypeError: for something other than a ``Transform`` and a ``NetSpec``.
-        ValueError: for a spec that the transform refuses, or no default spec that it takes.
+        ValueError: for a spec that the transform refuses, no default spec that it takes, or another dtype.
 
     Example:
         >>> import weightspace as ws
@@ -86,18 +69,21 @@ def check_transform(
     if not isinstance(transform, Transform):
         raise TypeError(f"transform: expected a Transform, got {type(transform).__name__}")
     check_declarations(transform)
+    if dtype not in (None, *TOLERANCE):
+        raise ValueError(f"dtype: expected torch.float32, torch.float64 or None, got {dtype}")
     if spec is not None:
         check_spec(spec)
         transform.check(spec)
-    accepted = [spec] if spec is not None else [known for known in specs() if accepts(transform, known)]
+    accepted = [known for known in kinds() if accepts(transform, known)] if spec is None else [spec]
     if not accepted:
-        raise ValueError(f"{transform!r}: expected a transform that takes one of {list(specs())}; pass spec=")
-    for known in () if spec is not None else specs():
-        if known not in accepted:
-            check_refusal(transform, known)
+        raise ValueError(f"{transform!r}: expected a transform that takes one of {list(kinds())}; pass spec=")
+    if spec is None:
+        for known in kinds():
+            if known not in accepted:
+                check_refusal(transform, known)
     for known in accepted:
-        for kind in TOLERANCE if dtype is None else (dtype,):
-            check_contract(transform, networks(known, kind, device), random=random, changes=changes)
+        for precision in TOLERANCE if dtype is None else (dtype,):
+            check_contract(transform, networks(known, precision, device), random=random, changes=changes)
 
 
 def check_contract(transform: Transform, w: Weights, *, random: bool = True, changes: bool = True) -> None:
@@ -246,7 +232,9 @@ def check_independence(transform: Transform, w: Weights) -> None:
     """Check that networks of one batch draw independently: equal networks come out different."""
     __tracebackhide__ = True
     same = w.replace(w.flat[:1].expand(16, -1).contiguous())
-    pool = {"pool": networks(w.spec, w.dtype, w.device, seed=9)} if transform.mixes_networks else {}
+    pool: dict[str, Any] = {}
+    if transform.mixes_networks:
+        pool = {"pool": networks(w.spec, w.dtype, w.device, seed=9)}
     moved = transform(same, generator=generator(), **pool)
     several = len(torch.unique(moved.flat, dim=0)) > 1
     expect(several, f"{_at(transform, w)}: expected a draw for each network, got one for the whole batch")

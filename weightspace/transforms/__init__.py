@@ -3,7 +3,7 @@
 from weightspace.transforms._base import Transform
 from weightspace.transforms._registry import AUGMENTATIONS, augmentation
 from weightspace.transforms.compose import Compose, Identity, OneOf, RandomApply
-from weightspace.transforms.coordinates import Affine, Coordinates, Flip, Rotate, Scale, Shear, Translate
+from weightspace.transforms.coordinates import Affine, Flip, Rotate, Scale, Shear, Translate
 from weightspace.transforms.mix import MixUp, SelfMixUp
 from weightspace.transforms.noise import GaussianNoise, LabelSmoothing, QuantilePrune, WeightDropout
 from weightspace.transforms.symmetry import Permute, PhaseShift, PositiveScale, SignFlip
@@ -12,7 +12,6 @@ __all__ = [
     "AUGMENTATIONS",
     "Affine",
     "Compose",
-    "Coordinates",
     "Flip",
     "GaussianNoise",
     "Identity",
