@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import inspect
+import json
 import re
 import shlex
 from pathlib import Path
@@ -19,7 +19,7 @@ from weightspace import bench
 from weightspace.bench._record import Result, Row, Run
 from weightspace.cli import UsageError, app
 from weightspace.transforms import AUGMENTATIONS
-from weightspace.zoo._format import DTYPES, Manifest, Shard
+from weightspace.zoo._format import DTYPES, Shard, ZooSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("README.md")])
@@ -142,7 +142,7 @@ def test_every_field_of_a_configuration_is_listed(page: str, config: Any) -> Non
 
 
 def test_the_zoo_format_is_as_listed() -> None:
-    fields = {"format", "version", *(field.name for field in dataclasses.fields(Manifest))}
+    fields = {"format", "version", "spec", "shards", *(field.name for field in dataclasses.fields(ZooSettings))}
     fields |= {field.name for field in dataclasses.fields(Shard)} | set(DTYPES)
     assert fields <= table_names("howto/fit.md")
 
