@@ -104,6 +104,7 @@ ROWS = [
     Row(MixUp("random", alpha=0.4), ANY),
     Row(MixUp("permutation", per_layer=True), ANY),
     Row(MixUp("signed", labels="hard"), ("siren2", "tanh2", "even2"), ("relu2",)),
+    Row(MixUp("scaled"), ("siren2", "relu2", "gelu4")),
     Row(MixUp("full"), ("siren2", "tanh2", "even2", "relu2")),
     Row(MixUp(match_full), ("siren2", "tanh2", "relu2", "linear")),
     Row(SelfMixUp(Permute(), alpha=0.4), DEEP, ("linear",)),

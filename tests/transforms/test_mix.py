@@ -27,7 +27,7 @@ def recovered_share(mixed: torch.Tensor, own: torch.Tensor, partner: torch.Tenso
     return ((mixed - partner) * line).sum(1) / line.square().sum(1)
 
 
-@pytest.mark.parametrize("align", [None, "random", "permutation", "signed", "full"])
+@pytest.mark.parametrize("align", [None, "random", "permutation", "signed", "scaled", "full"])
 def test_labels_mix_with_the_very_share_of_the_weights(align: str | None) -> None:
     w, soft = networks(), torch.eye(12, dtype=torch.float64)
     mix = MixUp(align)
@@ -177,7 +177,7 @@ def test_partners_of_a_pair_lie_where_matching_each_would_put_them(spec: ws.NetS
 
 def test_mixtures_at_an_anchor_may_be_scattered_over_their_function_s_weights() -> None:
     w = networks(16)
-    aligned, _ = ws.align.canonicalize(w, ws.align.anchor(w, rounds=2))
+    aligned, _ = ws.align.align_to(w, ws.align.anchor(w, rounds=2))
     x = points(2, 6)
     mixed = MixUp()(aligned, generator=generator(4))
     scattered = Compose([MixUp(), Permute(), SignFlip()])(aligned, generator=generator(4))
@@ -189,11 +189,11 @@ def test_mixtures_at_an_anchor_may_be_scattered_over_their_function_s_weights() 
 def test_over_an_anchor_partners_lie_as_they_do_at_the_anchor(align: str) -> None:
     w = networks(16)
     anchor = ws.align.anchor(w, group=align, rounds=2)
-    g = ws.align.match_to(w, anchor, group=align)
+    g = ws.align.match(anchor, w, group=align)
     for pool in (None, networks(5, seed=2)):
         draw = MixUp(align, anchor=anchor).sample(w, generator=generator(), pool=pool)
         partners = w if pool is None else pool
-        h = ws.align.match_to(partners, anchor, group=align)
+        h = ws.align.match(anchor, partners, group=align)
         there = h.act(partners)[draw.index]  # the same pair, both at the anchor
         torch.testing.assert_close(g.act(w.replace(draw.partner)).flat, there.flat)
         x = points(2, 6)

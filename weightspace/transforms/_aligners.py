@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -12,9 +11,8 @@ from torch import Tensor, nn
 
 from weightspace._symmetry import GROUPS, Symmetry
 from weightspace._weights import Weights
-from weightspace.align import match
+from weightspace.align import Aligner, match
 
-Aligner = Callable[[Weights, Weights], Symmetry]
 Align = Literal["random", "permutation", "signed", "scaled", "full"]
 ALIGN: tuple[str, ...] = ("random", *GROUPS[1:])
 
