@@ -2,14 +2,17 @@
 
 import json
 import os
+import warnings
 
 import pytest
 import torch
 
 import weightspace as ws
 from weightspace.zoo import Zoo, export_state_dicts, import_state_dicts, verify, write_zoo
+from weightspace.zoo._layer_order import in_layer_order
 
 SPEC = ws.siren(2, 8, 8, 1, omega=30.0, output_shift=0.5)
+KNOWN = {"activation": "sine", "omega": 30.0, "output_shift": 0.5}
 COUNTS = {"train": 5, "val": 2, "test": 3}
 
 
@@ -115,7 +118,8 @@ def test_spec_json_makes_import_the_inverse_of_export(tmp_path, spec):
     listing = json.loads((tmp_path / "out" / "splits.json").read_text())
     assert_same(zoo, import_state_dicts(tmp_path / "out", tmp_path / "by_mapping", splits=listing))
     (tmp_path / "out" / "spec.json").unlink()
-    before = import_state_dicts(tmp_path / "out", tmp_path / "before")  # as without the file
+    with pytest.warns(UserWarning, match="nothing says what these networks compute"):
+        before = import_state_dicts(tmp_path / "out", tmp_path / "before")  # as without the file
     assert before.spec == ws.siren(*(a.size for a in spec.axes), omega=30.0, output_shift=0.5) != spec
     assert (before.init_regime, before.classes, before.recipe, before.seed) == ("unknown", (), {}, None)
 
@@ -136,9 +140,9 @@ def test_arguments_win_over_spec_json(tmp_path):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda body: [body], "expected format 'weightspace-state-dicts', version 1, .*got list; pass spec="),
-        (lambda body: {**body, "version": 2}, r"got \('weightspace-state-dicts', 2\); pass spec="),
-        (lambda body: {"name": "a project"}, r"got \(None, None\); pass spec="),
+        (lambda body: [body], "expected format 'weightspace-state-dicts', version 1, .*got 'list'; pass spec="),
+        (lambda body: {**body, "version": 2}, r"got .\('weightspace-state-dicts', 2\).; pass spec="),
+        (lambda body: {"name": "a project"}, r"got '\(None, None\)'; pass spec="),
         (lambda body: {**body, "spec": None}, "malformed: expected a NetSpec as JSON"),
         (lambda body: {**body, "spec": {**body["spec"], "axes": 3}}, "malformed: .*; export again, or pass spec="),
         (lambda body: {**body, "classes": "abc"}, "malformed: classes: expected a sequence of names, got 'abc'"),
@@ -152,7 +156,9 @@ def test_spec_json_refused(tmp_path, change, match):
     file = tmp_path / "out" / "spec.json"
     for text in (json.dumps(change(json.loads(file.read_text()))), "{"):
         file.write_text(text)
-        with pytest.raises(ValueError, match=r"spec.json: .*" + ("expected JSON" if text == "{" else match)):
+        with pytest.raises(
+            ValueError, match=r"spec.json: .*" + ("in JSON, got something else.*; pass spec=" if text == "{" else match)
+        ):
             import_state_dicts(tmp_path / "out", tmp_path / "again")
     assert import_state_dicts(tmp_path / "out", tmp_path / "again", spec=SPEC).count("train") == 1
 
@@ -191,7 +197,7 @@ def test_a_text_file_is_refused(tmp_path, text):
 
 def test_files_of_the_earlier_torch_save_are_read(tmp_path):
     torch.save(networks(1).state_dict(), tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]})
+    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, spec=SPEC)
     assert torch.equal(zoo.weights("train").flat, networks(1).flat)
 
 
@@ -205,7 +211,7 @@ def test_splits_of_another_type(tmp_path, splits):
 def test_half_precision_comes_back_as_it_was(tmp_path, dtype):
     state = {name: value.to(dtype) for name, value in networks(1).state_dict().items()}
     torch.save(state, tmp_path / "a.pth")
-    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]})
+    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, spec=SPEC)
     export_state_dicts(zoo, tmp_path / "out")
     exported = torch.load(tmp_path / "out" / "train" / "000000.pth", weights_only=True)
     assert all(torch.equal(exported[name], state[name]) and exported[name].dtype == dtype for name in state)
@@ -220,6 +226,7 @@ def test_source_of_and_label_from_functions(tmp_path):
         splits={"train": ["3_a_v0.pth", "5_b_v0.pth", "3_a_v1.pth"]},
         source_of=lambda path: path.split("_")[1],
         label_from=lambda path: int(path[0]),
+        spec=SPEC,
     )
     assert zoo.sources("train").tolist() == [0, 1, 0]
     assert zoo.views("train").tolist() == [0, 0, 1]
@@ -231,6 +238,7 @@ def test_source_of_and_label_from_functions(tmp_path):
             tmp_path / "leak",
             splits={"train": ["3_a_v0.pth"], "test": ["3_a_v1.pth"]},
             source_of=lambda path: path.split("_")[1],
+            spec=SPEC,
         )
     assert not (tmp_path / "leak").exists()
 
@@ -296,13 +304,17 @@ def test_spec_by_order_and_by_name(tmp_path):
     named |= {"head.weight": "2.weight", "head.bias": "2.bias"}
     torch.save({key: state[name] for key, name in named.items()}, tmp_path / "a.pth")
     torch.save(dict(reversed(list(state.items()))), tmp_path / "b.pth")
-    by_order = import_state_dicts(tmp_path, tmp_path / "x", splits={"train": ["a.pth"]})
+    torch.save({key: state[name] for key, name in reversed(named.items())}, tmp_path / "c.pth")
+    by_order = import_state_dicts(tmp_path, tmp_path / "x", splits={"train": ["a.pth"]}, **KNOWN)
     assert by_order.provenance["state_dicts"]["keys"] == {name: key for key, name in named.items()}
     by_name = import_state_dicts(tmp_path, tmp_path / "y", splits={"train": ["b.pth"]}, spec=SPEC)
-    for zoo in (by_order, by_name):
+    inferred = import_state_dicts(tmp_path, tmp_path / "i", splits={"train": ["b.pth"]}, **KNOWN)
+    for zoo, how in ((by_order, "in the order of the file"), (by_name, "by name"), (inferred, "by name")):
+        assert zoo.spec == SPEC
         assert torch.equal(zoo.weights("train").flat, networks(1).flat)
-    with pytest.raises(ValueError, match=r"b.pth: expected the layers of a SIREN in order.*pass spec="):
-        import_state_dicts(tmp_path, tmp_path / "z", splits={"train": ["b.pth"]})
+        assert zoo.summary()["imported"]["matched"] == how
+    with pytest.raises(ValueError, match=r"c.pth: expected the layers of a SIREN in order.*pass spec="):
+        import_state_dicts(tmp_path, tmp_path / "z", splits={"train": ["c.pth"]}, **KNOWN)
     with pytest.raises(ValueError, match=r"a.pth: expected 4 parameters .*pass the spec of these networks"):
         import_state_dicts(tmp_path, tmp_path / "z", splits={"train": ["a.pth"]}, spec=ws.siren(2, 8, 1))
 
@@ -315,9 +327,17 @@ def test_spec_by_order_and_by_name(tmp_path):
         ({"train": "a.pth"}, "split 'train': expected a list of paths"),
         ({"train": {"label": [1]}}, "split 'train': expected a list of paths"),
         ({"train": {"path": ["a.pth"], "label": [1, 2]}}, "expected a 'label' for each of 1 paths, got 2"),
-        ({"train": {"path": ["a.pth"], "label": ["boot"]}}, r"a.pth: expected an integer label, got 'boot'"),
-        ({"train": {"path": ["a.pth"], "label": [0.5]}}, r"a.pth: expected an integer label, got 0.5"),
-        ({"train": {"path": ["a.pth"], "label": [2**70]}}, r"a.pth: expected an integer label, got 1180"),
+        ({"train": {"path": ["a.pth"], "label": ["boot"]}}, r"a.pth: expected a number as label, got 'boot'"),
+        ({"train": {"path": ["a.pth"], "label": [float("nan")]}}, r"a.pth: expected a number as label, got nan"),
+        ({"train": {"path": ["a.pth"], "label": ["inf"]}}, r"a.pth: expected a number as label, got 'inf'"),
+        ({"train": {"path": ["a.pth"], "label": [[1]]}}, r"a.pth: expected a number as label, got \[1\]"),
+        ({"train": {"path": ["a.pth"], "label": [1e39]}}, r"a.pth: expected a number as label, got 1e\+39"),
+        ({"train": {"path": ["a.pth"], "label": [2**70]}}, r"a.pth: expected a number as label, got 1180"),
+        (
+            {"train": {"path": ["a.pth"], "score": [0.7], "labels": [3]}},
+            "got 'score', 'labels'; leave it out, or call it",
+        ),
+        ({"train": {"path": ["a.pth"], "labels": None}}, "expected the lists 'path', 'label', .*, got 'labels'"),
         ({"train": {"path": ["a.pth"], "psnr": ["x"]}}, "'psnr' of 'a.pth': expected a number of dB, .*got 'x'"),
         ({"train": {"path": ["a.pth"], "psnr": ["30"]}}, "'psnr' of 'a.pth': expected a number of dB, .*got '30'"),
         ({"train": {"path": ["a.pth"], "source": ["x"]}}, "'source' of 'a.pth': expected an integer, got 'x'"),
@@ -327,13 +347,13 @@ def test_spec_by_order_and_by_name(tmp_path):
         ({"train": ["b.pth"]}, "b.pth: no such file, nor any end of that path"),
         ({"train": ["a.pth"], "test": ["/elsewhere/a.pth"]}, "expected each file once, got .*a.pth"),
         ("lists.json", r"lists.json: expected a splits.json, got none \(No such file"),
-        ("a.pth", "a.pth: expected JSON, got something else"),
+        ("a.pth", "a.pth: expected a listing of splits in JSON, got something else"),
     ],
 )
 def test_splits_refused(tmp_path, splits, match):
     torch.save(networks(1).state_dict(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match=match):
-        import_state_dicts(tmp_path, tmp_path / "zoo", splits=splits)
+        import_state_dicts(tmp_path, tmp_path / "zoo", splits=splits, spec=SPEC)
     assert not (tmp_path / "zoo").exists()
 
 
@@ -359,3 +379,248 @@ def test_export_refuses_a_folder_in_use_and_leaves_nothing_when_it_fails(tmp_pat
         with pytest.raises(OSError, match="No space left"):
             export_state_dicts(zoo, tmp_path / "new")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "zoo"]
+
+
+def save(folder, flat, spec, name="a.pth", change=lambda state: state):
+    folder.mkdir(exist_ok=True)
+    torch.save(change(ws.Weights(flat, spec).state_dict()), folder / name)
+
+
+def test_layers_come_in_the_order_of_their_numbers(tmp_path):
+    """Sorted keys, as safetensors and trees of JAX have them: hidden.10 before hidden.2."""
+    spec = ws.siren(2, *[8] * 12, 1)
+    flat = networks(1, spec=spec).flat
+    names = [name for i in range(12) for name in (f"hidden.{i}.weight", f"hidden.{i}.bias")] + [
+        "out.weight",
+        "out.bias",
+    ]
+    own = [param.name for param in spec.params]
+
+    def renamed(state, order):
+        return {names[own.index(key)]: state[key] for key in order(own)}
+
+    def by_name(keys):
+        return sorted(keys, key=lambda key: names[own.index(key)])
+
+    save(tmp_path, flat, spec, "a.pth", lambda state: renamed(state, by_name))
+    save(tmp_path, flat, spec, "b.pth", lambda state: renamed(state, list))
+    stored = list(torch.load(tmp_path / "a.pth", weights_only=True))
+    assert stored == sorted(stored)
+    assert stored.index("hidden.10.weight") < stored.index("hidden.2.weight")
+    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, spec=spec)
+    assert torch.equal(zoo.weights("train").flat, flat)
+    imported = zoo.summary()["imported"]
+    assert imported["matched"] == "by the numbers in the keys, which the file holds in another order"
+    assert imported["keys"] == dict(zip(own, names, strict=True))
+    again = import_state_dicts(tmp_path, tmp_path / "again", splits={"train": ["b.pth"]}, spec=spec)
+    assert torch.equal(again.weights("train").flat, flat)
+    assert again.summary()["imported"] == {**imported, "matched": "in the order of the file"}
+    inferred = import_state_dicts(tmp_path, tmp_path / "i", splits={"train": ["a.pth"]}, **KNOWN)
+    assert torch.equal(inferred.weights("train").flat, flat)
+
+
+ORDERS = {
+    "numbers": (["l.0.weight", "l.10.weight", "l.2.weight"], ["l.0.weight", "l.2.weight", "l.10.weight"]),
+    "two levels": (
+        ["net.0.linear.weight", "net.10.linear.weight", "net.11.weight", "net.2.linear.weight"],
+        ["net.0.linear.weight", "net.2.linear.weight", "net.10.linear.weight", "net.11.weight"],
+    ),
+    "within the name": (["fc1.weight", "fc10.weight", "fc2.weight"], ["fc1.weight", "fc2.weight", "fc10.weight"]),
+    "texts as met": (
+        ["z.weight", "a.1.weight", "a.0.weight", "m.weight"],
+        ["z.weight", "a.0.weight", "a.1.weight", "m.weight"],
+    ),
+    "zeros in front": (["l.010.weight", "l.009.weight"], ["l.009.weight", "l.010.weight"]),
+    "numbers without end": ([f"l.{'9' * 6000}.weight", "l.2.weight"], ["l.2.weight", f"l.{'9' * 6000}.weight"]),
+    "no layer": (["weight", "bias"], ["weight", "bias"]),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_orders_of_layers(name, tmp_path):
+    stored, expected = ORDERS[name]
+    widths = {key: (place + 2, place + 3) for place, key in enumerate(expected)}
+    state = {
+        key: torch.zeros(widths[key][1]) if key.endswith("bias") else torch.zeros(*widths[key][::-1]) for key in stored
+    }
+    ordered, how = in_layer_order(state, tmp_path)
+    assert ordered == expected
+    assert (how == "in the order of the file") == (stored == expected)
+
+
+@pytest.mark.parametrize(
+    ("stored", "shapes", "match"),
+    [
+        (
+            ["a.bias", "a.weight", "b.bias", "b.weight"],
+            {"a": (4, 4), "b": (4, 4)},
+            "'a' and 'b' might stand for one an",
+        ),
+        (["a.bias", "a.weight", "b.bias", "b.weight"], {"a": (4, 2), "b": (1, 4)}, None),
+        (["a.weight", "a.bias", "b.weight", "b.bias"], {"a": (4, 4), "b": (4, 4)}, None),  # not the alphabet's order
+        (
+            ["f.0.x.weight", "f.0.y.weight", "f.1.x.weight", "f.1.y.weight"],
+            {"f.0.x": (4, 4), "f.0.y": (4, 4), "f.1.x": (4, 4), "f.1.y": (4, 4)},
+            r"'\.x' and '\.y' might stand",
+        ),
+        (["f.0.weight", "f.1.weight", "f.2.weight"], {"f.0": (4, 4), "f.1": (4, 4), "f.2": (4, 4)}, None),
+    ],
+)
+def test_alphabetical_order_that_may_not_be_the_layers(tmp_path, stored, shapes, match):
+    state = {key: torch.zeros(*shapes[key.rpartition(".")[0]][: 1 if key.endswith("bias") else 2]) for key in stored}
+    if match is None:
+        in_layer_order(state, tmp_path / "a.pth")
+        return
+    with pytest.raises(ValueError, match="a.pth: expected keys in the order of the layers, got them in alph.*" + match):
+        in_layer_order(state, tmp_path / "a.pth")
+
+
+def test_batch_norms_and_folded_layers_are_matched_by_their_keys(tmp_path):
+    net = torch.nn.Sequential(
+        *(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()),
+        *(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(16, 2)),
+    )
+    spec = ws.spec_of(net, torch.zeros(1, 1, 8, 8))
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, spec=spec)
+    assert torch.equal(zoo.weights("train").flat, ws.Weights.from_state_dicts([net.state_dict()], spec).flat)
+    export_state_dicts(zoo, tmp_path / "out")
+    exported = torch.load(tmp_path / "out" / "train" / "000000.pth", weights_only=True)
+    expected = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
+    assert set(exported) == set(expected)
+    assert all(torch.equal(exported[key], expected[key]) for key in expected)
+
+
+def test_what_nobody_says_is_assumed_with_a_warning_and_recorded(tmp_path):
+    save(tmp_path, networks(1).flat, SPEC, change=lambda state: {f"net.{key}": value for key, value in state.items()})
+    match = (
+        r"nothing says what these networks compute, so activation sine, omega 30.0, output_shift 0.5 is assumed; pass"
+    )
+    with pytest.warns(UserWarning, match=match):
+        zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]})
+    assert zoo.spec == SPEC
+    assumed = {"activation": "sine", "omega": 30.0, "output_shift": 0.5, "by": "default"}
+    assert zoo.provenance["assumed"] == zoo.summary()["imported"]["assumed"] == assumed
+    with pytest.warns(UserWarning, match=r"so output_shift 0\.0 is assumed"):
+        relu = import_state_dicts(tmp_path, tmp_path / "relu", splits={"train": ["a.pth"]}, activation="relu")
+    assert relu.spec == ws.mlp(2, 8, 8, 1)
+    assert relu.provenance["assumed"] == {"output_shift": 0.0, "by": "default"}
+    said = {"activation": "tanh", "output_shift": 0.25}
+    told = import_state_dicts(tmp_path, tmp_path / "said", splits={"train": ["a.pth"]}, **said)
+    assert told.spec == ws.mlp(2, 8, 8, 1, activation="tanh", output_shift=0.25)
+    assert "assumed" not in told.provenance
+    assert told.summary()["imported"]["assumed"] == {}
+
+
+def test_the_released_corpora_are_known_by_their_keys(tmp_path):
+    corpus(tmp_path / "in")
+    zoo = import_state_dicts(tmp_path / "in", tmp_path / "zoo")  # no warning
+    assert zoo.spec == SPEC
+    assert zoo.provenance["assumed"]["by"] == "keys as in the released corpora"
+
+
+def test_a_spec_and_a_convention_together_are_refused(tmp_path):
+    save(tmp_path, networks(1).flat, SPEC)
+    with pytest.raises(
+        ValueError, match="spec: expected either a spec or activation, omega and output_shift, got both"
+    ):
+        import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, spec=SPEC, omega=30.0)
+    with pytest.raises(ValueError, match=r"omega: expected none for activation 'relu', got 30\.0; leave it out"):
+        import_state_dicts(tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, activation="relu", omega=30.0)
+    with pytest.raises(ValueError, match="unknown activation: expected one of"):
+        import_state_dicts(
+            tmp_path, tmp_path / "zoo", splits={"train": ["a.pth"]}, activation="swish", output_shift=0.0
+        )
+    assert not (tmp_path / "zoo").exists()
+
+
+@pytest.mark.parametrize("place", ["splits", "file", "function"])
+def test_real_labels(tmp_path, place):
+    values = [0.5, 2, -1.25, 3.0]
+    for number, value in enumerate(values):
+        inside = {"label": torch.tensor(float(value))} if place == "file" else {}
+        save(tmp_path, networks(1, number).flat, SPEC, f"{number}.pth", lambda state, own=inside: {**state, **own})
+    paths = [f"{number}.pth" for number in range(4)]
+    listing = {"train": {"path": paths[:3]}, "test": {"path": paths[3:]}}
+    if place == "splits":
+        listing["train"]["label"], listing["test"]["label"] = [0.5, "2", -1.25], [3]
+    options = {"label_from": lambda path: values[int(path[0])]} if place == "function" else {}
+    zoo = import_state_dicts(tmp_path, tmp_path / "zoo", splits=listing, spec=SPEC, **options)
+    assert zoo.labels("train").dtype == zoo.labels("test").dtype == torch.float32
+    assert zoo.labels("train").tolist() == [0.5, 2.0, -1.25]
+    assert zoo.labels("test").tolist() == [3.0]
+    assert verify(zoo) == []
+    export_state_dicts(zoo, tmp_path / "out")
+    again = import_state_dicts(tmp_path / "out", tmp_path / "again")
+    assert all(torch.equal(again.labels(split), zoo.labels(split)) for split in zoo.splits)
+    whole = write_zoo(tmp_path / "whole", train=ws.Networks(networks(2), label=[1.0, 2.0]))
+    export_state_dicts(whole, tmp_path / "wholes")
+    again = import_state_dicts(tmp_path / "wholes", tmp_path / "back")
+    assert again.labels("train").dtype == torch.float32  # though no label has a fraction
+    assert again.labels("train").tolist() == [1.0, 2.0]
+
+
+def test_a_network_without_a_label_among_real_ones(tmp_path):
+    for name in ("a.pth", "b.pth"):
+        save(tmp_path, networks(1).flat, SPEC, name)
+    match = "b.pth: expected a label, as the others are real-valued, got none; leave the file out"
+    for listing in (
+        {"train": {"path": ["a.pth", "b.pth"], "label": [0.5, None]}},
+        {"train": {"path": ["a.pth"], "label": [0.5]}, "test": ["b.pth"]},
+    ):
+        with pytest.raises(ValueError, match=match):
+            import_state_dicts(tmp_path, tmp_path / "zoo", splits=listing, spec=SPEC)
+
+
+ALIKE = {
+    "views": (["a_v0.pth", "b_v0.pth", "a_v1.pth"], None, ("a_v0.pth", "a_v1.pth")),
+    "seeds in folders": (["seed0/a.pth", "seed0/b.pth", "seed1/a.pth"], None, ("seed0/a.pth", "seed1/a.pth")),
+    "folders, one label": (["x/1.pth", "x/2.pth", "y/1.pth"], [0, 1, 0], ("x/1.pth", "y/1.pth")),
+    "folders are classes": (["cat/1.pth", "cat/2.pth", "dog/1.pth"], [0, 0, 1], None),
+    "all called alike": (["x/model_final.pth", "y/model_final.pth", "z/model_final.pth"], None, None),
+    "numbers of networks": (["v0.pth", "v1.pth", "v2.pth"], None, None),
+    "words with a v": (["v0lt.pth", "dev1ce.pth", "a.pth"], None, None),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_names_that_look_like_fits_of_one_signal(tmp_path, name):
+    paths, labels, alike = ALIKE[name]
+    for number, path in enumerate(paths):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        save(tmp_path, networks(1, number).flat, SPEC, path)
+    entry = {"path": paths, **({} if labels is None else {"label": labels})}
+    options = {"splits": {"train": entry}, "spec": SPEC}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        zoo = import_state_dicts(tmp_path, tmp_path / "zoo", **options)
+    assert [str(own.message) for own in caught if "look like fits of one; pass source_of=" in str(own.message)] == [
+        str(own.message) for own in caught
+    ]
+    assert bool(caught) == (alike is not None)
+    if alike is not None:
+        assert all(repr(path) in str(caught[0].message) for path in alike)
+        assert caught[0].filename == __file__
+        with pytest.warns(UserWarning, match=r"two files that look like fits of one signal.*source_of="):
+            ws.zoo.split(zoo, tmp_path / "split", {"train": 1.0})
+    known = import_state_dicts(tmp_path, tmp_path / "known", **options, source_of=r"(\w+?)(?:_v\d)?\.pth$")
+    ws.zoo.split(known, tmp_path / "again", {"train": 1.0})  # no warning
+
+
+def test_sources_by_a_regular_expression(tmp_path):
+    paths = ["img3_v0.pth", "img5_v0.pth", "img3_v1.pth"]
+    for number, path in enumerate(paths):
+        save(tmp_path, networks(1, number).flat, SPEC, path)
+    options = {"splits": {"train": paths}, "spec": SPEC}
+    for number, pattern in enumerate((r"img(\d+)", r"img\d+", r"(img)(\d+)")):
+        zoo = import_state_dicts(tmp_path, tmp_path / f"zoo{number}", **options, source_of=pattern)
+        assert zoo.sources("train").tolist() == [0, 1, 0]
+        assert zoo.views("train").tolist() == [0, 0, 1]
+    for pattern, match in {
+        "dog": "expected 'dog' to match every path, got 'img3_v0.pth', which it does not",
+        "(": r"source_of: expected a regular expression, got '\('",
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            import_state_dicts(tmp_path, tmp_path / "zoo", **options, source_of=pattern)
+    with pytest.raises(TypeError, match="source_of: expected a function or a regular expression, got int"):
+        import_state_dicts(tmp_path, tmp_path / "zoo", **options, source_of=3)

@@ -258,7 +258,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
 
 
 def executor_named(name: str | Executor, *, device: torch.device, workers: int | None) -> Executor:
-    """Return the executor of a name: ``"local"``, or ``"ray"`` with a task for each ``workers`` cores and one GPU on CUDA.
+    """Return the executor of a name: ``"local"``, or ``"ray"``, whose tasks have ``workers`` cores, on CUDA one GPU too.
 
     Raises:
         ValueError: for another name.

@@ -66,9 +66,8 @@ def fit_zoo(
         >>> import weightspace as ws
         >>> counts = {"train": 4, "test": 2}
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     zoo = fit_zoo(
-        ...         folder + "/zoo", ws.datasets.embedded(), ws.siren(2, 8, 1), config=ws.FitConfig(steps=2), counts=counts
-        ...     )
+        ...     data, spec, config = ws.datasets.embedded(), ws.siren(2, 8, 1), ws.FitConfig(steps=2)
+        ...     zoo = fit_zoo(folder + "/zoo", data, spec, config=config, counts=counts)
         ...     zoo.splits, zoo.count("train")
         (('train', 'test'), 4)
     """

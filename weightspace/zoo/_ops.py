@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from weightspace._files import check_empty, staged
 from weightspace._networks import Networks
 from weightspace._split import split_by_source
 from weightspace.zoo._format import MANIFEST
+from weightspace.zoo._rows import row_numbers
 from weightspace.zoo._shards import doubled
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo
@@ -76,7 +78,8 @@ def subset(zoo: Zoo, out: str | Path, rows: Mapping[str, Any], *, shard_size: in
         shard_size: networks in a file.
 
     Raises:
-        ValueError: for unknown splits, indices out of range, twice or none, or a folder that is not empty.
+        IndexError: for indices out of range.
+        ValueError: for unknown splits, indices that are the same or none, or a folder that is not empty.
         OSError: if the disk is full; nothing is left behind.
 
     Example:
@@ -144,6 +147,10 @@ def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: in
     Raises:
         ValueError: for fractions that do not sum to one, or a split that would be empty.
 
+    Warns:
+        UserWarning: for an imported zoo in which every network has a source of its own although the names of its files
+            look like several fits of one signal, which splits would then share.
+
     Example:
         >>> import tempfile
         >>> import weightspace as ws
@@ -157,6 +164,7 @@ def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: in
     if not fractions or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ValueError(f"fractions: expected some that sum to 1, got {dict(fractions)}")
     left = {old: torch.arange(zoo.count(old)) for old in zoo.splits}
+    _warn_of_alike(zoo)
     parts, rest = dict[str, list[Part]](), 1.0
     for place, (name, fraction) in enumerate(fractions.items()):
         last, taken = place == len(fractions) - 1, list[Part]()
@@ -173,17 +181,29 @@ def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: in
     return _write(out, parts, shard_size, _settings(zoo))
 
 
-def _index(zoo: Zoo, split: str, rows: Any) -> Tensor:
-    count, index = zoo.count(split), torch.as_tensor(rows)
-    if index.dtype == torch.bool and list(index.shape) == [count]:
-        index = torch.nonzero(index).flatten()
-    if index.ndim != 1 or not len(index) or index.is_floating_point() or index.dtype == torch.bool:
-        raise ValueError(
-            f"rows[{split!r}]: expected indices or a mask [{count}] of at least one, got {list(index.shape)}"
+def _warn_of_alike(zoo: Zoo) -> None:
+    """Warn if an import found files that look like fits of one signal, and nothing has said which are."""
+    form = zoo.provenance.get("state_dicts")
+    alike = form.get("alike") if isinstance(form, Mapping) else None
+    if isinstance(alike, list) and all(not bool(zoo.views(split).any()) for split in zoo.splits):
+        shown = str(alike)[1:-1][:400]
+        warnings.warn(
+            f"{zoo.path}: it was imported with a source for each file, even for {shown}, two files that look like fits "
+            "of one signal; import it again with source_of=, or splits may share signals",
+            UserWarning,
+            stacklevel=3,
         )
-    if int(index.min()) < 0 or int(index.max()) >= count or len(index.unique()) != len(index):
-        raise ValueError(f"rows[{split!r}]: expected different indices in [0, {count}), got others")
-    return index.to(torch.int64)
+
+
+def _index(zoo: Zoo, split: str, rows: Any) -> Tensor:
+    """Return the numbers of the networks of a split that are to be kept."""
+    name = f"rows[{split!r}]"
+    index = row_numbers(name, rows, zoo.count(split))
+    if (different := len(index.unique())) != len(index) or not different:
+        raise ValueError(
+            f"{name}: expected different indices, at least one, got {len(index)}, {different} of them different"
+        )
+    return index
 
 
 def _settings(zoo: Zoo) -> dict[str, Any]:

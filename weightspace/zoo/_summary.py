@@ -30,15 +30,18 @@ def summary(zoo: Zoo) -> dict[str, Any]:
         "shards_done": sum(shard.done for shard in zoo.shards),
         "splits": {split: _of_split(zoo, split) for split in zoo.splits},
     }
-    form = zoo.provenance.get("state_dicts")
-    return {**found, "imported": _imported(form)} if isinstance(form, Mapping) else found
+    form = found["provenance"].get("state_dicts")
+    return {**found, "imported": _imported(form, found["provenance"])} if isinstance(form, Mapping) else found
 
 
-def _imported(form: Mapping[str, Any]) -> dict[str, Any]:
+def _imported(form: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Say how the files of an imported zoo were read: how keys became parameters, and what was assumed of them."""
-    keys = form.get("keys")
-    pairs = [f"{key} -> {name}" for name, key in keys.items()] if isinstance(keys, Mapping) else []
-    return {"matched": form.get("matched", "unknown"), "keys": pairs, "assumed": form.get("assumed") or {}}
+    keys, assumed = form.get("keys"), provenance.get("assumed")
+    return {
+        "matched": form.get("matched", "unknown"),
+        "keys": dict(keys) if isinstance(keys, Mapping) else {},
+        "assumed": dict(assumed) if isinstance(assumed, Mapping) else {},
+    }
 
 
 def _of_split(zoo: Zoo, split: str) -> dict[str, Any]:
