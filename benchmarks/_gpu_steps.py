@@ -321,7 +321,7 @@ def study(step: Step) -> None:
 
         def fitting() -> dict[str, Any]:
             spec = ws.siren(2, 8, 8, 1) if step.tiny else SPEC
-            config = ws.FitConfig(steps=5) if step.tiny else ws.fitting.recipe("dws")
+            config = ws.FitConfig(steps=5) if step.tiny else ws.fitting.RECIPES["dws"]
             begun = time.perf_counter()
             zoo.append(ws.fit_zoo(f"{folder}/zoo", data, spec, config=config, counts=counts, device=step.device))
             seconds = time.perf_counter() - begun

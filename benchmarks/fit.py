@@ -28,7 +28,7 @@ import weightspace as ws
 from benchmarks import _roofline
 from benchmarks._common import save, spread, timed
 from benchmarks._fit_methods import Method, by_jax, by_kernel, by_vmap, one_at_a_time
-from weightspace.fitting import RECIPES, meta_start, recipe
+from weightspace.fitting import RECIPES, meta_start
 from weightspace.fitting._init import initial_weights
 
 SPEC = ws.siren(2, 32, 32, 1)
@@ -123,7 +123,7 @@ def costs(names: list[str], count: int, repeats: int) -> list[dict[str, Any]]:
     psnr: dict[str, float] = {}
     for _ in range(repeats):
         for name in names:
-            config = recipe(name)
+            config = RECIPES[name]
             spec = ws.siren(2, 32, 32, 1, init=config.init or "dws")
             if name == "meta":
                 many, generator = ws.signals.images(data.images[:2000])[1], torch.Generator().manual_seed(0)

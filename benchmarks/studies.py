@@ -33,7 +33,7 @@ from benchmarks._common import RESULTS, earlier_rows, save
 from benchmarks.suites import ACTIVATIONS, RECIPES
 from weightspace.bench import Suite, run_suite
 from weightspace.bench._record import read_result
-from weightspace.fitting import meta_start, recipe
+from weightspace.fitting import RECIPES, meta_start
 
 SPECS: dict[str, tuple[ws.NetSpec, float]] = {
     "sine": (ws.siren(2, 32, 32, 1), 5e-4),
@@ -51,7 +51,7 @@ def by_activation(args: argparse.Namespace) -> Zoos:
     data = ws.datasets.load(args.data)
     for name in args.only or SPECS:
         spec, lr = SPECS[name]
-        zoo = ws.fit_zoo(args.folder / name, data, spec, config=replace(recipe("dws"), lr=lr), counts=args.counts)
+        zoo = ws.fit_zoo(args.folder / name, data, spec, config=replace(RECIPES["dws"], lr=lr), counts=args.counts)
         yield name, zoo, {"lr": lr, "psnr_db": psnr(zoo)}, args.models
 
 
@@ -59,7 +59,7 @@ def by_recipe(args: argparse.Namespace) -> Zoos:
     """Fit a zoo by each recipe, and match its networks to one of them."""
     data = ws.datasets.load(args.data)
     for name in args.only or ws.fitting.RECIPES:
-        config = recipe(name)
+        config = RECIPES[name]
         spec = ws.siren(2, 32, 32, 1, init=config.init or "dws")
         begun, start = time.perf_counter(), None
         if name == "meta":

@@ -16,7 +16,6 @@ SURFACE = [
     "Param",
     "Symmetry",
     "TrainConfig",
-    "TrainResult",
     "Weights",
     "Zoo",
     "align",

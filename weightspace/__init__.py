@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the same names as below, for readers and type checkers
     from weightspace._trace import spec_of
     from weightspace._weights import Weights
     from weightspace.fitting import FitConfig, fit, fit_zoo
-    from weightspace.training import TrainConfig, TrainResult, train
+    from weightspace.training import TrainConfig, train
     from weightspace.zoo import Zoo
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "Param",
     "Symmetry",
     "TrainConfig",
-    "TrainResult",
     "Weights",
     "Zoo",
     "align",
@@ -84,7 +83,7 @@ __getattr__ = _lazy(  # importing the package itself must cost nothing: the comm
         "report": [],
         "signals": [],
         "testing": [],
-        "training": ["TrainConfig", "TrainResult", "train"],
+        "training": ["TrainConfig", "train"],
         "transforms": [],
         "zoo": ["Zoo"],
     },

@@ -40,8 +40,7 @@ def split_by_source(sources: Any, fraction: float, seed: int) -> tuple[NDArray[n
         ValueError: if ``sources`` has other than one axis or ``fraction`` lies outside [0, 1].
 
     Example:
-        >>> import weightspace as ws
-        >>> rest, held_out = ws.zoo.split_by_source(range(1000), 0.1, seed=0)
+        >>> rest, held_out = split_by_source(range(1000), 0.1, seed=0)
         >>> len(rest) + len(held_out), 70 < len(held_out) < 130
         (1000, True)
 

@@ -14,6 +14,7 @@ import torch
 
 from weightspace import datasets
 from weightspace.datasets import Mesh
+from weightspace.datasets._mesh_files import read_mesh
 from weightspace.datasets._mesh_sets import Sampling, sampled, shape_key
 from weightspace.datasets._vrml import read_vrml
 
@@ -316,7 +317,7 @@ def put(path: Path, content: str | bytes) -> Path:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_the_same_cube(name: str, tmp_path: Path, points: np.ndarray) -> None:
-    mesh = datasets.read_mesh(put(tmp_path / name, WRITERS[name](cube())))
+    mesh = read_mesh(put(tmp_path / name, WRITERS[name](cube())))
     assert len(mesh.faces) == 12
     np.testing.assert_allclose(mesh.distance(points).numpy(), box_distance(points, 0.5), atol=1e-5)
 
@@ -346,14 +347,14 @@ def test_every_format_gives_the_same_cube(name: str, tmp_path: Path, points: np.
 def test_bad_files_say_what_is_wrong(name: str, content: str | bytes, text: str, tmp_path: Path) -> None:
     path = put(tmp_path / name, content)
     with pytest.raises(ValueError, match=text) as raised:
-        datasets.read_mesh(path)
+        read_mesh(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_missing_file_and_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):
-        datasets.read_mesh(tmp_path / "none.off")
+        read_mesh(tmp_path / "none.off")
     real = builtins.__import__
 
     def refuse(name: str, *args, **kwargs):
@@ -366,7 +367,7 @@ def test_a_missing_file_and_missing_packages(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ImportError, match=r"reading .obj files needs trimesh.*pip install weightspace\[mesh\]"):
-        datasets.read_mesh(path)
+        read_mesh(path)
     with pytest.raises(ImportError, match=r"the distance of a mesh needs libigl.*pip install weightspace\[mesh\]"):
         cube().distance([[0, 0, 0]])
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import weightspace as ws
-from weightspace.fitting import RECIPES, meta_start, recipe
+from weightspace.fitting import RECIPES, meta_start
+from weightspace.fitting._config import recipe
 from weightspace.fitting._fit import _Job
 from weightspace.fitting._init import initial_weights
 

@@ -21,6 +21,9 @@ from weightspace import datasets
 from weightspace._split import split_by_source
 from weightspace.datasets import _named, _places
 from weightspace.signals import _cifar
+from weightspace.signals._cifar import from_cifar10
+from weightspace.signals._idx import from_idx
+from weightspace.signals._read import from_folder, from_npz
 
 
 def pictures(count: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -250,14 +253,14 @@ def test_image_set_refuses_bad_indices_and_names():
 def test_npz_images_and_labels(tmp_path: Path):
     images = pictures(4, 5, 6, 3)
     np.savez_compressed(tmp_path / "a.npz", images=images, labels=np.array([[2], [0], [1], [1]]), sources=[7, 8, 9, 3])
-    data = signals.from_npz(tmp_path / "a.npz")
+    data = from_npz(tmp_path / "a.npz")
     np.testing.assert_array_equal(data.images, images)
     assert data.labels is not None
     assert data.labels.tolist() == [2, 0, 1, 1]
     assert data.sources.tolist() == [7, 8, 9, 3]
     assert data.classes == ("0", "1", "2")
     np.savez(tmp_path / "b.npz", images=images / 255)
-    plain = signals.from_npz(tmp_path / "b.npz")
+    plain = from_npz(tmp_path / "b.npz")
     assert (plain.labels, plain.splits, plain.images.dtype) == (None, {}, np.float32)
     assert list(datasets.load(tmp_path / "b.npz").splits)
 
@@ -265,7 +268,7 @@ def test_npz_images_and_labels(tmp_path: Path):
 def test_npz_in_the_layout_of_keras(tmp_path: Path):
     x, y = pictures(6, 4, 4), np.array([0, 1, 2, 0, 1, 2], np.uint8)
     np.savez(tmp_path / "mnist.npz", x_train=x[:4], y_train=y[:4], x_test=x[4:], y_test=y[4:])
-    data = signals.from_npz(tmp_path / "mnist.npz")
+    data = from_npz(tmp_path / "mnist.npz")
     np.testing.assert_array_equal(data.split("test").images, x[4:])
     assert data.split("test").sources.tolist() == [4, 5]
     assert len(data.split("train")) == 4
@@ -288,21 +291,21 @@ def test_npz_in_the_layout_of_keras(tmp_path: Path):
 def test_npz_refuses(tmp_path: Path, arrays: dict, text: str):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(ValueError, match=text):
-        signals.from_npz(tmp_path / "bad.npz")
+        from_npz(tmp_path / "bad.npz")
 
 
 def test_npz_refuses_other_and_broken_files(tmp_path: Path):
     (tmp_path / "no.npz").write_bytes(b"not a zip archive")
     with pytest.raises(ValueError, match=r"expected an \.npz file"):
-        signals.from_npz(tmp_path / "no.npz")
+        from_npz(tmp_path / "no.npz")
     np.savez(tmp_path / "cut.npz", images=pictures(9, 9, 9))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:500])
     with pytest.raises(ValueError, match=r"expected an \.npz file"):
-        signals.from_npz(tmp_path / "cut.npz")
+        from_npz(tmp_path / "cut.npz")
     with pytest.raises(FileNotFoundError):
-        signals.from_npz(tmp_path / "absent.npz")
+        from_npz(tmp_path / "absent.npz")
     with pytest.raises(ValueError, match=r"expected an \.npz file, got a folder; name the file"):
-        signals.from_npz(tmp_path)
+        from_npz(tmp_path)
 
 
 # --- folders ---
@@ -319,12 +322,12 @@ def test_folder_of_class_folders(tmp_path: Path):
         save(tmp_path / name, images[i])
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden").mkdir()
-    data = signals.from_folder(tmp_path)
+    data = from_folder(tmp_path)
     np.testing.assert_array_equal(data.images, images[[1, 2, 3, 0]])
     assert data.labels is not None
     assert (data.classes, data.labels.tolist(), data.splits) == (("cat", "dog"), [0, 0, 1, 1], {})
     save(tmp_path / "ant" / "new.png", images[0])  # a new class and file: no other source moves
-    more = signals.from_folder(tmp_path)
+    more = from_folder(tmp_path)
     assert more.sources[1:].tolist() == data.sources.tolist()
     assert data.sources.min() >= 0
     assert data.sources.max() < 2**53
@@ -336,29 +339,29 @@ def test_folder_with_splits_colour_and_resizing(tmp_path: Path):
     save(tmp_path / "train" / "y" / "0.png", np.full((9, 9), 77, np.uint8))
     save(tmp_path / "test" / "x" / "0.jpeg", flat)
     with pytest.raises(ValueError, match=r"expected an image of 6x8 .* got 9x9; give size"):
-        signals.from_folder(tmp_path)
+        from_folder(tmp_path)
     data = datasets.load(tmp_path, size=(4, 5))
     assert data.images.shape == (3, 4, 5, 3)
     assert {k: v.tolist() for k, v in data.splits.items()} == {"train": [0, 1], "test": [2]}
     assert np.abs(data.images[0].astype(int) - flat[0, 0]).max() <= 3  # JPEG
     assert (data.images[1] == 77).all()  # grey becomes colour beside colour
-    assert signals.from_folder(tmp_path, size=3).images.shape == (3, 3, 3, 3)
+    assert from_folder(tmp_path, size=3).images.shape == (3, 3, 3, 3)
 
 
 def test_folder_refuses(tmp_path: Path):
     with pytest.raises(ValueError, match="expected class folders of"):
-        signals.from_folder(tmp_path)
+        from_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a folder"):
-        signals.from_folder(tmp_path / "absent")
+        from_folder(tmp_path / "absent")
     save(tmp_path / "a" / "0.png", pictures(1, 4, 4)[0])
     with pytest.raises(ValueError, match="at least one pixel"):
-        signals.from_folder(tmp_path, size=0)
+        from_folder(tmp_path, size=0)
     (tmp_path / "a" / "1.png").write_bytes((tmp_path / "a" / "0.png").read_bytes()[:40])
     with pytest.raises(ValueError, match=r"1\.png: expected a PNG or JPEG"):
-        signals.from_folder(tmp_path)
+        from_folder(tmp_path)
     save(tmp_path / "a" / "1.png", np.full((4, 4), 40_000, np.uint16))
     with pytest.raises(ValueError, match="expected 8 bits a channel"):
-        signals.from_folder(tmp_path)
+        from_folder(tmp_path)
 
 
 # --- IDX ---
@@ -388,27 +391,27 @@ def test_idx(tmp_path: Path, zipped: bool):
     assert data.sources.tolist() == [0, 1, 2, 60_000, 60_001]
     assert data.split("test").sources.tolist() == [60_000, 60_001]
     assert data.classes == ("0", "1", "2", "3")
-    assert signals.from_idx(tmp_path, classes="abcd", name="letters").classes == ("a", "b", "c", "d")
+    assert from_idx(tmp_path, classes="abcd", name="letters").classes == ("a", "b", "c", "d")
 
 
 def test_idx_of_one_part(tmp_path: Path):
     write_idx(tmp_path, "t10k", pictures(2, 4, 4), np.zeros(2, np.uint8))
-    data = signals.from_idx(tmp_path)
+    data = from_idx(tmp_path)
     assert list(data.splits) == ["test"]
     assert data.sources.tolist() == [60_000, 60_001]
 
 
 def test_idx_refuses(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="expected IDX files"):
-        signals.from_idx(tmp_path)
+        from_idx(tmp_path)
     x, y = pictures(3, 4, 4), np.zeros(3, np.uint8)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(idx(x))
     with pytest.raises(FileNotFoundError, match="expected labels beside"):
-        signals.from_idx(tmp_path)
+        from_idx(tmp_path)
     write_idx(tmp_path, "train", x, y[:2])
     with pytest.raises(ValueError, match=r"expected 3 labels, one an image, got shape \[2\]"):
-        signals.from_idx(tmp_path)
+        from_idx(tmp_path)
     bad = {
         "expected 48 bytes .* got 47: the file is truncated": idx(x)[:-1],
         "expected 48 bytes .* got 49": idx(x) + b"x",
@@ -421,11 +424,11 @@ def test_idx_refuses(tmp_path: Path):
     for text, content in bad.items():
         path.write_bytes(content)
         with pytest.raises(ValueError, match=text):
-            signals.from_idx(tmp_path)
+            from_idx(tmp_path)
     write_idx(tmp_path, "train", x, y)
     write_idx(tmp_path, "t10k", pictures(2, 5, 5), y[:2])
     with pytest.raises(ValueError, match="of one size"):
-        signals.from_idx(tmp_path)
+        from_idx(tmp_path)
 
 
 def test_idx_refuses_broken_gzip(tmp_path: Path):
@@ -435,7 +438,7 @@ def test_idx_refuses_broken_gzip(tmp_path: Path):
     for content in (whole[:-200], b"no gzip at all", whole[:20] + bytes(40) + whole[60:]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="expected a gzip file"):
-            signals.from_idx(tmp_path)
+            from_idx(tmp_path)
 
 
 # --- CIFAR-10 ---
@@ -505,7 +508,7 @@ def test_cifar10(tmp_path: Path, binary: bool):
     assert data.labels.tolist() == [y for _, labels in parts.values() for y in labels]
     assert data.sources.tolist() == [0, 1, 2, 20_000, 20_001, 50_000, 50_001]
     assert data.split("test").sources.tolist() == [50_000, 50_001]
-    np.testing.assert_array_equal(signals.from_cifar10(folder).images, data.images)
+    np.testing.assert_array_equal(from_cifar10(folder).images, data.images)
 
 
 def test_cifar10_pickles_of_the_test_are_like_the_originals(tmp_path: Path):
@@ -517,7 +520,7 @@ def test_cifar10_pickles_of_the_test_are_like_the_originals(tmp_path: Path):
     fortran = np.asfortranarray(cifar(2)[0])
     write_cifar(tmp_path, "test_batch", fortran, cifar(2)[1], binary=False)
     np.testing.assert_array_equal(
-        signals.from_cifar10(tmp_path).images[0, 3, 7], fortran[0, [96 + 7, 1024 + 96 + 7, 2048 + 96 + 7]]
+        from_cifar10(tmp_path).images[0, 3, 7], fortran[0, [96 + 7, 1024 + 96 + 7, 2048 + 96 + 7]]
     )
 
 
@@ -540,7 +543,7 @@ def test_cifar10_runs_no_code(tmp_path: Path, kind):
     pixels, labels = cifar(2)
     write_pickle(tmp_path / "data_batch_1", {"labels": labels, "data": pixels, "extra": kind(marker)})
     with pytest.raises(ValueError, match=r"refused: expected a CIFAR-10 batch .* which may run code"):
-        signals.from_cifar10(tmp_path)
+        from_cifar10(tmp_path)
     assert not marker.exists()
     pickle.loads((tmp_path / "data_batch_1").read_bytes(), encoding="latin1")  # the control: plain pickle does run it
     assert marker.exists()
@@ -551,13 +554,13 @@ def test_cifar10_pickle_cannot_reach_numpy(tmp_path: Path):
         module, _, attribute = f"numpy.{name}".rpartition(".")
         (tmp_path / "test_batch").write_bytes(f"\x80\x02c{module}\n{attribute}\n.".encode("latin1"))
         with pytest.raises(ValueError, match="refused"):
-            signals.from_cifar10(tmp_path)
+            from_cifar10(tmp_path)
     assert all(stand_in.__module__ == _cifar.__name__ for stand_in in _cifar._ADMITTED.values())
 
 
 def test_cifar10_refuses(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="expected CIFAR-10 batches"):
-        signals.from_cifar10(tmp_path)
+        from_cifar10(tmp_path)
     pixels, labels = cifar(3)
     path = tmp_path / "data_batch_1"
     for content, text in (
@@ -569,12 +572,12 @@ def test_cifar10_refuses(tmp_path: Path):
     ):
         write_pickle(path, content)
         with pytest.raises(ValueError, match=text):
-            signals.from_cifar10(tmp_path)
+            from_cifar10(tmp_path)
     write_cifar(tmp_path, "data_batch_1", pixels, labels, binary=False)
     for content in (path.read_bytes()[:-1000], b"", b"hello"):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="refused: expected a CIFAR-10 batch"):
-            signals.from_cifar10(tmp_path)
+            from_cifar10(tmp_path)
     path.unlink()
     write_cifar(tmp_path, "data_batch_1", pixels, labels, binary=True)
     binary = tmp_path / "data_batch_1.bin"
@@ -582,10 +585,10 @@ def test_cifar10_refuses(tmp_path: Path):
     for content in (whole[:-1], b""):
         binary.write_bytes(content)
         with pytest.raises(ValueError, match="expected records of 3073 bytes"):
-            signals.from_cifar10(tmp_path)
+            from_cifar10(tmp_path)
     binary.write_bytes(bytes([10]) + whole[1:])
     with pytest.raises(ValueError, match=r"in \[0, 10\), got .* to 10"):
-        signals.from_cifar10(tmp_path)
+        from_cifar10(tmp_path)
 
 
 # --- data sets by name ---
@@ -618,7 +621,7 @@ def test_embedded_file_is_small_and_licensed():
 
 def test_embedded_equals_the_original():
     try:
-        full = datasets.fashion_mnist()
+        full = _named.fashion_mnist()
     except FileNotFoundError:
         pytest.skip("the full Fashion-MNIST is not installed")
     data = datasets.embedded()
@@ -646,23 +649,23 @@ def test_fashion_mnist_looks_in_its_places(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WEIGHTSPACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("WEIGHTSPACE_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match=r"debian, got none; install Debian's package"):
-        datasets.fashion_mnist()
+        _named.fashion_mnist()
     for i, name in enumerate(["debian", "home/fashion-mnist", "given"]):
         (tmp_path / name).mkdir(parents=True)
         write_idx(tmp_path / name, "train", pictures(i + 1, 28, 28), np.zeros(i + 1, np.uint8))
     assert len(datasets.load("fashion-mnist")) == 1
     monkeypatch.setenv("WEIGHTSPACE_DATA", str(tmp_path / "home"))
-    assert len(datasets.fashion_mnist()) == 2
-    given = datasets.fashion_mnist(tmp_path / "given")
+    assert len(_named.fashion_mnist()) == 2
+    given = _named.fashion_mnist(tmp_path / "given")
     assert (len(given), given.name, given.classes[9]) == (3, "fashion-mnist", "Ankle boot")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"in .*empty, got none"):
-        datasets.fashion_mnist(tmp_path / "empty")  # never silently another folder than the one given
+        _named.fashion_mnist(tmp_path / "empty")  # never silently another folder than the one given
 
 
 def test_digits():
     data = pytest.importorskip("sklearn.datasets").load_digits()
-    digits = datasets.digits()
+    digits = _named.digits()
     np.testing.assert_array_equal(np.rint(digits.images * (16 / 255)), data.images)  # no grey level is lost
     assert digits.images.max() == 255
     assert digits.labels is not None
@@ -673,7 +676,7 @@ def test_digits():
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install weightspace\[digits\]"):
-        datasets.digits()
+        _named.digits()
 
 
 def test_load_refuses(tmp_path: Path):

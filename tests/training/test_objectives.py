@@ -195,7 +195,7 @@ def test_transforms_move_what_is_edited(tmp_path: Path) -> None:
 def test_a_kept_run_is_known_by_its_edit(tmp_path: Path) -> None:
     zoo, run = zoo_of(tmp_path / "zoo", networks(9)), tmp_path / "run"
 
-    def trained(edit: Any, coords: Tensor = COORDS) -> ws.TrainResult:
+    def trained(edit: Any, coords: Tensor = COORDS) -> Any:
         model = ws.models.build("dwsnet", SPEC, 1, head="editing", seed=0, **SIZES)
         return ws.train(model, zoo, objective=Editing(SPEC, coords, edit), epochs=2, batch_size=3, run_dir=run)
 

@@ -114,7 +114,7 @@ def test_as_many_points_as_asked_for_are_looked_at() -> None:
 def test_a_kept_run_is_known_by_what_it_reconstructs(tmp_path: Path) -> None:
     zoo, run = zoo_of(tmp_path / "zoo", networks(8)), tmp_path / "run"
 
-    def trained(points: int = 10, coords: Tensor = COORDS, **options: Any) -> ws.TrainResult:
+    def trained(points: int = 10, coords: Tensor = COORDS, **options: Any) -> Any:
         objective = Reconstruction(coords, points=points)
         return ws.train(autoencoder(**options), zoo, objective=objective, epochs=2, batch_size=4, run_dir=run)
 

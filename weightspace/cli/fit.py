@@ -87,7 +87,7 @@ def _learned_start(data: SignalSet, spec: ws.NetSpec, config: ws.FitConfig, trai
         return ws.fitting.meta_start(*data.signals(rows), spec, generator=generator, config=config)
 
 
-@PROGRAM.command(config="weightspace.fitting:FitConfig", named=("recipe", lambda name: ws.fitting.recipe(name)))
+@PROGRAM.command(config="weightspace.fitting:FitConfig", named=("recipe", lambda name: ws.fitting.RECIPES[name]))
 def fit(
     *,
     config: ws.FitConfig,

@@ -10,7 +10,7 @@ from weightspace.training._objectives import (
     Reconstruction,
     Regression,
 )
-from weightspace.training._train import TrainResult, train
+from weightspace.training._train import train
 
 __all__ = [
     "OBJECTIVES",
@@ -21,6 +21,5 @@ __all__ = [
     "Reconstruction",
     "Regression",
     "TrainConfig",
-    "TrainResult",
     "train",
 ]

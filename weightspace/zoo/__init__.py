@@ -1,8 +1,6 @@
 """The zoo: networks on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
 
-from weightspace._split import split_by_source
 from weightspace.zoo._copy import copy
-from weightspace.zoo._format import ZooSettings
 from weightspace.zoo._inspect import stats, verify
 from weightspace.zoo._ops import merge, sample, split, subset
 from weightspace.zoo._state_dicts import export_state_dicts, import_state_dicts
@@ -12,7 +10,6 @@ from weightspace.zoo._zoo import Zoo
 
 __all__ = [
     "Zoo",
-    "ZooSettings",
     "ZooWriter",
     "copy",
     "export_state_dicts",
@@ -20,7 +17,6 @@ __all__ = [
     "merge",
     "sample",
     "split",
-    "split_by_source",
     "stats",
     "subset",
     "verify",
