@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from weightspace._activation import OTHER, Activation, activation
 from weightspace._checks import number
 
 SPEC_FORMAT = 1
+MOST_SIZE, MOST_AXES = 1 << 40, 64
 Init = Literal["dws", "siren", "torch"]
 INITS: tuple[str, ...] = ("dws", "siren", "torch")
 Kind = Literal["weight", "bias", "norm"]
@@ -39,6 +41,8 @@ class Axis:
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
             raise ValueError(f"axis {self.name!r}: expected a size of at least 1, got {self.size!r}")
+        if self.size > MOST_SIZE:  # products of such numbers would take for ever
+            raise ValueError(f"axis {self.name!r}: expected a size of at most {MOST_SIZE}, got a larger one")
         if self.activation is not None:
             activation(self.activation)
         omega = number(f"axis {self.name!r}", self.omega, "a positive omega", above=0)
@@ -210,10 +214,10 @@ class NetSpec:
     @cached_property
     def by_state_key(self) -> dict[str, tuple[Param, ...]]:
         """The keys of a state dict, each with the parameters that are parts of its tensor, in their order there."""
-        out: dict[str, tuple[Param, ...]] = {}
+        out: dict[str, list[Param]] = {}
         for param in self.params:
-            out[param.state_key] = (*out.get(param.state_key, ()), param)
-        return out
+            out.setdefault(param.state_key, []).append(param)
+        return {key: tuple(parts) for key, parts in out.items()}
 
     def state_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one parameter in the state dict, where axes may be folded into one."""
@@ -242,10 +246,18 @@ class NetSpec:
 
     @cached_property
     def _biases(self) -> dict[str, tuple[str, ...]]:
-        out: dict[str, tuple[str, ...]] = {}
+        out: dict[str, list[str]] = {}
         for param in self.params:
             if param.kind == "bias":
-                out[param.produces] = (*out.get(param.produces, ()), param.name)
+                out.setdefault(param.produces, []).append(param.name)
+        return {axis: tuple(names) for axis, names in out.items()}
+
+    @cached_property
+    def _consumers(self) -> dict[str, list[Param]]:
+        out: dict[str, list[Param]] = {}
+        for param in self.params:
+            if param.consumes is not None:
+                out.setdefault(param.consumes, []).append(param)
         return out
 
     def bias_of(self, axis: str) -> str | None:
@@ -276,7 +288,7 @@ class NetSpec:
         """
         chain, here = [], self.input
         while here != self.output:
-            weights = [p for p in self.params if p.consumes == here]
+            weights = self._consumers.get(here, [])
             expected = f"expected a chain of linear layers from {self.input!r} to {self.output!r}, got"
             if len(weights) != 1 or len(chain) > len(self.params):
                 names = [p.name for p in weights]
@@ -300,10 +312,12 @@ class NetSpec:
 
     def to_json(self) -> str:
         """Return one line of JSON that :meth:`from_json` turns back into an equal spec."""
-        data = asdict(self)
-        for param in data["params"]:
-            for name in [name for name in ("key", "folded") if not param[name]]:
-                del param[name]
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data["axes"] = [vars(axis) for axis in self.axes]
+        data["params"] = [
+            {name: value for name, value in vars(param).items() if value or name not in ("key", "folded")}
+            for param in self.params
+        ]
         return json.dumps({"format": SPEC_FORMAT, **data}, sort_keys=True)
 
     @classmethod
@@ -378,7 +392,7 @@ def check_spec(spec: Any) -> None:
 def _check(spec: NetSpec) -> None:
     """Refuse what is not a network, with expected, got and the remedy."""
     for what, names in (("axis", [a.name for a in spec.axes]), ("parameter", [p.name for p in spec.params])):
-        if repeated := sorted({n for n in names if names.count(n) > 1}):
+        if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
             raise ValueError(f"expected distinct {what} names, got {repeated} more than once")
     if spec.init not in INITS:
         raise ValueError(f"unknown init: expected one of {list(INITS)}, got {spec.init!r}")
@@ -391,8 +405,9 @@ def _check(spec: NetSpec) -> None:
         _check_param(spec, param)
     for parts in spec.by_state_key.values():
         _check_parts(spec, parts)
+    produced = {param.produces for param in spec.params}
     for axis in spec.hidden:
-        if not any(p.produces == axis.name for p in spec.params):
+        if axis.name not in produced:
             raise ValueError(f"hidden axis {axis.name!r} is produced by no parameter; remove it or add its weight")
 
 
@@ -402,6 +417,10 @@ def _check_param(spec: NetSpec, param: Param) -> None:
         raise ValueError(f"parameter {param.name!r}: expected kind {' or '.join(map(repr, KINDS))}, got {param.kind!r}")
     if len(param.axes) < least or (param.kind == "bias" and len(param.axes) != 1):
         raise ValueError(f"parameter {param.name!r}: a {param.kind} cannot have the axes {param.axes}")
+    if len(param.axes) > MOST_AXES:
+        raise ValueError(
+            f"parameter {param.name!r}: expected at most {MOST_AXES} axes, as tensors have, got {len(param.axes)}"
+        )
     if unknown := [name for name in param.axes if name not in spec._axis]:
         raise ValueError(f"parameter {param.name!r} names unknown axes {unknown}; expected {sorted(spec._axis)}")
     if param.kind == "norm" and (name := spec._axis[param.axes[0]].activation) is not None:
@@ -411,12 +430,8 @@ def _check_param(spec: NetSpec, param: Param) -> None:
                 f"parameter {param.name!r}: expected a norm's axis to have permutations alone, got {name}; say 'other'"
             )
     # Kernel axes may repeat ("k", "k"): nothing permutes them. A repeated hidden, produced or consumed axis may not.
-    twice = [
-        n
-        for i, n in enumerate(param.axes)
-        if n in param.axes[:i] and (n in param.axes[: KINDS[param.kind]] or spec._axis[n].hidden)
-    ]
-    if twice:
+    repeated = (name for name, count in Counter(param.axes).items() if count > 1)
+    if twice := [n for n in repeated if n in param.axes[: KINDS[param.kind]] or spec._axis[n].hidden]:
         raise ValueError(
             f"parameter {param.name!r} names axis {twice[0]!r} twice in {param.axes}; "
             "one permutation cannot act on both: give each its own axis name"
