@@ -33,7 +33,6 @@ from benchmarks._common import RESULTS, earlier_rows, save
 from benchmarks.suites import ACTIVATIONS, RECIPES
 from weightspace.bench import Suite, run_suite
 from weightspace.bench._record import read_result
-from weightspace.fitting import RECIPES, meta_start
 
 SPECS: dict[str, tuple[ws.NetSpec, float]] = {
     "sine": (ws.siren(2, 32, 32, 1), 5e-4),
@@ -51,7 +50,9 @@ def by_activation(args: argparse.Namespace) -> Zoos:
     data = ws.datasets.load(args.data)
     for name in args.only or SPECS:
         spec, lr = SPECS[name]
-        zoo = ws.fit_zoo(args.folder / name, data, spec, config=replace(RECIPES["dws"], lr=lr), counts=args.counts)
+        zoo = ws.fit_zoo(
+            args.folder / name, data, spec, config=replace(ws.fitting.RECIPES["dws"], lr=lr), counts=args.counts
+        )
         yield name, zoo, {"lr": lr, "psnr_db": psnr(zoo)}, args.models
 
 
@@ -59,12 +60,12 @@ def by_recipe(args: argparse.Namespace) -> Zoos:
     """Fit a zoo by each recipe, and match its networks to one of them."""
     data = ws.datasets.load(args.data)
     for name in args.only or ws.fitting.RECIPES:
-        config = RECIPES[name]
+        config = ws.fitting.RECIPES[name]
         spec = ws.siren(2, 32, 32, 1, init=config.init or "dws")
         begun, start = time.perf_counter(), None
         if name == "meta":
             coords, targets = ws.signals.images(data.images[: min(2000, args.counts["train"])])
-            start = meta_start(coords, targets, spec, generator=torch.Generator().manual_seed(0))
+            start = ws.fitting.meta_start(coords, targets, spec, generator=torch.Generator().manual_seed(0))
         zoo = ws.fit_zoo(args.folder / name, data, spec, config=config, counts=args.counts, start=start)
         facts = {"recipe": zoo.summary()["recipe"], "init_regime": zoo.init_regime, "psnr_db": psnr(zoo)}
         yield name, zoo, {**facts, "seconds": time.perf_counter() - begun}, args.models

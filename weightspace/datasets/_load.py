@@ -9,10 +9,10 @@ from pathlib import Path
 from weightspace.datasets._catalogue import DATASETS, find
 from weightspace.datasets._data_set import DataSet
 from weightspace.datasets._mesh_sets import from_meshes, mesh_files
-from weightspace.signals import ImageSet, PointSet, from_cifar10, from_folder, from_idx, from_npz
-from weightspace.signals._cifar import batches
-from weightspace.signals._idx import has_idx
-from weightspace.signals._read import has_pictures
+from weightspace.signals import ImageSet, PointSet
+from weightspace.signals._cifar import batches, from_cifar10
+from weightspace.signals._idx import from_idx, has_idx
+from weightspace.signals._read import from_folder, from_npz, has_pictures
 from weightspace.signals._store import names_in, points_from_npz, read_saved
 
 _KNOWN = (
@@ -29,7 +29,7 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
     Args:
         name_or_path: a name in ``DATASETS``, an import path such as ``my_package.data:SHAPES`` of a :class:`DataSet`,
             the name of an entry point of the group ``weightspace.datasets``, or a path: an ``.npz`` file (of images,
-            see :func:`weightspace.signals.from_npz`; of ``coords`` and ``targets``; of ``series``; or one that
+            see ``from_npz``; of ``coords`` and ``targets``; of ``series``; or one that
             :func:`weightspace.signals.save` wrote), or a folder of IDX files, of CIFAR-10 batches, or of class folders
             of images or meshes.
         size: for class folders of images, the size to which every image is resized, in pixels.

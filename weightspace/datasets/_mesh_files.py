@@ -33,7 +33,7 @@ def read_mesh(path: str | PathLike[str]) -> Mesh:
         >>> import weightspace as ws
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "triangle.off"
         >>> _ = path.write_text("OFF\\n3 1 0\\n0 0 0\\n1 0 0\\n0 1 0\\n3 0 1 2\\n")
-        >>> ws.datasets.read_mesh(path)
+        >>> read_mesh(path)
         Mesh('triangle.off', 3 vertices, 1 faces)
     """
     path = Path(path)

@@ -16,8 +16,9 @@ from weightspace._files import write_atomic
 from weightspace.datasets._catalogue import DATASETS
 from weightspace.datasets._packages import debian_files, debian_package
 from weightspace.datasets._places import cache_dir, fashion_places, place_of
-from weightspace.signals import ImageSet, from_cifar10, from_idx
-from weightspace.signals._idx import has_idx
+from weightspace.signals import ImageSet
+from weightspace.signals._cifar import from_cifar10
+from weightspace.signals._idx import from_idx, has_idx
 
 EMBEDDED = "fashion-mnist-4000.npz.xz"
 """The file of the embedded subset, made by ``benchmarks/make_embedded.py``."""
@@ -72,7 +73,7 @@ def fashion_mnist(folder: str | PathLike[str] | None = None) -> ImageSet:
 
     Example:
         >>> import weightspace as ws
-        >>> ws.datasets.fashion_mnist()  # doctest: +SKIP
+        >>> fashion_mnist()  # doctest: +SKIP
         ImageSet('fashion-mnist', 70000 images 28x28 uint8, train 60000, test 10000)
     """
     places = fashion_places() if folder is None else [Path(folder)]
@@ -109,7 +110,7 @@ def digits() -> ImageSet:
 
     Example:
         >>> import weightspace as ws
-        >>> ws.datasets.digits()
+        >>> digits()
         ImageSet('digits', 1797 images 8x8 uint8)
     """
     bunch = optional("sklearn.datasets", "scikit-learn", "digits", "the digits data set").load_digits()

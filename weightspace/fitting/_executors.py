@@ -98,8 +98,8 @@ class Executor(abc.ABC):
     """An object that runs the tasks of a zoo; your own one is a class with this one method.
 
     Example:
-        >>> from weightspace.fitting import Executor, LocalExecutor
-        >>> isinstance(LocalExecutor(), Executor)
+        >>> from weightspace.fitting import Executor, RayExecutor
+        >>> isinstance(RayExecutor(), Executor)
         True
     """
 

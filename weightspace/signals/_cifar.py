@@ -126,7 +126,7 @@ def from_cifar10(folder: str | PathLike[str]) -> ImageSet:
         >>> import weightspace as ws
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> _ = (folder / "test_batch.bin").write_bytes(bytes([6]) + bytes(3072))
-        >>> data = ws.signals.from_cifar10(folder)
+        >>> data = from_cifar10(folder)
         >>> data.images.shape, data.classes[data.labels[0]], data.sources
         ((1, 32, 32, 3), 'frog', array([50000]))
 

@@ -105,7 +105,7 @@ def from_idx(
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> _ = (folder / "train-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3] + [0, 0, 0, 2] * 3) + bytes(8))
         >>> _ = (folder / "train-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3]))
-        >>> ws.signals.from_idx(folder).labels
+        >>> from_idx(folder).labels
         array([7, 3])
 
     Reference:

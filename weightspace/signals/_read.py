@@ -37,7 +37,7 @@ def from_npz(path: str | PathLike[str]) -> ImageSet:
         >>> import weightspace as ws
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "images.npz"
         >>> np.savez(path, images=np.zeros((5, 8, 8), np.uint8), labels=np.arange(5))
-        >>> ws.signals.from_npz(path).labels
+        >>> from_npz(path).labels
         array([0, 1, 2, 3, 4])
     """
     path = Path(path)
@@ -116,7 +116,7 @@ def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = 
         >>> for name in ("cat", "dog"):
         ...     (folder / name).mkdir()
         ...     Image.new("L", (8, 8)).save(folder / name / "0.png")
-        >>> ws.signals.from_folder(folder).classes
+        >>> from_folder(folder).classes
         ('cat', 'dog')
     """
     path = Path(path)

@@ -81,8 +81,8 @@ class RunFolder:
         if not file.exists():
             if (self.path / "last.pt").exists():
                 raise ValueError(
-                    f"{self.path}: expected a run of format {RUN_FORMAT}, got one of version 0.1.0; finish it with that "
-                    "version, or use another folder"
+                    f"{self.path}: expected a run of format {RUN_FORMAT}, got one of version 0.1.0; finish it with "
+                    "that version, or use another folder"
                 )
             body = {"format": RUN_FORMAT, "weightspace": __version__, **self.key}
             write_atomic(file, json.dumps(body, indent=1).encode())
