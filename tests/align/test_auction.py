@@ -8,9 +8,9 @@ from scipy.optimize import linear_sum_assignment
 
 import weightspace as ws
 from weightspace.align import distance
-from weightspace.align.solver import _assignment, _auction, _descent, _lap
-from weightspace.align.solver._auction import auction
-from weightspace.align.solver._problem import plan_of
+from weightspace.align.solver import _assignment, _descent, _lap
+from weightspace.align.solver._assignment import auction
+from weightspace.align.solver._problem import matching_problem
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -58,7 +58,7 @@ def rounding(score: torch.Tensor) -> torch.Tensor:
     size = score.shape[1]
     spread = (score.amax(2) - score.amin(2)).amax(1).double()
     sums = 4 * torch.finfo(torch.float64).eps * size * score.double().abs().amax((1, 2))
-    return size * spread / _auction._steps(size) + sums
+    return size * spread / _assignment._steps(size) + sums
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,7 +87,7 @@ def test_totals_of_integers_are_exact() -> None:
 @pytest.mark.parametrize("most", [1, 2, 6])
 def test_the_last_step_counts(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores of few steps: what staying in place is worth, and where the auction stops, must not cost one."""
-    monkeypatch.setattr(_auction, "STEPS", most)
+    monkeypatch.setattr(_assignment, "STEPS", most)
     score = torch.randint(0, most + 1, (200, 10, 10), generator=torch.Generator().manual_seed(most))
     score[:, 0, 0], score[:, :, 9] = most, 0
     assert totals(score, auction(score)).equal(best_totals(score))
@@ -96,19 +96,19 @@ def test_the_last_step_counts(most: int, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_first_complete_assignment_is_not_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: without the proof and the smaller epsilons totals fall short."""
 
-    def stop(self: _auction._Auction, slack: torch.Tensor, complete: torch.Tensor) -> None:
+    def stop(self: _assignment._Auction, slack: torch.Tensor, complete: torch.Tensor) -> None:
         self.open = ~complete
 
     score = scores("random", 20, 32)
-    monkeypatch.setattr(_auction._Auction, "_examine", stop)
+    monkeypatch.setattr(_assignment._Auction, "_examine", stop)
     assert (totals(score, auction(score)) < best_totals(score) - rounding(score)).any()
 
 
 def test_equal_scores_leave_the_rows_in_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_auction, "ROUNDS", 2)
+    monkeypatch.setattr(_assignment, "ROUNDS", 2)
     rounds: list[int] = []
-    advance = _auction._Auction.advance
-    monkeypatch.setattr(_auction._Auction, "advance", lambda self: (rounds.append(1), advance(self)))
+    advance = _assignment._Auction.advance
+    monkeypatch.setattr(_assignment._Auction, "advance", lambda self: (rounds.append(1), advance(self)))
     assert auction(torch.full((3, 9, 9), 2.0)).equal(torch.arange(9).expand(3, -1))
     assert len(rounds) == 2
 
@@ -140,32 +140,32 @@ def test_the_answer_is_the_same_in_every_batch(mixed: torch.Tensor, monkeypatch:
     order = torch.randperm(len(mixed), generator=torch.Generator().manual_seed(0))
     assert auction(mixed[order]).equal(columns[order])
     assert torch.cat([auction(one[None]) for one in mixed]).equal(columns)
-    monkeypatch.setattr(_auction, "ENTRIES", 5 * 12**2)
+    monkeypatch.setattr(_assignment, "ENTRIES", 5 * 12**2)
     assert auction(mixed).equal(columns)
-    monkeypatch.setattr(_auction, "ENTRIES", 1)
+    monkeypatch.setattr(_assignment, "ENTRIES", 1)
     assert auction(mixed).equal(columns)
 
 
 def test_solved_matrices_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    advance = _auction._Auction.advance
+    advance = _assignment._Auction.advance
 
-    def counted(self: _auction._Auction) -> None:
+    def counted(self: _assignment._Auction) -> None:
         sizes.append(len(self.benefit))
         advance(self)
 
-    monkeypatch.setattr(_auction._Auction, "advance", counted)
+    monkeypatch.setattr(_assignment._Auction, "advance", counted)
     score = torch.cat([torch.zeros(15, 40, 40, dtype=torch.float64), scores("ill-scaled", 1, 40)])
     assert (totals(score, auction(score)) >= best_totals(score) - rounding(score)).all()
     assert sizes[0] == 16
-    assert sizes[_auction.ROUNDS] == 1
-    assert len(sizes) > 2 * _auction.ROUNDS
+    assert sizes[_assignment.ROUNDS] == 1
+    assert len(sizes) > 2 * _assignment.ROUNDS
 
 
 @pytest.mark.parametrize("kind", ["ill-scaled", "product", "low rank", "integers"])
 def test_prices_stay_within_their_bounds(kind: str) -> None:
     """Those of `_steps`, in units of the largest benefit."""
-    state = _auction._Auction(scores(kind, 4, 20))
+    state = _assignment._Auction(scores(kind, 4, 20))
     largest, lowered = state.benefit.amax(), False
     for count in range(400):
         before = state.price.clone()
@@ -173,7 +173,7 @@ def test_prices_stay_within_their_bounds(kind: str) -> None:
         lowered |= bool((state.price < before).any())
         assert (state.price - before).abs().amax() < 5 * largest
         assert (state.price.amax(1) - state.price.amin(1)).amax() < 3 * largest
-        if count % _auction.ROUNDS == 0:
+        if count % _assignment.ROUNDS == 0:
             state.centre()
             assert state.price.amin(1).eq(0).all()
     assert lowered
@@ -181,10 +181,10 @@ def test_prices_stay_within_their_bounds(kind: str) -> None:
 
 @pytest.mark.parametrize("size", [2, 64, 101, 102, 512, 4096])
 def test_integers_have_room(size: int) -> None:
-    steps = _auction._steps(size)
+    steps = _assignment._steps(size)
     largest = steps * (4 * size + 1) + 1
     assert 5 * largest * 2 ** (size - 1).bit_length() < 2**63
-    assert (2 * _auction.ROUNDS + 5) * largest < 2**63
+    assert (2 * _assignment.ROUNDS + 5) * largest < 2**63
     assert steps == 2**44 if size < 102 else steps < 2**44
     assert steps > 2**39 if size <= 512 else steps > 2**33
 
@@ -211,11 +211,11 @@ def test_scores_elsewhere_are_auctioned(monkeypatch: pytest.MonkeyPatch) -> None
     """The tensor descent then reaches what it reaches with the compiled code."""
     spec = ws.siren(2, 9, 8, 1, omega=2.0)
     a, b = (ws.Weights(random(6, spec.num_params, seed=seed), spec) for seed in (1, 2))
-    plan, orders = plan_of(spec, "full"), torch.arange(2).repeat(20, 1)
-    expected = distance(a, _descent.descend_batched(a, b, plan, orders).act(b))
+    problem, orders = matching_problem(spec, "full"), torch.arange(2).repeat(20, 1)
+    expected = distance(a, _descent.descend_tensors(a, b, problem, orders).act(b))
     monkeypatch.setattr(_assignment, "solved_on_host", lambda device: False)
     monkeypatch.setattr(_lap, "solve_many", refuse)
-    found = distance(a, _descent.descend_batched(a, b, plan, orders).act(b))
+    found = distance(a, _descent.descend_tensors(a, b, problem, orders).act(b))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
     assert (found < distance(a, b)).all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import weightspace as ws
-from weightspace.align import Barrier, anchor, barrier, canonicalize, distance, interpolate, match, match_to
+from weightspace.align import (
+    Barrier,
+    align_to,
+    anchor,
+    barrier,
+    canonicalize,
+    distance,
+    fold_phases,
+    interpolate,
+    match,
+)
 
 SIREN = ws.siren(2, 7, 5, 1, omega=3.0)
 
@@ -104,21 +115,21 @@ def test_half_precision_keeps_the_function() -> None:
     assert bool(canonicalize(tiny)[0].flat.isfinite().all())
 
 
-def test_with_a_reference_it_is_weight_matching() -> None:
+def test_aligning_to_a_reference_is_weight_matching() -> None:
     w = networks(SIREN, 9)
-    moved, g = canonicalize(w, w[2], group="full")
-    assert moved.flat.equal(match_to(w, w[2], group="full").act(w).flat)
+    moved, g = align_to(w, w[2], group="full")
+    assert moved.flat.equal(match(w[2], w, group="full").act(w).flat)
     torch.testing.assert_close(g.act(w).flat, moved.flat)
     torch.testing.assert_close(moved.flat[2], w.flat[2])
 
 
 def test_anchors_come_closer_every_round() -> None:
     w = networks(SIREN, 60)
-    far = distance(w[0], match_to(w, w[0], group="full").act(w)).mean()
+    far = distance(w[0], match(w[0], w, group="full").act(w)).mean()
     for rounds in (1, 2, 4):
         r = anchor(w, rounds=rounds)
         assert len(r) == 1
-        here = distance(r, canonicalize(w, r)[0]).mean()
+        here = distance(r, align_to(w, r)[0]).mean()
         assert float(here) < float(far)
         far = here * 1.05  # fresh starts may end a little higher than the alignment that the mean was made of
     assert anchor(w, rounds=2).flat.equal(anchor(w, rounds=2, start=w[:1]).flat)
@@ -131,7 +142,7 @@ def test_both_steps_of_an_anchor_lower_the_mean_distance() -> None:
     r, aligned = w[0], w
     for _ in range(4):
         costs.append(float(distance(r, aligned).mean()))
-        aligned = match_to(aligned, r, group="full").act(aligned)
+        aligned = match(r, aligned, group="full").act(aligned)
         costs.append(float(distance(r, aligned).mean()))
         r = w.replace(aligned.flat.mean(0, keepdim=True))
     assert all(after <= before + 1e-9 for before, after in itertools.pairwise(costs))
@@ -145,11 +156,11 @@ def test_an_iterated_mean_is_the_same_to_the_bit_whatever_the_chunks(monkeypatch
     for group in ("full", "permutation"):
         r, aligned = w[4], w
         for _ in range(3):
-            aligned = match_to(aligned, r, group=group).act(aligned)
+            aligned = match(r, aligned, group=group).act(aligned)
             r = w.replace((aligned.flat.sum(0, dtype=torch.float64) / 30).float()[None])
         assert anchor(w, group=group, start=w[4]).flat.equal(r.flat)
         with monkeypatch.context() as patched:
-            patched.setattr("weightspace.align._canonical.CHUNK", 7 * SIREN.num_params)
+            patched.setattr("weightspace.align._anchor.CHUNK", 7 * SIREN.num_params)
             torch.testing.assert_close(anchor(w, group=group, start=w[4]).flat, r.flat)
 
 
@@ -190,9 +201,9 @@ def test_the_step_is_down_the_gradient() -> None:
 
     def objective(flat: torch.Tensor) -> torch.Tensor:
         at = r.replace(flat)
-        return 0.5 * distance(at, match_to(w, at, group="full").act(w)).mean()
+        return 0.5 * distance(at, match(at, w, group="full").act(w)).mean()
 
-    gradient = r.flat - match_to(w, r, group="full").act(w).flat.mean(0, keepdim=True)
+    gradient = r.flat - match(r, w, group="full").act(w).flat.mean(0, keepdim=True)
     for seed in range(5):
         along = torch.randn(r.flat.shape, generator=generator(seed), dtype=torch.float64)
         slope = (objective(r.flat + 1e-6 * along) - objective(r.flat - 1e-6 * along)) / 2e-6
@@ -204,7 +215,7 @@ def test_a_learned_anchor_comes_closer() -> None:
     before = w.flat.clone()
 
     def far(r: ws.Weights) -> float:
-        return float(distance(r, canonicalize(w, r)[0]).mean())
+        return float(distance(r, align_to(w, r)[0]).mean())
 
     for start in (w[0], w[1]):
         r = anchor(w, start=start, batch_size=16, generator=generator())
@@ -275,7 +286,7 @@ def test_learned_anchors_that_make_no_sense_are_refused() -> None:
         ({"batch_size": None}, ValueError, "generator: expected a batch_size .* pass batch_size= or drop it"),
         ({"batch_size": 4, "generator": 0}, TypeError, "generator: expected a torch.Generator, got int"),
         ({"batch_size": 4, "rounds": 0}, ValueError, "rounds: expected at least 1"),
-        ({"batch_size": 4, "group": "other"}, ValueError, "unknown group"),
+        ({"batch_size": 4, "group": "other"}, ValueError, "group: expected one of"),
         ({"batch_size": 4, "costs": {"h9": 1.0}}, ValueError, "costs: expected parameters"),
         ({"batch_size": 4, "start": w}, ValueError, "start: expected one network, got 8"),
         ({"batch_size": 4, "start": w[0].replace(w[0].flat * math.nan)}, ValueError, "start: expected finite"),
@@ -302,11 +313,11 @@ def test_bad_input_is_refused() -> None:
         (ws.Param("ab", ("b", "a")), ws.Param("ba", ("a", "b")), ws.Param("io", ("out", "in"))),
     )
     for call, error, text in (
-        (lambda: canonicalize(w, w), ValueError, "reference: expected one network, got 4"),
-        (lambda: canonicalize(w, costs={"h1": 2.0}), ValueError, "costs: expected a reference"),
+        (lambda: align_to(w, w), ValueError, "reference: expected one network, got 4"),
+        (lambda: align_to(w, "rules"), TypeError, "reference: expected Weights, got str"),
         (lambda: canonicalize(w.flat), TypeError, "weights: expected Weights"),
         (lambda: canonicalize(w.replace(w.flat[:, :, None])), ValueError, "features of shape"),
-        (lambda: canonicalize(w, group="other"), ValueError, "unknown group"),
+        (lambda: canonicalize(w, group="other"), ValueError, "group: expected one of"),
         (lambda: canonicalize(spoiled(w, 2, torch.nan)), ValueError, r"weights: expected finite .* networks \[2\]"),
         (lambda: canonicalize(spoiled(w, 1, torch.inf)), ValueError, r"weights: expected finite .* networks \[1\]"),
         (lambda: canonicalize(w.replace(w.flat.float() * 1e19)), ValueError, "weights: expected weights below"),
@@ -328,7 +339,7 @@ def test_a_zoo_of_aligned_networks(tmp_path: Path) -> None:
     labels = torch.arange(20) % 3
     zoo = ws.zoo.write_zoo(
         tmp_path / "zoo",
-        {"train": (w[:20], labels, None, None, None), "test": (w[20:], None, None, None, None)},
+        {"train": ws.Networks(w[:20], label=labels), "test": ws.Networks(w[20:])},
         classes=("a", "b", "c"),
         seed=7,
     )
@@ -341,7 +352,7 @@ def test_a_zoo_of_aligned_networks(tmp_path: Path) -> None:
     assert made.provenance["alignment"]["from"] == "zoo"
     for split in zoo.splits:
         before, after = zoo.weights(split), made.weights(split)
-        assert after.flat.equal(canonicalize(before, r)[0].flat)
+        assert after.flat.equal(align_to(before, r)[0].flat)
         g = ws.align.alignment(made, split)
         assert g.act(before).flat.equal(after.flat)
         torch.testing.assert_close(g.inverse().act(after).flat, before.flat, atol=1e-5, rtol=1e-5)
@@ -355,6 +366,74 @@ def test_a_zoo_of_aligned_networks(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(ValueError, match="expected the digest that the manifest names"):
         ws.align.alignment(made, "train")
+
+
+def test_an_aligned_zoo_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case `align_not_atomic`: the disk is full at any of the renames, the last included."""
+    w = networks(SIREN, 6, dtype=torch.float32)
+    zoo = ws.zoo.write_zoo(tmp_path / "zoo", train=ws.Networks(w))
+    replace, calls = os.replace, []
+
+    def full_at(number: int | None):
+        calls.clear()
+
+        def call(source, target) -> None:
+            calls.append(str(target))
+            if len(calls) - 1 == number:
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        return call
+
+    monkeypatch.setattr(os, "replace", full_at(None))
+    ws.align.align_zoo(zoo, tmp_path / "counted", w[0])
+    total = len(calls)
+    assert any(name.endswith("alignment.safetensors") for name in calls)
+    for number in range(total):
+        monkeypatch.setattr(os, "replace", full_at(number))
+        with pytest.raises(OSError, match="No space left"):
+            ws.align.align_zoo(zoo, tmp_path / "aligned", w[0])
+        assert [path.name for path in tmp_path.iterdir() if "aligned" in path.name] == []
+    monkeypatch.setattr(os, "replace", replace)
+    made = ws.align.align_zoo(zoo, tmp_path / "aligned", w[0])
+    assert ws.align.alignment(made, "train").act(w).flat.equal(made.weights("train").flat)
+
+
+def test_costs_of_an_aligned_zoo_are_recorded(tmp_path: Path) -> None:
+    w = networks(SIREN, 4, dtype=torch.float32)
+    zoo = ws.zoo.write_zoo(tmp_path / "zoo", train=ws.Networks(w))
+    for number, costs in enumerate(("period", {"h1": 2.0}, None)):
+        made = ws.align.align_zoo(zoo, tmp_path / str(number), w[0], costs=costs)
+        assert made.provenance["alignment"]["costs"] == costs
+    for call, error, text in (
+        (lambda: ws.align.align_zoo(zoo, tmp_path / "x", costs="period"), ValueError, "costs: expected a reference"),
+        (lambda: ws.align.align_zoo(zoo, tmp_path / "x", w), ValueError, "reference: expected one network, got 4"),
+        (lambda: ws.align.align_zoo(zoo, tmp_path / "x", w.flat), TypeError, "reference: expected Weights"),
+        (lambda: ws.align.align_zoo(w, tmp_path / "x"), TypeError, "zoo: expected a Zoo, got Weights"),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+    assert not (tmp_path / "x").exists()
+
+
+# --- phases
+
+
+@pytest.mark.parametrize("activation", ["sine", "cosine"])
+def test_folded_phases_are_one_for_all_phases(activation: str) -> None:
+    spec = ws.mlp(2, 6, 5, 1, activation=[activation, "sine"])
+    w = networks(spec, 5)
+    folded = fold_phases(w)
+    ws.testing.assert_same_function(w, folded)
+    for name in ("h1", "h2"):
+        assert float(folded.view(str(spec.bias_of(name))).abs().max()) <= spec.axis(name).phase_step / 2 + 1e-9
+    far = ws.Symmetry.sample(spec, batch=5, generator=generator(), parts=("shift",), max_shift=6, dtype=torch.float64)
+    assert not torch.allclose(far.act(w).flat, w.flat)
+    torch.testing.assert_close(fold_phases(far.act(w)).flat, folded.flat)
+    signs = ws.Symmetry.sample(spec, batch=5, generator=generator(), group="signed", dtype=torch.float64)
+    assert not torch.allclose(fold_phases(signs.act(w)).flat, folded.flat)  # negative control
+    several = ws.mlp(2, 6, 1, activation="sine", bias=False)
+    assert fold_phases(networks(several, 2)).flat.equal(networks(several, 2).flat)
 
 
 # --- paths

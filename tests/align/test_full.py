@@ -12,10 +12,10 @@ import torch
 from scipy.optimize import linear_sum_assignment, minimize_scalar
 
 import weightspace as ws
-from weightspace.align import _matching, distance, match, match_to
+from weightspace.align import _matching, align_to, distance, match
 from weightspace.align.solver import _assignment, _descent
-from weightspace.align.solver._problem import plan_of
-from weightspace.align.solver._scales import best_scale, scale_value
+from weightspace.align.solver._problem import matching_problem, period_costs
+from weightspace.align.solver._tensors import best_scale, scale_value
 
 SIREN = ws.siren(2, 7, 5, 6, 2, omega=2.0)
 SPECS = {
@@ -58,9 +58,9 @@ def orders(spec: ws.NetSpec) -> torch.Tensor:
 
 
 def both(a: ws.Weights, b: ws.Weights, group: str = "full") -> tuple[ws.Symmetry, ws.Symmetry]:
-    plan = plan_of(b.spec, group)
-    assert _descent.fits_kernel(plan)
-    return tuple(f(a, b, plan, orders(b.spec)) for f in (_descent.descend_compiled, _descent.descend_batched))
+    problem = matching_problem(b.spec, group)
+    assert _descent.suits_compiled_code(problem)
+    return tuple(f(a, b, problem, orders(b.spec)) for f in (_descent.descend_compiled, _descent.descend_tensors))
 
 
 # --- assignment
@@ -104,7 +104,7 @@ def test_no_matrices() -> None:
 
 def test_the_best_scale_is_exact() -> None:
     """Against a fine search over log s; some of the curves have two maxima."""
-    from weightspace.align.solver import _compiled_scales as _scale_kernel
+    from weightspace.align.solver import _compiled_scales
 
     gen, two_peaks = generator(), 0
     p, q = 6 * torch.randn(2, 400, generator=gen, dtype=torch.float64)
@@ -126,12 +126,12 @@ def test_the_best_scale_is_exact() -> None:
         )
         value = float(scale_value(found[i], *args))
         assert value >= -sharp.fun - 1e-9 * max(1.0, abs(sharp.fun))
-        assert _scale_kernel.best_scale(*map(float, args)) == pytest.approx(float(found[i]), rel=1e-7)
+        assert _compiled_scales.best_scale(*map(float, args)) == pytest.approx(float(found[i]), rel=1e-7)
     assert two_peaks > 3
 
 
 def test_scales_of_neurons_without_weights_stay_finite() -> None:
-    from weightspace.align.solver import _compiled_scales as _scale_kernel
+    from weightspace.align.solver import _compiled_scales
 
     for p, q, u, v, s in (
         (0, 0, 0, 0, 1),
@@ -142,7 +142,7 @@ def test_scales_of_neurons_without_weights_stay_finite() -> None:
     ):
         args = [torch.tensor(float(x), dtype=torch.float64) for x in (p, q, u, v)]
         assert float(best_scale(*args)) == s
-        assert _scale_kernel.best_scale(*map(float, (p, q, u, v))) == s
+        assert _compiled_scales.best_scale(*map(float, (p, q, u, v))) == s
 
 
 # --- the descent
@@ -150,7 +150,7 @@ def test_scales_of_neurons_without_weights_stay_finite() -> None:
 
 @pytest.mark.parametrize("spec", NAMES, indirect=True)
 @pytest.mark.parametrize("group", ["permutation", "full"])
-def test_kernel_and_tensors_find_the_same(spec: ws.NetSpec, group: str, dtype: torch.dtype) -> None:
+def test_compiled_code_and_tensors_find_the_same(spec: ws.NetSpec, group: str, dtype: torch.dtype) -> None:
     a, b = networks(spec, 12, 1, dtype), networks(spec, 12, 2, dtype)
     one, two = both(a, b, group)
     first, second = (distance(a, g.act(b)).double() for g in (one, two))
@@ -246,18 +246,23 @@ def test_costs_are_those_of_the_distance(name: str) -> None:
     weighted, plain = match(a, b, group="full", costs=costs), match(a, b, group="full")
     ours, other = (distance(a, g.act(b), costs=costs).mean() for g in (weighted, plain))
     assert float(ours) < float(other)
-    plan = plan_of(spec, "full", _matching.cost_roots(spec, costs))
-    tensors = _descent.descend_batched(a, b, plan, orders(spec))
+    problem = matching_problem(spec, "full", _matching.cost_roots(spec, costs))
+    tensors = _descent.descend_tensors(a, b, problem, orders(spec))
     torch.testing.assert_close(distance(a, tensors.act(b), costs=costs), distance(a, weighted.act(b), costs=costs))
 
 
 def test_period_costs_measure_biases_in_periods() -> None:
     spec = ws.mlp(2, 4, 4, 1, activation=["sine", "relu"])
-    assert ws.align.period_costs(spec) == {"0.bias": pytest.approx(0.25 / np.pi**2)}
+    assert period_costs(spec) == {"0.bias": pytest.approx(0.25 / np.pi**2)}
     siren = ws.siren(2, 4, 1, omega=30.0)
     zero, half = (ws.Weights(torch.zeros(1, siren.num_params), siren) for _ in range(2))
     half.view("0.bias").fill_(np.pi / 30)
-    torch.testing.assert_close(distance(zero, half, costs=ws.align.period_costs(siren)), torch.tensor([4 * 0.25]))
+    torch.testing.assert_close(distance(zero, half, costs="period"), torch.tensor([4 * 0.25]))
+    a, b = networks(spec, 6, 1), networks(spec, 6, 2)
+    assert distance(a, b, costs="period").equal(distance(a, b, costs=period_costs(spec)))
+    assert not distance(a, b, costs="period").equal(distance(a, b))
+    one, two = (match(a, b, group="full", costs=costs).act(b).flat for costs in ("period", period_costs(spec)))
+    assert one.equal(two)
 
 
 def test_restarts_keep_the_best() -> None:
@@ -272,7 +277,7 @@ def test_restarts_keep_the_best() -> None:
 def test_restarts_draw_signs_wherever_the_group_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     starts: list[ws.Weights] = []
 
-    def note(a: ws.Weights, b: ws.Weights, plan, orders) -> ws.Symmetry:
+    def note(a: ws.Weights, b: ws.Weights, problem, orders) -> ws.Symmetry:
         starts.append(b)
         return ws.Symmetry.identity(b.spec, batch=len(b))
 
@@ -294,16 +299,44 @@ def test_restarts_draw_signs_wherever_the_group_has_them(monkeypatch: pytest.Mon
         assert bool((starts[1].flat.abs() == 1).all())  # and no scales
 
 
-def test_many_networks_to_one_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    w = networks(SIREN, 40, 1)
-    whole = match(w[3], w, group="full")
+def test_chunks_change_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether one network stands for all or each has its own, and with all that is drawn."""
+    w, other = networks(SIREN, 40, 1), networks(SIREN, 40, 2)
+
+    def found() -> list[ws.Symmetry]:
+        drawn = {"restarts": 2, "generator": generator(4)}
+        return [
+            match(w[3], w, group="full"),
+            match(other, w, group="full", costs="period"),
+            match(other, w, group="full", **drawn),
+            match(other.to(torch.bfloat16), w.to(torch.bfloat16), group="full"),
+            align_to(w, w[3])[1],
+        ]
+
+    whole, calls, descend = found(), [], _matching.descend
     monkeypatch.setattr(_matching, "CHUNK", 7 * SIREN.num_params)
-    parts = match_to(w, w[3], group="full")
-    assert len(parts) == 40
-    for kind in ("perm", "scale", "shift"):
-        assert all(v.equal(getattr(whole, kind)[n]) for n, v in getattr(parts, kind).items())
-    empty = match_to(w[:0], w[3], group="full")
-    assert len(empty) == 0
+    monkeypatch.setattr(_matching, "descend", lambda a, b, *rest: calls.append(len(b)) or descend(a, b, *rest))
+    for one, many in zip(whole, found(), strict=True):
+        assert len(many) == 40
+        for kind in ("perm", "scale", "shift"):
+            assert all(v.equal(getattr(one, kind)[n]) for n, v in getattr(many, kind).items())
+    assert set(calls) == {7, 5}
+    assert len(align_to(w[:0], w[3])[1]) == 0
+
+
+def test_groups_are_each_within_the_next() -> None:
+    mixed = SPECS["mixed"]
+    a, b = networks(mixed, 10, 1), networks(mixed, 10, 2)
+    g = {group: match(a, b, group=group) for group in ("none", "permutation", "scaled", "full")}
+    assert g["none"].act(b).flat.equal(b.flat)
+    assert (set(g["permutation"].scale), set(g["permutation"].shift)) == (set(), set())
+    assert (set(g["scaled"].scale), set(g["scaled"].shift)) == ({"h1", "h2", "h4"}, set())
+    reached = [float(distance(a, x.act(b)).mean()) for x in g.values()]
+    assert reached == sorted(reached, reverse=True)
+    assert len(set(reached)) == 4
+    siren = networks(SIREN, 5, 1), networks(SIREN, 5, 2)
+    one, two = (match(*siren, group=group).act(siren[1]).flat for group in ("signed", "scaled"))
+    assert one.equal(two)  # no scales commute with a sine
 
 
 @pytest.mark.parametrize("spec", NAMES, indirect=True)
@@ -326,7 +359,7 @@ def test_ties_are_the_same_on_every_run_and_with_any_threads(spec: ws.NetSpec) -
 
 def test_wide_axes_go_by_tensors() -> None:
     spec = ws.siren(8, 400, 400, 1, omega=2.0)
-    assert not _descent.fits_kernel(plan_of(spec, "full"))
+    assert not _descent.suits_compiled_code(matching_problem(spec, "full"))
     a = networks(spec, 1, 1, torch.float32)
     a.view("0.weight").mul_(30)
     b = ws.Symmetry.sample(spec, batch=1, generator=generator(), group="scaled").act(a)
@@ -386,7 +419,7 @@ def test_a_network_that_half_precision_cannot_scale_keeps_its_function() -> None
     g = match(a, b, group="full")
     scale = {name: torch.full_like(value, 2.0**13, dtype=torch.float32) for name, value in g.scale.items()}
     b.view("0.weight")[1, 0] = 100.0
-    found = _matching.narrowed(ws.Symmetry(spec, 2, g.perm, scale), b)
+    found = _matching.cast_to(ws.Symmetry(spec, 2, g.perm, scale), b)
     for name, value in found.scale.items():
         assert value[:, 0].tolist() == [2.0**13, 1.0], name
     assert bool(found.act(b).flat.isfinite().all())
@@ -396,9 +429,9 @@ def test_bad_input_is_refused() -> None:
     w = networks(SIREN, 4, 1)
     big = w.to(torch.float32).replace(w.flat.float() * 1e9)
     for call, error, text in (
-        (lambda: match_to(w, w), ValueError, "reference: expected one network, got 4"),
-        (lambda: match_to(w.flat, w[0]), TypeError, "weights: expected Weights, got Tensor"),
-        (lambda: match_to(w, w[0].to(torch.float32)), ValueError, "one dtype and device"),
+        (lambda: align_to(w, w), ValueError, "reference: expected one network, got 4"),
+        (lambda: align_to(w.flat, w[0]), TypeError, "weights: expected Weights, got Tensor"),
+        (lambda: align_to(w, w[0].to(torch.float32)), ValueError, "one dtype and device"),
         (lambda: match(w, w, restarts=2), ValueError, "restarts: expected a generator"),
         (lambda: match(w, w, restarts=-1), ValueError, "restarts: expected at least 0, got -1"),
         (lambda: match(w, w, costs={"h9": 1.0}), ValueError, r"costs: expected parameters .* got 'h9'"),
@@ -407,7 +440,7 @@ def test_bad_input_is_refused() -> None:
         (lambda: match(w, w, costs={"0.bias": 1e-300}), ValueError, r"got 1e-300; only ratios matter"),
         (lambda: match(big, big, costs={"h1": 1e20}), ValueError, "a: expected weights below .*scale or drop them"),
         (lambda: match(w, w, costs=[1.0]), TypeError, "costs: expected a mapping"),
-        (lambda: ws.align.period_costs(w), TypeError, "spec: expected a NetSpec"),
+        (lambda: match(w, w, costs="periods"), ValueError, "costs: expected 'period' or a mapping .* got 'periods'"),
     ):
         with pytest.raises(error, match=text):
             call()

@@ -63,11 +63,11 @@ def hard(weights: ws.Weights, group: str, seed: int = 5) -> tuple[dict, dict, di
     gen, relaxed = generator(seed), Relaxation(weights, weights, group)
     scores, scales = {}, {}
     for axis in weights.spec.hidden:
-        shape = (len(weights), axis.size, axis.size, len(relaxed.sheets[axis.name]))
+        shape = (len(weights), axis.size, axis.size, len(relaxed.elements[axis.name]))
         scores[axis.name] = torch.randn(shape, generator=gen, dtype=weights.dtype)
-        if relaxed.sheets[axis.name].positive:
+        if relaxed.elements[axis.name].positive:
             scales[axis.name] = 0.5 + torch.rand(len(weights), axis.size, generator=gen, dtype=weights.dtype)
-    return scores, scales, relaxed.sheets
+    return scores, scales, relaxed.elements
 
 
 @pytest.mark.parametrize("group", ["permutation", "full"])
@@ -89,7 +89,7 @@ def test_the_relaxation_is_exact_where_plans_are_hard(group: str, conv_spec: ws.
 
 
 def test_the_soft_distance_is_an_expectation() -> None:
-    """Against the mean over elements drawn from the plans, here all of them: two neurons, two sheets."""
+    """Against the mean over elements drawn from the plans, here all of them: two neurons, two signs."""
     spec = ws.mlp(2, 2, 1, activation="tanh")
     a, b = networks(spec, 2, 1), networks(spec, 2, 2)
     share = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.float64)  # of place (kept, swapped) and sign (+, -)
@@ -228,7 +228,7 @@ def test_bad_input_is_refused() -> None:
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"iterations": 0}, "iterations: expected at least 1, got 0"),
         ({"temperature": 0.0}, "temperature: expected a positive temperature"),
-        ({"group": "affine"}, "unknown group"),
+        ({"group": "affine"}, "group: expected one of"),
         ({"init": ws.Symmetry.identity(SPEC, batch=3)}, "init: expected 4 elements .*got 3"),
     ):
         with pytest.raises(ValueError, match=text):

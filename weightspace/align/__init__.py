@@ -1,17 +1,21 @@
-"""Alignment: the symmetry that moves one network onto another."""
+"""Alignment: find the symmetry that moves one network onto another, and what follows from it."""
 
 from weightspace.align._activations import match_activations
-from weightspace.align._canonical import anchor, canonicalize
+from weightspace.align._anchor import anchor
+from weightspace.align._canonical import align_to, canonicalize
 from weightspace.align._learned import LearnedAligner
-from weightspace.align._matching import distance, match, match_to
+from weightspace.align._matching import distance, match
+from weightspace.align._pairs import Aligner
 from weightspace.align._path import Barrier, barrier, interpolate
 from weightspace.align._phases import fold_phases
 from weightspace.align._sinkhorn import sinkhorn
 from weightspace.align._zoo import align_zoo, alignment
 
 __all__ = [
+    "Aligner",
     "Barrier",
     "LearnedAligner",
+    "align_to",
     "align_zoo",
     "alignment",
     "anchor",
@@ -22,6 +26,5 @@ __all__ = [
     "interpolate",
     "match",
     "match_activations",
-    "match_to",
     "sinkhorn",
 ]

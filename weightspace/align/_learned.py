@@ -11,34 +11,37 @@ from torch import Tensor, nn
 from weightspace._checks import check_generator, number, whole_number
 from weightspace._random import rand, randn
 from weightspace._spec import NetSpec, check_spec
-from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights, check_weights
-from weightspace.align._elements import pairs, project, sheets_of
+from weightspace._symmetry import GROUPS, Group, Symmetry
+from weightspace._weights import Weights, check_finite, check_weights
+from weightspace.align._elements import neuron_elements, project
 from weightspace.align._encoder import Encoder
-from weightspace.align._matching import joined, match
+from weightspace.align._matching import match
+from weightspace.align._pairs import prepared
 from weightspace.align._relaxation import Relaxation, doubly_stochastic
-from weightspace.align.solver._problem import Group, check_group
+from weightspace.align.solver._problem import check_group_of
 
-_ROWS = 256  # pairs that are read at once
+_ROWS = 256  # pairs are read at once
+_LEARNED = GROUPS[1:]  # "none" leaves nothing to learn
 
 
 class LearnedAligner(nn.Module):
-    r"""Alignment by one forward pass.
+    r"""An aligner that reads both networks once, by an equivariant siamese network.
 
-    One encoder ``F`` reads both networks and gives every neuron a vector for each of its orientations ``h`` (signs and
-    parities of the phase that the group allows; one orientation for ``"permutation"``). Inner products are the logits
-    of the assignment, on a sheet for each relative orientation ``g``:
+    One encoder ``F`` computes a vector for each neuron and each element ``h`` that it may carry (signs and parities of
+    the phase that the group allows; the identity alone for ``"permutation"``). Inner products are the logits of the
+    assignment, for each relative element ``g``:
 
     .. math:: X_{ijg}(a, b) = \tau \sum_h \langle F_i(a)_h, F_j(b)_{hg} \rangle
 
     ``F`` commutes with the group, so ``X`` follows any symmetry of either side, and the projected element obeys
-    ``A(g a, h b) = g A(a, b) h^{-1}`` exactly, trained or not. Training needs no labels, see :meth:`fit`.
+    ``A(g a, h b) = g A(a, b) h^{-1}`` exactly, trained or not. Training needs no labels, see :meth:`fit`. The method
+    :meth:`match` is an :data:`weightspace.align.Aligner`.
 
     Args:
         spec: the networks to align; at least one hidden axis.
-        group: ``"permutation"``, ``"signed"`` or ``"full"`` (signs and phases; positive scales are not learned).
-        channels: of the neurons' features.
-        rounds: of messages between the neurons.
+        group: see :func:`match`, other than ``"none"``; positive scales are not learned.
+        channels: size of the neurons' features.
+        rounds: number of rounds of messages between the neurons.
         trunk: channels of the equivariant linear layers on single weights, 0 to leave them out.
         generator: draws the initial parameters; by default the same ones every time.
 
@@ -77,19 +80,21 @@ class LearnedAligner(nn.Module):
         check_spec(spec)
         if not spec.hidden:
             raise ValueError("expected a spec with at least one hidden axis, got none; there is nothing to align")
-        check_group(spec, group)
+        check_group_of(spec, group, _LEARNED)
         for name, value, least in (("channels", channels, 2), ("rounds", rounds, 0), ("trunk", trunk, 0)):
             whole_number(name, value, least)
-        if positive := [axis.name for axis in spec.hidden if sheets_of(spec, axis, group).positive]:
+        if positive := [axis.name for axis in spec.hidden if neuron_elements(spec, axis, group).positive]:
             raise ValueError(
                 f"group={group!r}: positive scales (axes {positive}) are not learned; use group='permutation', "
                 "then match(..., group='full') on the result"
             )
         self.spec = spec
         self.group: Group = group
-        self.sheets = {axis.name: sheets_of(spec, axis, group) for axis in spec.hidden}
-        with torch.random.fork_rng(devices=[]):  # the layers draw from the global stream; what counts is drawn below
-            self.encoder = Encoder(spec, self.sheets, channels=channels, rounds=rounds, trunk=trunk)
+        self.elements = {axis.name: neuron_elements(spec, axis, group) for axis in spec.hidden}
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # layers draw from the global stream, which is put back; the values that count are drawn below
+            self.encoder = Encoder(spec, self.elements, channels=channels, rounds=rounds, trunk=trunk)
         self.temperature = nn.Parameter(torch.tensor(math.log(10.0)))
         self.register_buffer("scale", torch.ones(spec.num_params))
         self._reset(torch.Generator().manual_seed(0) if generator is None else generator)
@@ -103,7 +108,7 @@ class LearnedAligner(nn.Module):
                 value.zero_()
 
     def forward(self, a: Weights, b: Weights) -> dict[str, Tensor]:
-        """The logits of every pair, ``{axis: [pair, size, size, sheet]}``; sheet 0 is the identity."""
+        """Compute the logits of every pair, ``{axis: [pair, size, size, element]}``; element 0 is the identity."""
         whole = self.encoder(a.replace(torch.cat([a.flat, b.flat])), self.scale)
         return self._logits({name: features.split([len(a), len(b)]) for name, features in whole.items()})
 
@@ -111,19 +116,19 @@ class LearnedAligner(nn.Module):
         out = {}
         for name, (left, right) in features.items():
             order = torch.arange(left.shape[2], device=left.device)
-            turned = right[:, :, order[:, None] ^ order[None, :]]  # [pair, size, g, h, channel]: orientation h after g
+            turned = right[:, :, order[:, None] ^ order[None, :]]  # [pair, size, g, h, channel]: element h after g
             inner = left.flatten(2) @ turned.flatten(3).flatten(1, 2).mT
             out[name] = self.temperature.exp() * inner.unflatten(2, (right.shape[1], -1))
         return out
 
     @torch.no_grad()
     def match(self, a: Weights, b: Weights, *, refine: bool = False) -> Symmetry:
-        """The symmetry that moves each network of ``b`` close to its partner in ``a``.
+        """Find the symmetry that moves each network of ``b`` close to its partner in ``a``.
 
         Args:
             a: the targets, ``[batch, param]``, or one network for all of ``b``.
             b: the networks to move, ``[batch, param]``.
-            refine: whether to go on by weight matching from there, which can only lower the distance.
+            refine: whether to continue by weight matching from there, which can only lower the distance.
 
         Returns:
             A ``Symmetry`` with ``g.act(b)`` close to ``a``, on the device of ``b``.
@@ -140,7 +145,7 @@ class LearnedAligner(nn.Module):
             part = slice(at, at + _ROWS)
             to, of = target[part], moved[part]
             found.append(project(to, of, self.group, self(*(w.to(self.scale) for w in (to, of))), {}))
-        g = joined(found).to(b.device, b.dtype)
+        g = Symmetry.cat(found).to(b.device, b.dtype)
         return match(a, g.act(b), group=self.group) @ g if refine else g
 
     def fit(
@@ -162,9 +167,9 @@ class LearnedAligner(nn.Module):
         the expected squared distance that Sinkhorn's plans of the logits leave for ``(w, g v)``, relative to the norms.
 
         Args:
-            weights: the training split.
-            steps: of Adam, with a cosine schedule.
-            batch: pairs in each step.
+            weights: the networks of the training split.
+            steps: number of steps of Adam, with a cosine schedule.
+            batch: number of pairs in each step.
             lr: peak learning rate.
             noise: largest standard deviation of the noise, relative to each tensor's; each network draws its own level.
             planted: weight of the planted loss.
@@ -200,7 +205,7 @@ class LearnedAligner(nn.Module):
         return losses
 
     def _loss(self, one: Weights, noisy: Weights, two: Weights, g: Symmetry, planted: float, real: float) -> Tensor:
-        """Both losses; the three sides are read together."""
+        """Add up both losses; the three sides are read together."""
         near, far = g.act(noisy), g.act(two)
         features = self.encoder(one.replace(torch.cat([one.flat, near.flat, far.flat])), self.scale)
         sides = {name: value.chunk(3) for name, value in features.items()}
@@ -215,19 +220,19 @@ class LearnedAligner(nn.Module):
         return loss
 
     def _planted(self, found: Mapping[str, Tensor], back: Symmetry) -> Tensor:
-        """Cross-entropy of the element that moves ``b`` back, for each neuron of ``a`` and each of ``b``."""
+        """Compute the cross-entropy of the element that moves ``b`` back, over the neurons of either side."""
         parts = []
         for name, logits in found.items():
-            size, sheets = logits.shape[1], logits.shape[3]
+            size, elements = logits.shape[1], logits.shape[3]
             perm = back.perm.get(name)
             perm = torch.arange(size, device=logits.device).expand(len(logits), -1) if perm is None else perm
-            sheet = _sheet(back, name, perm, signs=-1.0 in self.sheets[name].sign)
+            element = _element_number(back, name, perm, signs=-1.0 in self.elements[name].sign)
             there = perm.argsort(1)
             for view, place, kind in (
-                (logits, perm, sheet),
-                (logits.transpose(1, 2), there, sheet.gather(1, there)),
+                (logits, perm, element),
+                (logits.transpose(1, 2), there, element.gather(1, there)),
             ):
-                parts.append(nn.functional.cross_entropy(view.flatten(2).mT, place * sheets + kind))
+                parts.append(nn.functional.cross_entropy(view.flatten(2).mT, place * elements + kind))
         return torch.stack(parts).mean()
 
     def _element(self, batch: int, generator: torch.Generator) -> Symmetry:
@@ -240,13 +245,13 @@ class LearnedAligner(nn.Module):
 
     @torch.no_grad()
     def _take_scale(self, weights: Weights) -> None:
-        """The root mean square of every parameter over the training split: what the encoder divides by."""
+        """Take the root mean square of every parameter over the training split, by which the encoder divides."""
         for param in self.spec.params:
             size = weights.view(param.name).double().square().mean().sqrt()
             self.scale[self.spec.slices[param.name]] = torch.where(size > 1e-8, size, 1.0).to(self.scale)
 
     def _pairs(self, a: Weights, b: Weights) -> tuple[Weights, Weights]:
-        target, moved = pairs(a, b, self.group)
+        target, moved = prepared(a, b, self.group, _LEARNED)
         self._check_spec(b)
         return target, moved
 
@@ -266,12 +271,11 @@ class LearnedAligner(nn.Module):
             raise ValueError("expected a weight above 0 for the planted or the real loss, got 0 for both")
         if weights.flat.ndim != 2 or len(weights) < 2:
             raise ValueError(f"expected weights [batch, param] of at least 2 networks, got {list(weights.flat.shape)}")
-        if bad := int((~weights.flat.isfinite()).any(1).sum()):
-            raise ValueError(f"expected finite weights, got {bad} networks with NaN or infinity; leave them out")
+        check_finite("weights", weights)
 
 
-def _sheet(g: Symmetry, name: str, perm: Tensor, *, signs: bool) -> Tensor:
-    """The sheet that an element names for each neuron of an axis."""
+def _element_number(g: Symmetry, name: str, perm: Tensor, *, signs: bool) -> Tensor:
+    """Return the number of the element that ``g`` has on each neuron of an axis."""
     parts: Mapping[str, Tensor] = g.scale
     flipped = (parts[name] < 0).long() if name in parts else torch.zeros_like(perm)
     odd = g.shift[name].remainder(2).long() if name in g.shift else torch.zeros_like(perm)

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from weightspace._checks import check_generator, whole_number
-from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights, check_same_spec, check_weights
-from weightspace.align.solver._descent import descend, working
-from weightspace.align.solver._problem import PLAIN, SCALED, Group, Plan, check_group, cost_roots, plan_of
+from weightspace._symmetry import Group, Symmetry
+from weightspace._weights import Weights
+from weightspace.align._pairs import check_pairs, check_range, compute_dtype
+from weightspace.align.solver._descent import descend
+from weightspace.align.solver._problem import (
+    Costs,
+    MatchingProblem,
+    check_group_of,
+    cost_roots,
+    matching_problem,
+)
 
-CHUNK = 2**24  # scalars of one call of match_to: 64 MB of float32 for the networks, a few times that while they move
+CHUNK = 2**24  # scalars are matched at a time: 64 MB of float32 for the networks, a few times that while they move
 
 
-def distance(a: Weights, b: Weights, *, costs: Mapping[str, float] | None = None) -> Tensor:
-    r"""Squared Euclidean distance between the parameters of paired networks, what :func:`match` minimises.
+def distance(a: Weights, b: Weights, *, costs: Costs | None = None) -> Tensor:
+    r"""Compute the squared Euclidean distance between the parameters of paired networks.
 
     .. math:: \sum_p c_p \| a_p - b_p \|^2
+
+    This is what :func:`match` minimises.
 
     Args:
         a: ``[batch, param]``, or one network for all of ``b``.
         b: ``[batch, param]``.
-        costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce; one for all others.
+        costs: ``c_p``, see :func:`match`.
 
     Returns:
         ``[batch]``; in float32 for networks of half precision, whose squares would leave their range.
@@ -36,14 +44,16 @@ def distance(a: Weights, b: Weights, *, costs: Mapping[str, float] | None = None
 
     Example:
         >>> import weightspace as ws
-        >>> from weightspace.align import distance
         >>> spec = ws.mlp(2, 3, 1)
-        >>> distance(ws.Weights(torch.ones(2, 13), spec), ws.Weights(torch.zeros(2, 13), spec))
+        >>> ws.align.distance(ws.Weights(torch.ones(2, 13), spec), ws.Weights(torch.zeros(2, 13), spec))
         tensor([13., 13.])
     """
     check_pairs(a, b)
-    plan = Plan(b.spec, (), cost_roots(b.spec, costs))
-    return plan.scale(a.flat.to(working(a)) - b.flat.to(working(b))).square().sum(1)
+    return _distance(a, b, MatchingProblem(b.spec, (), cost_roots(b.spec, costs)))
+
+
+def _distance(a: Weights, b: Weights, problem: MatchingProblem) -> Tensor:
+    return problem.weighted(a.flat.to(compute_dtype(a)) - b.flat.to(compute_dtype(b))).square().sum(1)
 
 
 def match(
@@ -51,37 +61,40 @@ def match(
     b: Weights,
     *,
     group: Group = "permutation",
-    costs: Mapping[str, float] | None = None,
+    costs: Costs | None = None,
     restarts: int = 0,
     max_sweeps: int = 100,
     generator: torch.Generator | None = None,
 ) -> Symmetry:
-    r"""The symmetry ``g`` that brings each network of ``b`` close to its partner in ``a``.
+    r"""Find the symmetry ``g`` that brings each network of ``b`` close to its partner in ``a``.
 
     .. math:: \min_g \sum_p c_p \| a_p - (g\,b)_p \|^2
 
     by coordinate descent: with all other axes held, each pair of neurons has a best sign, phase or scale in closed
     form, and the best element on the axis is a linear assignment between neurons; axes are solved in turn until none
-    gains. The distance falls with every move. The parameters are found by the axes they name, so any network that a
-    spec describes can be matched. A local optimum, as every polynomial method gives.
+    gains. The distance falls with every move, to a local optimum. The parameters are found by the axes that they name,
+    so that any network that a spec describes can be matched. Many networks are taken in chunks: beside the weights only
+    the elements (8 to 16 bytes a neuron for each part) and a few copies of one chunk are held, and a memory-mapped zoo
+    is read chunk by chunk.
 
     Args:
         a: the targets, ``[batch, param]``, or one network for all of ``b``.
         b: the networks to move, ``[batch, param]``.
-        group: ``"permutation"``; ``"signed"``: also a sign for each neuron, where activations commute with signs;
-            ``"full"``: whatever the activation of each axis allows, signs and whole phases (sine, cosine) or positive
-            scales (ReLU) too.
-        costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce; one for all others. See
-            :func:`period_costs`.
+        group: ``"permutation"``; ``"signed"``: also a sign for each neuron, where every activation commutes with signs;
+            ``"scaled"``: also positive scales; ``"full"``: whatever the activation of each axis allows, phases too;
+            ``"none"``: nothing, the identity.
+        costs: ``c_p`` by the name of a parameter, or of the axis that parameters produce, and one for all others; or
+            ``"period"``, which counts each bias of a sine or cosine axis in units of its period,
+            :math:`c_b = (\omega / 2 \pi)^2`.
         restarts: how many more times to start, from random permutations of ``b``, and random signs wherever the group
-            has signs; the best result is kept. Needs a generator.
+            has signs; the best result is returned. Needs a generator.
         max_sweeps: most passes over all axes.
         generator: draws the order of the axes anew for every sweep, as in the paper, and the restarts; by default the
             spec's order.
 
     Returns:
         A ``Symmetry`` with ``g.act(b)`` close to ``a``, on the device of ``b``. The objective reached is
-        ``distance(a, g.act(b))``. Networks of half precision are matched in float32; positive scales are kept within
+        ``distance(a, g.act(b))``. Networks of half precision are matched in float32; positive scales are bounded by
         what their dtype can hold and undo. A network that would still leave its range gets no scales and phases.
 
     Raises:
@@ -92,133 +105,74 @@ def match(
 
     Example:
         >>> import weightspace as ws
-        >>> from weightspace.align import distance, match
         >>> spec, gen = ws.siren(2, 32, 1), torch.Generator().manual_seed(0)
-        >>> a = ws.Weights(torch.randn(3, spec.num_params, generator=gen), spec)
+        >>> a = ws.testing.random_weights(spec, 3, generator=gen)
         >>> b = ws.Symmetry.sample(spec, batch=3, generator=gen, group="permutation").act(a)
-        >>> match(a, b).act(b).flat.equal(a.flat)
+        >>> ws.align.match(a, b).act(b).flat.equal(a.flat)
         True
 
     Reference:
         Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, algorithm 1, for
-        permutations.
+        permutations. ``weightspace.align._reference`` has that algorithm in thirty lines.
     """
     check_pairs(a, b)
-    check_group(b.spec, group)
+    check_group_of(b.spec, group)
     whole_number("max_sweeps", max_sweeps)
     whole_number("restarts", restarts, 0)
     if generator is not None:
         check_generator(generator)
     elif restarts:
         raise ValueError("restarts: expected a generator to draw them from, got none; pass generator=")
-    plan = plan_of(b.spec, group, cost_roots(b.spec, costs))
+    roots = cost_roots(b.spec, costs)
     for name, weights in (("a", a), ("b", b)):
-        check_range(name, weights, plan)
-    left, right = (weights.to(working(weights)) for weights in (a, b))
-    best = descend(left, right, plan, _orders(plan, max_sweeps, generator))
+        check_range(name, weights, roots)
+    if group == "none":
+        return Symmetry.identity(b.spec, batch=len(b))
+    problem = matching_problem(b.spec, group, roots)
+    # All is drawn before the networks are divided into chunks, so that no result depends on their size.
+    orders, starts = [_orders(problem, max_sweeps, generator)], []
     for _ in range(restarts):
         assert generator is not None
-        start = _start(plan, right, generator)
-        other = descend(left, start.act(right), plan, _orders(plan, max_sweeps, generator)) @ start
-        best = _better(left, right, best, other, costs)
-    return best if right.dtype == b.dtype else narrowed(best, b)
+        starts.append(_start(b, group, generator))
+        orders.append(_orders(problem, max_sweeps, generator))
+    size = max(1, CHUNK // b.spec.num_params)
+    if len(b) <= size:
+        return _best(a, b, problem, orders, starts)
+    chunks = [slice(first, first + size) for first in range(0, len(b), size)]
+    return Symmetry.cat(
+        [_best(a if len(a) == 1 else a[rows], b[rows], problem, orders, [g[rows] for g in starts]) for rows in chunks]
+    )
 
 
-def match_to(
-    weights: Weights,
-    reference: Weights,
-    *,
-    group: Group = "permutation",
-    costs: Mapping[str, float] | None = None,
-    restarts: int = 0,
-    max_sweeps: int = 100,
-    generator: torch.Generator | None = None,
-) -> Symmetry:
-    """The symmetry that brings each of many networks close to one reference: :func:`match`, in bounded memory.
-
-    Networks are taken in chunks, so that beside the weights only the elements (8 to 16 bytes a neuron for each part)
-    and a few copies of one chunk are held. Without a generator the result is that of :func:`match`. With one, each
-    chunk draws orders and restarts of its own, so that a zoo of several chunks (together more than 2**24 parameters)
-    follows other draws than one call of :func:`match` does.
-
-    Args:
-        weights: the networks to move, ``[batch, param]``; a memory-mapped zoo is read chunk by chunk.
-        reference: one network.
-        group: see :func:`match`.
-        costs: see :func:`match`.
-        restarts: see :func:`match`.
-        max_sweeps: see :func:`match`.
-        generator: see :func:`match`.
-
-    Returns:
-        A ``Symmetry`` with ``g.act(weights)`` close to the reference.
-
-    Raises:
-        TypeError: see :func:`match`.
-        ValueError: for a reference of other than one network; see :func:`match`.
-
-    Example:
-        >>> import weightspace as ws
-        >>> gen = torch.Generator().manual_seed(0)
-        >>> w = ws.testing.random_weights(ws.siren(2, 8, 8, 1), 50, generator=gen)
-        >>> g = ws.align.match_to(w, w[0], group="full")
-        >>> bool((ws.align.distance(w[0], g.act(w)) <= ws.align.distance(w[0], w)).all())
-        True
-    """
-    check_weights("weights", weights)
-    check_weights("reference", reference)
-    if len(reference) != 1:
-        raise ValueError(f"reference: expected one network, got {len(reference)}; pass one of them, or ws.align.anchor")
-    size = max(1, CHUNK // weights.spec.num_params)
-    options = {"group": group, "costs": costs, "restarts": restarts, "max_sweeps": max_sweeps, "generator": generator}
-    if len(weights) <= size:
-        return match(reference, weights, **options)
-    parts = [match(reference, weights[i : i + size], **options) for i in range(0, len(weights), size)]
-    return joined(parts)
+def _best(a: Weights, b: Weights, problem: MatchingProblem, orders: list[Tensor], starts: list[Symmetry]) -> Symmetry:
+    """Descend from the networks themselves and from every start; return the best element of each network."""
+    left, right = (weights.to(compute_dtype(weights)) for weights in (a, b))
+    best = descend(left, right, problem, orders[0])
+    for start, order in zip(starts, orders[1:], strict=True):
+        other = descend(left, start.act(right), problem, order) @ start
+        nearer = _distance(left, other.act(right), problem) < _distance(left, best.act(right), problem)
+        best = Symmetry.where(nearer, other, best)
+    return best if right.dtype == b.dtype else cast_to(best, b)
 
 
-def joined(parts: list[Symmetry]) -> Symmetry:
-    """Elements of several batches as one batch; all parts hold the same axes."""
-    first = parts[0]
-    pieces = [
-        {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(first, kind)}
-        for kind in ("perm", "scale", "shift")
-    ]
-    return Symmetry(first.spec, sum(map(len, parts)), *pieces, check=False)
-
-
-def _better(a: Weights, b: Weights, one: Symmetry, two: Symmetry, costs: Mapping[str, float] | None) -> Symmetry:
-    """For each network the element that brings it closer; the first in a tie."""
-    second = distance(a, two.act(b), costs=costs) < distance(a, one.act(b), costs=costs)
-    pieces = [
-        {name: torch.where(second[:, None], getattr(two, kind)[name], value) for name, value in found.items()}
-        for kind, found in (("perm", one.perm), ("scale", one.scale), ("shift", one.shift))
-    ]
-    return Symmetry(b.spec, len(b), *pieces, check=False)
-
-
-def _orders(plan: Plan, sweeps: int, generator: torch.Generator | None) -> Tensor:
-    """The order of the axes in each sweep, int64 ``[sweep, axis]``."""
-    count = len(plan.axes)
+def _orders(problem: MatchingProblem, sweeps: int, generator: torch.Generator | None) -> Tensor:
+    """Return the order of the axes in each sweep, int64 ``[sweep, axis]``."""
+    count = len(problem.axes)
     if generator is None:
         return torch.arange(count).repeat(sweeps, 1)
     rows = [torch.randperm(count, generator=generator, device=generator.device) for _ in range(sweeps)]
     return torch.stack(rows).cpu()
 
 
-def _start(plan: Plan, b: Weights, generator: torch.Generator) -> Symmetry:
-    """Where a restart begins: random permutations, and random signs wherever the group has signs."""
-    signed = {x.axis.name for x in plan.axes if x.kind not in (PLAIN, SCALED)}
-    drawn = Symmetry.sample(
-        b.spec, batch=len(b), generator=generator, group="scaled" if signed else "permutation", dtype=b.dtype
-    ).to(b.device)
-    signs = {name: value for name, value in drawn.scale.items() if name in signed}
-    return Symmetry(b.spec, len(b), drawn.perm, signs, check=False)
+def _start(b: Weights, group: Group, generator: torch.Generator) -> Symmetry:
+    """Draw where a restart begins: random permutations, and random signs wherever the group has signs."""
+    start: Group = "permutation" if group == "permutation" else "signed"
+    return Symmetry.sample(b.spec, batch=len(b), generator=generator, group=start, dtype=compute_dtype(b)).to(b.device)
 
 
-def narrowed(g: Symmetry, b: Weights) -> Symmetry:
-    """The elements in the half precision of ``b``, their scales so that they and their inverses move it finitely."""
-    reach = power_of_range(b.dtype)
+def cast_to(g: Symmetry, b: Weights) -> Symmetry:
+    """Cast elements to the half precision of ``b``, so that they and their inverses move it to finite numbers."""
+    reach = largest_power_of_two(b.dtype)
     scale = {name: torch.where(s > 0, s.clamp(1 / reach, reach), s) for name, s in g.scale.items()}  # signs stay
     out = Symmetry(g.spec, len(g), g.perm, scale, g.shift, check=False).to(dtype=b.dtype)
     lost = ~out.act(b).flat.isfinite().all(1, keepdim=True)
@@ -229,43 +183,7 @@ def narrowed(g: Symmetry, b: Weights) -> Symmetry:
     return Symmetry(g.spec, len(g), g.perm, scale, shift, check=False)
 
 
-def power_of_range(dtype: torch.dtype) -> float:
-    """The largest power of two that a dtype holds together with its inverse, at full precision."""
+def largest_power_of_two(dtype: torch.dtype) -> float:
+    """Return the largest power of two that a dtype holds together with its inverse, at full precision."""
     limits = torch.finfo(dtype)
     return 2.0 ** math.floor(min(math.log2(limits.max), -math.log2(limits.tiny)))
-
-
-def check_finite(name: str, weights: Weights) -> tuple[float, float]:
-    """Refuse NaN and infinity; the smallest and the largest weight."""
-    if not weights.flat.numel():
-        return 0.0, 0.0
-    low, high = (float(x) for x in torch.aminmax(weights.flat.detach()))
-    if not (math.isfinite(low) and math.isfinite(high)):
-        bad = (~weights.flat.isfinite()).flatten(1).any(1).nonzero()[:, 0].tolist()
-        raise ValueError(f"{name}: expected finite weights, got NaN or infinity in networks {bad[:5]}; leave them out")
-    return low, high
-
-
-def check_range(name: str, weights: Weights, plan: Plan) -> None:
-    """Refuse weights whose squares, times their costs, leave the range of the dtype to work in."""
-    low, high = check_finite(name, weights)
-    most = math.sqrt(torch.finfo(working(weights)).max / (16 * weights.spec.num_params))
-    most /= max([1.0, *(root for _, root in plan.roots)])
-    if max(-low, high) > most:
-        raise ValueError(f"{name}: expected weights below {most:.2g}, got {max(-low, high):.2g}; scale or drop them")
-
-
-def check_pairs(a: Weights, b: Weights) -> None:
-    """Refuse batches that are no pairs."""
-    for name, weights in (("a", a), ("b", b)):
-        check_weights(name, weights)
-        if weights.flat.ndim != 2:
-            raise ValueError(f"{name}: expected [batch, param], got features of shape {list(weights.flat.shape)}")
-    check_same_spec(a, b)
-    if len(a) not in (1, len(b)):
-        raise ValueError(f"expected pairs, as many networks in a as in b (or one), got {len(a)} and {len(b)}")
-    if a.dtype != b.dtype or a.device != b.device:
-        raise ValueError(
-            f"expected one dtype and device, got {a.dtype} on {a.device} and {b.dtype} on {b.device}; "
-            "move one with weights.to(...)"
-        )

@@ -9,27 +9,27 @@ import torch
 from torch import Tensor
 
 from weightspace._checks import check_tensor, number, whole_number
-from weightspace._evaluate import evaluate
+from weightspace._evaluate import evaluate, grid
 from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights
-from weightspace.align._matching import check_finite, check_pairs
+from weightspace._weights import Weights, check_finite
+from weightspace.align._pairs import check_pairs
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Forward = Callable[[Weights, Tensor], Tensor]
 _SIDES = {1: 32, 2: 32, 3: 12}
-"""Points along each side of the grid that stands in for ``x``, by the number of inputs."""
+"""Points along each side of the default grid, by the number of inputs."""
 
 
 @dataclass(frozen=True, eq=False)
 class Barrier:
-    """What a path costs.
+    """The losses along the path between paired networks: their linear mode connectivity.
 
     Args:
         t: the points on the path, ``[point]``, 0 at the first network and 1 at the second.
         loss: ``[batch, point]``.
         height: ``[batch]``, the largest loss above the straight line between the losses of the ends; at least 0.
-        middle: ``[batch, point, out]``, what the networks halfway give at ``x``: the midpoint's picture.
-        x: where they were evaluated, as given, or the grid that stands in.
+        middle: ``[batch, point, out]``, the outputs of the networks halfway at ``x``.
+        x: the inputs of the evaluation, as given, or the default grid.
     """
 
     t: Tensor
@@ -38,9 +38,13 @@ class Barrier:
     middle: Tensor
     x: Tensor
 
+    def __repr__(self) -> str:
+        """Summarise: the number of pairs and their mean height."""
+        return f"Barrier({len(self.height)} pairs, {len(self.t)} points, mean height {float(self.height.mean()):.4g})"
+
 
 def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float], *, angle: bool = False) -> Weights:
-    r"""Networks on the path from ``a`` to ``b``.
+    r"""Return the networks on the path from ``a`` to ``b``.
 
     .. math:: w_t = (1 - t)\, a + t\, b
 
@@ -78,7 +82,7 @@ def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float],
 
 
 def _between(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float], *, angle: bool) -> Weights:
-    """:func:`interpolate` for networks that have been checked."""
+    """Interpolate networks that have been checked."""
     end = b.flat
     if angle:
         end = end.clone()
@@ -101,7 +105,7 @@ def barrier(
     loss: Loss | None = None,
     forward: Forward = evaluate,
 ) -> Barrier:
-    r"""The loss barrier along the path from ``a`` to ``g.act(b)``.
+    r"""Measure the loss barrier along the path from ``a`` to ``g.act(b)``.
 
     .. math:: \max_t L(w_t) - (1 - t)\, L(a) - t\, L(g\,b)
 
@@ -114,12 +118,12 @@ def barrier(
         g: brings ``b`` close to ``a``, see :func:`match`; ``None`` leaves it where it is.
         x: points, ``[point, in]`` or ``[batch, point, in]``; by default a regular grid over [-1, 1] in each input, the
             last one running fastest: 32 points a side for one input or two, 12 for three.
-        targets: what the networks should give there, ``[point, out]`` or ``[batch, point, out]`` for the mean squared
-            error; whatever ``loss`` takes, if one is given.
-        points: how many points on the path, the ends included.
+        targets: the outputs that the networks should have there, ``[point, out]`` or ``[batch, point, out]`` for the
+            mean squared error; whatever ``loss`` takes, if one is given.
+        points: number of points on the path, the ends included.
         angle: see :func:`interpolate`.
         loss: ``(outputs [batch, point, out], targets) -> [batch]``.
-        forward: how networks are evaluated; for other than chains of linear layers pass your own.
+        forward: evaluates the networks; pass your own for other than chains of linear layers.
 
     Returns:
         A :class:`Barrier`, with the outputs of the networks halfway.
@@ -128,7 +132,7 @@ def barrier(
         TypeError: for something other than ``Weights``, a ``Symmetry``, tensors and whole numbers.
         ValueError: for networks that are no pairs or not finite, no points at all or none for networks of more than
             three inputs, targets of another shape, points or targets that are not finite, fewer than three points on
-            the path, a loss without targets, or one that gives other than a finite number for each network.
+            the path, a loss without targets, or one that is not a finite number for each network.
 
     Example:
         >>> import weightspace as ws
@@ -141,7 +145,7 @@ def barrier(
         (True, torch.Size([4, 1024, 1]))
     """
     _check_ends(a, b, g)
-    x = _grid(b) if x is None else x
+    x = _default_grid(b) if x is None else x
     _check_numbers("x", x)
     if not x.numel():
         raise ValueError(f"x: expected at least one point, got shape {list(x.shape)}; leave x out for a regular grid")
@@ -181,17 +185,16 @@ def _check_numbers(name: str, value: Tensor) -> None:
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity; leave those points out")
 
 
-def _grid(weights: Weights) -> Tensor:
-    """Regular points over [-1, 1] in each input, ``[point, in]``, the last input running fastest."""
+def _default_grid(weights: Weights) -> Tensor:
+    """Return regular points over [-1, 1] in each input, ``[point, in]``, the last input running fastest."""
     inputs = weights.spec.in_features
     if inputs not in _SIDES:
         raise ValueError(f"x: expected points for networks of {inputs} inputs, got none; pass x=, [point, {inputs}]")
-    side = torch.linspace(-1, 1, _SIDES[inputs], dtype=weights.dtype, device=weights.device)
-    return torch.stack(torch.meshgrid(*[side] * inputs, indexing="ij"), -1).reshape(-1, inputs)
+    return grid(*[_SIDES[inputs]] * inputs).to(weights.flat)
 
 
 def _targets(targets: Tensor, outputs: Tensor) -> Tensor:
-    """Targets of the mean squared error, if they are of the outputs' shape, with or without its batch."""
+    """Return targets of the mean squared error, if they have the outputs' shape, with or without the batch."""
     _check_numbers("targets", targets)
     if targets.shape not in (outputs.shape, outputs.shape[1:]):
         raise ValueError(
@@ -202,7 +205,7 @@ def _targets(targets: Tensor, outputs: Tensor) -> Tensor:
 
 
 def _checked(found: Tensor, batch: int) -> Tensor:
-    """A loss, if it is one finite number for each network."""
+    """Return a loss, if it is one finite number for each network."""
     if not isinstance(found, Tensor) or found.shape != (batch,):
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"loss: expected a number for each network, shape [{batch}], got {got}")
@@ -214,15 +217,13 @@ def _checked(found: Tensor, batch: int) -> Tensor:
 
 
 def _periods(weights: Weights) -> list[tuple[str, float]]:
-    """The biases that are angles: the only bias on an axis with a periodic activation, with its period."""
-    units = {a.name: a.phase_step for a in weights.spec.hidden}
-    biases = [p for p in weights.spec.params if p.kind == "bias" and units.get(p.produces)]
-    produced = [p.produces for p in biases]
-    return [(p.name, 2 * units[p.produces]) for p in biases if produced.count(p.produces) == 1]
+    """List the biases that are angles, the only ones on an axis with a periodic activation, with their periods."""
+    biases = [(weights.spec.bias_of(axis.name), axis.phase_step) for axis in weights.spec.hidden]
+    return [(name, 2 * step) for name, step in biases if name is not None and step]
 
 
 def _shares(weights: Weights, t: float | Tensor | Mapping[str, float]) -> Tensor:
-    """The share of the second network, ``[batch, 1]`` or ``[1, param]``."""
+    """Return the share of the second network, ``[batch, 1]`` or ``[1, param]``."""
     if isinstance(t, Mapping):
         layers = list(dict.fromkeys(p.produces for p in weights.spec.params))
         if sorted(t) != sorted(layers):

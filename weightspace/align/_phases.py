@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from weightspace._weights import Weights
 
@@ -39,7 +40,7 @@ def fold_phases(weights: Weights) -> Weights:
         bias = spec.bias_of(axis.name)
         if not axis.symmetry.periodic or bias is None:
             continue
-        steps = (parts[bias].detach() / axis.phase_step).round()
+        steps = folding_steps(parts[bias].detach(), axis.phase_step)
         parts[bias] = parts[bias] - steps * axis.phase_step
         factor = 1 - 2 * steps.remainder(2)
         for param in spec.params:
@@ -47,3 +48,8 @@ def fold_phases(weights: Weights) -> Weights:
                 value = parts[param.name]
                 parts[param.name] = value * factor.reshape(len(weights), 1, -1, *[1] * (value.ndim - 3))
     return weights.replace(torch.cat([parts[p.name].flatten(1) for p in spec.params], 1))
+
+
+def folding_steps(bias: Tensor, phase_step: float) -> Tensor:
+    """Return how many steps of phase a bias lies from the representative within half a step of zero."""
+    return (bias / phase_step).round()

@@ -1,4 +1,4 @@
-"""Soft group elements: doubly stochastic plans over neurons and sheets, and the distance they leave, differentiable."""
+"""Soft group elements: doubly stochastic plans over neurons and their elements, and the distance that they leave."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 from weightspace._spec import Param
+from weightspace._symmetry import Group
 from weightspace._weights import Weights
-from weightspace.align._elements import bias_of, nearest, sheets_of
-from weightspace.align.solver._problem import Group
+from weightspace.align._elements import nearest_steps, neuron_elements
 
 _TINY = 1e-30
-_FLOOR = -50.0  # logarithm below which an entry counts as nothing: no subnormal numbers, which processors are slow at
+_FLOOR = -50.0  # logarithms are raised to this, because processors are slow at the subnormal numbers below it
 
 
 def doubly_stochastic(logits: Tensor, temperature: float, iterations: int) -> Tensor:
-    r"""Sinkhorn's plan over neurons and sheets.
+    r"""Compute Sinkhorn's transport plan over neurons and their elements.
 
     .. math:: P_{ijg} = u_i \, e^{X_{ijg} / \tau} \, v_j, \qquad \sum_{jg} P_{ijg} = \sum_{ig} P_{ijg} = 1
 
     Args:
-        logits: ``[pair, size, size, sheet]``.
+        logits: ``[pair, size, size, element]``.
         temperature: ``tau``.
-        iterations: of columns and rows in turn; what they leave to do is rounded off, see :func:`rescaled`.
+        iterations: over columns and rows in turn; the rest is rounded off, see :func:`rescaled`.
 
     Returns:
-        As ``logits``, differentiable.
+        The plan, of the shape of ``logits``, differentiable.
 
     Reference:
         Mena et al., *Learning Latent Permutations with Gumbel-Sinkhorn Networks*, 2018, equation 3.
@@ -37,10 +37,10 @@ def doubly_stochastic(logits: Tensor, temperature: float, iterations: int) -> Te
 
 
 def rescaled(kernel: Tensor, iterations: int) -> Tensor:
-    """The plan that rows and columns of a non-negative kernel ``[pair, size, size, sheet]`` are scaled to.
+    """Scale the rows and columns of a non-negative kernel ``[pair, size, size, element]`` to a plan.
 
     After the iterations, rows and columns that still sum to more than one are cut, and what is missing is spread
-    evenly: both sum to one exactly. Without that a descent would gain by columns that are not there yet.
+    evenly, so that both sum to one exactly. Otherwise a descent would gain by columns whose sum is less than one.
 
     Reference:
         Altschuler et al., *Near-linear time approximation algorithms for optimal transport via Sinkhorn iteration*,
@@ -61,15 +61,15 @@ def rescaled(kernel: Tensor, iterations: int) -> Tensor:
 
 
 class Relaxation:
-    r"""The squared distance of paired networks as a function of soft group elements.
+    r"""An expected squared distance of paired networks, as a function of soft group elements.
 
     Where every hidden axis draws its element from its plan, independent of the other axes, the expected distance is
 
     .. math:: E \| a - g b \|^2 = \| a \|^2 + E \| g b \|^2 - 2 \sum_p \langle a_p, Q \, b_p \, R^T \rangle,
         \quad Q = \sum_g s_g P_g, \quad R = \sum_g \sigma_g^{-1} P_g
 
-    linear in each plan; where plans are hard it is the distance itself. A phase enters in closed form: for each pair
-    of neurons, sign and parity, the steps that bring the biases closest.
+    which is linear in each plan; where plans are hard it is the distance itself. A phase enters in closed form, by the
+    steps that bring the biases closest for each pair of neurons, sign and parity.
 
     Args:
         a: the targets.
@@ -79,24 +79,24 @@ class Relaxation:
 
     def __init__(self, a: Weights, b: Weights, group: Group) -> None:
         self.a, self.b, self.spec = a, b, b.spec
-        self.sheets = {axis.name: sheets_of(b.spec, axis, group) for axis in b.spec.hidden}
+        self.elements = {axis.name: neuron_elements(b.spec, axis, group) for axis in b.spec.hidden}
         self.shift: dict[str, Tensor] = {}
         self.cost: dict[str, Tensor] = {}
         for axis in b.spec.hidden:
-            sheets = self.sheets[axis.name]
-            if sheets.unit:
-                name = bias_of(b.spec, axis)
-                sign, parity = sheets.tensor("sign", b.flat), sheets.tensor("parity", b.flat)
+            elements = self.elements[axis.name]
+            if elements.phase_step:
+                name = str(b.spec.bias_of(axis.name))
+                sign, parity = elements.tensor("sign", b.flat), elements.tensor("parity", b.flat)
                 offset = a.view(name)[:, :, None, None] - sign * b.view(name)[:, None, :, None]
-                self.shift[name] = nearest(offset, sheets.unit, parity) * sheets.unit
+                self.shift[name] = nearest_steps(offset, elements.phase_step, parity) * elements.phase_step
                 self.cost[name] = (offset - self.shift[name]).square()
         self.size = a.flat.square().sum(1) + b.flat.square().sum(1)
 
     def distance(self, plans: Mapping[str, Tensor], scales: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The expected squared distance of every pair.
+        """Compute the expected squared distance of every pair.
 
         Args:
-            plans: ``{axis: [pair, size, size, sheet]}``.
+            plans: ``{axis: [pair, size, size, element]}``.
             scales: ``{axis: [pair, size]}`` positive scales of the new neurons.
         """
         scales, total = scales or {}, self.size
@@ -114,7 +114,7 @@ class Relaxation:
         return total
 
     def move(self, plans: Mapping[str, Tensor], scales: Mapping[str, Tensor] | None = None) -> Weights:
-        """The networks of ``b`` moved along soft elements: every parameter's mean over the plans."""
+        """Move the networks of ``b`` along soft elements: take every parameter's mean over the plans."""
         factors, parts = self._factors(plans, scales or {}, 1), []
         for param in self.spec.params:
             value = _carry(param, self.b.view(param.name), factors)
@@ -126,10 +126,10 @@ class Relaxation:
     def _factors(
         self, plans: Mapping[str, Tensor], scales: Mapping[str, Tensor], power: int
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """For each axis the matrices on what produces it and on what consumes it, ``[pair, size, size]``."""
+        """Return for each axis the matrices on its producers and on its consumers, ``[pair, size, size]``."""
         out = {}
         for name, plan in plans.items():
-            sign, sigma = (self.sheets[name].tensor(what, plan) ** power for what in ("sign", "sigma"))
+            sign, sigma = (self.elements[name].tensor(field, plan) ** power for field in ("sign", "sigma"))
             made, read = plan @ sign, plan @ sigma.reciprocal()
             if name in scales:
                 factor = scales[name][:, :, None] ** power
@@ -139,7 +139,7 @@ class Relaxation:
 
 
 def _carry(param: Param, value: Tensor, factors: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
-    """One parameter ``[pair, *axes]`` under the matrices of the axes it produces and consumes."""
+    """Multiply one parameter ``[pair, *axes]`` by the matrices of the axes that it produces and consumes."""
     shape = value.shape
     if param.produces in factors:
         value = (factors[param.produces][0] @ value.reshape(shape[0], shape[1], -1)).reshape(shape)

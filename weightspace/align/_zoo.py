@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from weightspace._symmetry import Symmetry
-from weightspace._weights import Weights
-from weightspace.align._canonical import canonicalize
-from weightspace.align.solver._problem import Group
+from weightspace._symmetry import Group, Symmetry
+from weightspace._weights import Weights, check_weights
+from weightspace.align._canonical import align_to, canonicalize
+from weightspace.align.solver._problem import Costs
 from weightspace.zoo import Zoo, write_zoo
 
 FILE = "alignment.safetensors"
@@ -26,14 +26,14 @@ def align_zoo(
     reference: Weights | None = None,
     *,
     group: Group = "full",
-    costs: Mapping[str, float] | None = None,
+    costs: Costs | None = None,
     shard_size: int = 4096,
 ) -> Zoo:
     """Write a zoo whose networks are those of another, moved onto a reference: the same functions, closer together.
 
-    Labels, sources, views, PSNR and recipe stay. The elements and the reference lie beside the shards in
-    ``alignment.safetensors``; the manifest's provenance says which zoo, group and reference it was, and the digest of
-    that file.
+    Labels, sources, views, PSNR and recipe stay. The elements and the reference are stored beside the shards in
+    ``alignment.safetensors``; the manifest's provenance names the zoo, the group and the reference, and the digest of
+    that file. The whole folder appears at once, or not at all.
 
     Args:
         zoo: the networks.
@@ -41,16 +41,17 @@ def align_zoo(
         reference: one network, for example :func:`weightspace.align.anchor` of the training split; ``None`` for the
             rules of :func:`weightspace.align.canonicalize`.
         group: see :func:`weightspace.align.match`.
-        costs: see :func:`weightspace.align.match`.
+        costs: see :func:`weightspace.align.match`; for a reference only.
         shard_size: networks in a file.
 
     Returns:
         The new zoo.
 
     Raises:
-        TypeError: for something other than a zoo; see :func:`weightspace.align.canonicalize`.
-        ValueError: see :func:`weightspace.align.canonicalize` and :func:`write_zoo`.
-        OSError: if the disk is full.
+        TypeError: for something other than a zoo; see :func:`weightspace.align.align_to`.
+        ValueError: for costs without a reference; see :func:`weightspace.align.align_to`,
+            :func:`weightspace.align.canonicalize` and :func:`weightspace.zoo.write_zoo`.
+        OSError: if the disk is full; nothing is left behind.
 
     Example:
         >>> import tempfile
@@ -64,10 +65,18 @@ def align_zoo(
     """
     if not isinstance(zoo, Zoo):
         raise TypeError(f"zoo: expected a Zoo, got {type(zoo).__name__}; open it with ws.Zoo.open(path)")
-    reference = None if reference is None else reference.to("cpu")
+    if reference is not None:
+        check_weights("reference", reference)
+        reference = reference.to("cpu")
+    elif costs is not None:
+        raise ValueError("costs: expected a reference to measure against, got none; pass reference= or drop costs")
     splits, tensors = {}, {} if reference is None else {"reference": reference.flat.contiguous()}
     for split in zoo.splits:
-        aligned, element = canonicalize(zoo.weights(split), reference, group=group, costs=costs)
+        weights = zoo.weights(split)
+        if reference is None:
+            aligned, element = canonicalize(weights, group=group)
+        else:
+            aligned, element = align_to(weights, reference, group=group, costs=costs)
         splits[split] = zoo[split].replace(weights=aligned)
         tensors.update(_packed(split, element))
     content = save(tensors)
@@ -75,7 +84,7 @@ def align_zoo(
         "from": zoo.path.name,
         "group": group,
         "reference": None if reference is None else hashlib.sha256(reference.flat.numpy().tobytes()).hexdigest(),
-        "costs": None if costs is None else dict(costs),
+        "costs": dict(costs) if isinstance(costs, Mapping) else costs,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     settings = {**vars(zoo.settings), "provenance": {**zoo.provenance, "alignment": about}}
@@ -83,10 +92,10 @@ def align_zoo(
 
 
 def alignment(zoo: Zoo, split: str) -> Symmetry:
-    """The elements that moved the networks of an aligned zoo: ``alignment(zoo, split).inverse()`` takes them back.
+    """Read the elements that moved the networks of an aligned zoo: ``alignment(zoo, split).inverse()`` undoes them.
 
     Args:
-        zoo: made by :func:`align`.
+        zoo: made by :func:`align_zoo`.
         split: one of its splits.
 
     Returns:
@@ -116,7 +125,7 @@ def alignment(zoo: Zoo, split: str) -> Symmetry:
 
 
 def _packed(split: str, element: Symmetry) -> dict[str, Tensor]:
-    """The parts of an element by ``kind/split/axis``; permutations as int32."""
+    """Name the parts of an element ``kind/split/axis``; store permutations as int32."""
     return {
         f"{kind}/{split}/{axis}": (value.to(torch.int32) if kind == "perm" else value).contiguous()
         for kind in _KINDS

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._checks import number
-from weightspace._symmetry import Symmetry
+from weightspace._symmetry import Group, Symmetry
 from weightspace._trace import spec_of
 from weightspace._weights import Weights, check_weights
-from weightspace.align._matching import Group, distance, match
+from weightspace.align._matching import distance, match
 from weightspace.checkpoints._responses import match_responses
 
 

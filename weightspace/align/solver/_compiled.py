@@ -1,30 +1,80 @@
 """Coordinate descent of whole pairs in compiled code, without the interpreter lock. Imported on first use.
 
-One pair at a time, so that everything stays in the first cache: similarities by small matrix products, the best sign,
-phase or scale for every pair of neurons, the assignment, the move, until no axis gains. The tables are those of
-:meth:`weightspace.align.solver._problem.Plan.tables`; :mod:`weightspace.align.solver._tensors` does the same with tensors, anywhere.
+Pairs are moved one after another, so that all that is needed for one stays in the first cache. README.md describes the
+algorithm, :class:`weightspace.align.solver._problem.Tables` the arrays; :mod:`weightspace.align.solver._tensors` does
+the same with tensors, anywhere.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
-from weightspace.align.solver import _problem
+from weightspace._compile import cached_njit
 from weightspace.align.solver._compiled_scales import best_scale, scale_costs
-from weightspace.align.solver._lap import guess_prices, solve
+from weightspace.align.solver._lap import empty_assignment, guess_prices, solve
+from weightspace.align.solver._problem import NeuronGroup, Role
 
-PLAIN, ODD, EVEN, ODD_PHASE, SCALED = _problem.PLAIN, _problem.ODD, _problem.EVEN, _problem.ODD_PHASE, _problem.SCALED
-BIAS, OUTWARD = _problem.BIAS, _problem.OUTWARD
+compiled = cached_njit(error_model="numpy")
+contracted = cached_njit(error_model="numpy", fastmath={"contract"})
+inlined = cached_njit(error_model="numpy", inline="always")  # where handing over many arrays would cost a few percent
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def pack(flat, pair, params, first, last, out):  # pragma: no cover - compiled
-    """Features of the neurons of one axis as ``[feature, neuron]``: incoming weights, biases, outgoing weights."""
+class Elements(NamedTuple):
+    """The elements found so far, ``[pair, neuron]`` with the neurons of all axes side by side."""
+
+    perm: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+class Move(NamedTuple):
+    """What one move does to each neuron of an axis, float64 ``[neuron]``.
+
+    Fields: the ``scale`` of what comes in, the ``added`` bias, the ``outgoing`` factor, the ``steps`` of phase.
+    """
+
+    scale: np.ndarray
+    added: np.ndarray
+    outgoing: np.ndarray
+    steps: np.ndarray
+
+
+class Workspace(NamedTuple):
+    """The arrays that every move writes anew.
+
+    Fields: ``features`` of the network to move, ``[feature, neuron]``; the ``inner`` products of incoming and ``outer``
+    products of outgoing weights, ``[neuron of a, neuron of b]``; the squared ``norms`` of both, ``[2, neuron]``; the
+    ``move``, and what was there ``before`` it, ``[4, neuron]``.
+    """
+
+    features: np.ndarray
+    inner: np.ndarray
+    outer: np.ndarray
+    norms: np.ndarray
+    move: Move
+    before: np.ndarray
+
+
+@inlined
+def workspace(width, features, flat):  # pragma: no cover - compiled
+    """Allocate the arrays for axes of at most ``width`` neurons with at most so many features."""
+    inner, outer = np.empty((width, width), flat.dtype), np.empty((width, width), flat.dtype)
+    steps, before = np.empty((4, width), np.float64), np.empty((4, width), np.float64)
+    move = Move(steps[0], steps[1], steps[2], steps[3])
+    return Workspace(
+        np.empty((features, width), flat.dtype), inner, outer, np.empty((2, width), flat.dtype), move, before
+    )
+
+
+@inlined
+def pack(flat, pair, axis, params, out):  # pragma: no cover - compiled
+    """Write the features of the neurons of one axis as ``[feature, neuron]``."""
     k = 0
-    for e in range(first, last):
-        offset, rows, columns, rest = params[e, 0], params[e, 1], params[e, 2], params[e, 3]
-        if params[e, 4] == OUTWARD:
+    for e in range(axis.first_param, axis.last_param):
+        offset, rows, columns, rest = params[e].offset, params[e].rows, params[e].columns, params[e].rest
+        if params[e].role == Role.OUTGOING:
             for row in range(rows):
                 for r in range(rest):
                     start = offset + row * columns * rest + r
@@ -39,33 +89,33 @@ def pack(flat, pair, params, first, last, out):  # pragma: no cover - compiled
             k += width
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def unpack(flat, pair, params, first, last, moved, x, step):  # pragma: no cover - compiled
-    """Write the features back: neuron ``i`` is made from neuron ``x[i]``. ``step`` is (s, added, outward factor)."""
+@inlined
+def unpack(flat, pair, axis, params, features, columns_of, move):  # pragma: no cover - compiled
+    """Write the features back, moved: the new neuron ``i`` is made from neuron ``columns_of[i]``."""
     k = 0
-    for e in range(first, last):
-        offset, rows, columns, rest = params[e, 0], params[e, 1], params[e, 2], params[e, 3]
-        if params[e, 4] == OUTWARD:
+    for e in range(axis.first_param, axis.last_param):
+        offset, rows, columns, rest = params[e].offset, params[e].rows, params[e].columns, params[e].rest
+        if params[e].role == Role.OUTGOING:
             for row in range(rows):
                 for r in range(rest):
                     start = offset + row * columns * rest + r
                     for i in range(columns):
-                        flat[pair, start + i * rest] = moved[k, x[i]] * step[2, i]
+                        flat[pair, start + i * rest] = features[k, columns_of[i]] * move.outgoing[i]
                     k += 1
         else:
             width = columns * rest
             for i in range(rows):
                 for c in range(width):
-                    flat[pair, offset + i * width + c] = moved[k + c, x[i]] * step[0, i]
-            if params[e, 4] == BIAS:
+                    flat[pair, offset + i * width + c] = features[k + c, columns_of[i]] * move.scale[i]
+            if params[e].role == Role.BIAS:
                 for i in range(rows):
-                    flat[pair, offset + i] += step[1, i]
+                    flat[pair, offset + i] += move.added[i]
             k += width
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@contracted
 def products(a, b, n, start, stop, out):  # pragma: no cover - compiled
-    """``out[i, j]``: the inner product of neuron ``i`` of ``a`` and ``j`` of ``b`` over features start to stop."""
+    """Write the inner products of neurons ``i`` of ``a`` and ``j`` of ``b`` over the features from start to stop."""
     out[:n, :n] = 0
     whole = start + (stop - start) // 4 * 4
     for i in range(n):
@@ -78,169 +128,182 @@ def products(a, b, n, start, stop, out):  # pragma: no cover - compiled
                 out[i, j] += a[k, i] * b[k, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def squares(b, n, start, stop, out):  # pragma: no cover - compiled
+@compiled
+def squared_norms(b, n, start, stop, out):  # pragma: no cover - compiled
+    """Write the squared norm of each neuron over the features from start to stop."""
     out[:n] = 0
     for k in range(start, stop):
         for j in range(n):
             out[j] += b[k, j] * b[k, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def choose_phase(inner, outer, odd, a, b, unit, inverse, half):  # pragma: no cover - compiled
-    """The best of both signs and both parities of the phase: value, sign, steps.
+@compiled
+def best_phase(axis, inner, outer, a, b):  # pragma: no cover - compiled
+    """Find the best sign and steps of phase between two neurons with the biases ``a`` and ``b``.
 
-    ``value = s*inner + sigma*outer - (a - s*b - k*unit)**2 / 2``; for one parity the best ``k`` is a rounding.
+    ``value = s*inner + sigma*outer - (a - s*b - k*phase_step)**2 / 2``; for either parity the best ``k`` is a rounding.
     """
-    period = unit + unit
+    step, per_period, half, odd = axis.phase_step, axis.per_period, axis.half, axis.group == NeuronGroup.ODD_PHASE
+    period = step + step
     best, sign, count = -half, half, half
     for c in range(4):
-        flip, one = c >= 2, c % 2
+        flip, parity = c >= 2, c % 2
         t = a + b if flip else a - b
-        q = np.floor(t * inverse if one else t * inverse + half)
-        r = t - q * period - unit if one else t - q * period
-        through = -outer if (flip and odd) != (one == 1) else outer
+        q = np.floor(t * per_period if parity else t * per_period + half)
+        r = t - q * period - step if parity else t - q * period
+        through = -outer if (flip and odd) != (parity == 1) else outer
         value = (-inner if flip else inner) + through - half * r * r
         if c == 0 or value > best:
-            best, sign, count = value, (-half if flip else half), q + q + one
-    return best, sign + sign, count
+            best, sign, count = value, (-half if flip else half), q + q + parity
+    return sign + sign, count
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def phase_costs(inner, outer, odd, a, b, n, unit, inverse, half, cost):  # pragma: no cover - compiled
-    """:func:`choose_phase` for all pairs of neurons, the values alone."""
-    period = unit + unit
+@contracted
+def phase_costs(axis, inner, outer, a, b, cost):  # pragma: no cover - compiled
+    """Write the costs of all pairs of neurons, each at its best sign and phase: see :func:`best_phase`."""
+    n, odd = axis.size, axis.group == NeuronGroup.ODD_PHASE
+    step, per_period, half = axis.phase_step, axis.per_period, axis.half
+    period = step + step
     for i in range(n):
         for j in range(n):
             t, u = a[i] - b[j], a[i] + b[j]
-            r0 = t - np.floor(t * inverse + half) * period
-            r1 = t - np.floor(t * inverse) * period - unit
-            r2 = u - np.floor(u * inverse + half) * period
-            r3 = u - np.floor(u * inverse) * period - unit
+            r0 = t - np.floor(t * per_period + half) * period
+            r1 = t - np.floor(t * per_period) * period - step
+            r2 = u - np.floor(u * per_period + half) * period
+            r3 = u - np.floor(u * per_period) * period - step
             through = -outer[i, j] if odd else outer[i, j]
             same = max(outer[i, j] - half * r0 * r0, -outer[i, j] - half * r1 * r1) + inner[i, j]
             turned = max(through - half * r2 * r2, -through - half * r3 * r3) - inner[i, j]
             cost[i, j] = -max(same, turned)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def similarities(axis, unit, a, b, inner, outer, norms, cost):  # pragma: no cover - compiled
-    """Costs of all pairs of neurons of one axis, and the value of where they are now."""
-    n, kind = axis[0], axis[1]
-    inward, end = axis[5] + axis[6], axis[5] + axis[6] + axis[7]
+@inlined
+def pair_costs(axis, a, space, cost):  # pragma: no cover - compiled
+    """Write the costs of all pairs of neurons of one axis, and return the value of where they are now.
+
+    A cost is half of the squared distance between two neurons, but for a constant, at the best element between them.
+    """
+    n, group, b, inner, outer = axis.size, axis.group, space.features, space.inner, space.outer
     here = 0.0
-    if kind <= ODD:
-        products(a, b, n, 0, end, inner)
+    if group == NeuronGroup.TRIVIAL or group == NeuronGroup.ODD_SIGN:
+        products(a, b, n, 0, axis.features, inner)
         for i in range(n):
             here += inner[i, i]
             for j in range(n):
-                cost[i, j] = -inner[i, j] if kind == PLAIN else -abs(inner[i, j])
+                cost[i, j] = -inner[i, j] if group == NeuronGroup.TRIVIAL else -abs(inner[i, j])
         return here
-    weights = inward if kind in (EVEN, SCALED) else axis[5]
-    products(a, b, n, 0, weights, inner)
-    products(a, b, n, inward, end, outer)
+    phases = group == NeuronGroup.ODD_PHASE or group == NeuronGroup.EVEN_PHASE
+    bias = axis.bias_start
+    products(a, b, n, 0, bias if phases else axis.outgoing_start, inner)
+    products(a, b, n, axis.outgoing_start, axis.features, outer)
     for i in range(n):
         here += inner[i, i] + outer[i, i]
-    if kind == EVEN:
+    if phases:
+        phase_costs(axis, inner, outer, a[bias], b[bias], cost)
+        for i in range(n):
+            here -= 0.5 * (a[bias, i] - b[bias, i]) ** 2
+    elif group == NeuronGroup.SCALE:
+        squared_norms(b, n, 0, axis.outgoing_start, space.norms[0])
+        squared_norms(b, n, axis.outgoing_start, axis.features, space.norms[1])
+        scale_costs(inner, outer, space.norms, n, cost)
+        for i in range(n):
+            here -= 0.5 * (space.norms[0, i] + space.norms[1, i])
+    else:  # the activation swallows the sign, so that only what comes in has one
         for i in range(n):
             for j in range(n):
                 cost[i, j] = -abs(inner[i, j]) - outer[i, j]
-    elif kind == SCALED:
-        squares(b, n, 0, inward, norms[0])
-        squares(b, n, inward, end, norms[1])
-        scale_costs(inner, outer, norms, n, cost)
-        for i in range(n):
-            here -= 0.5 * (norms[0, i] + norms[1, i])
-    else:
-        phase_costs(inner, outer, kind == ODD_PHASE, a[weights], b[weights], n, unit[0], unit[1], unit[2], cost)
-        for i in range(n):
-            here -= 0.5 * (a[weights, i] - b[weights, i]) ** 2
     return here
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def choose(axis, unit, a, b, inner, outer, norms, x, step):  # pragma: no cover - compiled
-    """The best sign, phase or scale of each assigned pair: ``step`` is (s, added, outward factor, k)."""
-    kind = axis[1]
-    step[0], step[1], step[2], step[3] = 1, 0, 1, 0
-    for i in range(axis[0] if kind != PLAIN else 0):
-        j = x[i]
-        if kind == SCALED:
+@inlined
+def choose(axis, a, space, columns_of):  # pragma: no cover - compiled
+    """Write the best sign, phase or scale of each assigned pair of neurons."""
+    group, move, inner, outer, norms = axis.group, space.move, space.inner, space.outer, space.norms
+    move.scale[:], move.added[:], move.outgoing[:], move.steps[:] = 1, 0, 1, 0
+    for i in range(axis.size if group != NeuronGroup.TRIVIAL else 0):
+        j = columns_of[i]
+        if group == NeuronGroup.SCALE:
             s = best_scale(inner[i, j], outer[i, j], norms[0, j], norms[1, j])
-            step[0, i], step[2, i] = s, 1 / s
-        elif kind <= EVEN:
-            step[0, i] = -1 if inner[i, j] < 0 else 1
-            step[2, i] = step[0, i] if kind == ODD else 1
+            move.scale[i], move.outgoing[i] = s, 1 / s
+        elif group == NeuronGroup.ODD_SIGN or group == NeuronGroup.EVEN_SIGN:
+            move.scale[i] = -1 if inner[i, j] < 0 else 1
+            move.outgoing[i] = move.scale[i] if group == NeuronGroup.ODD_SIGN else 1
         else:
-            odd, bias = kind == ODD_PHASE, axis[5]
-            _, s, k = choose_phase(inner[i, j], outer[i, j], odd, a[bias, i], b[bias, j], unit[0], unit[1], unit[2])
+            bias = axis.bias_start
+            s, k = best_phase(axis, inner[i, j], outer[i, j], a[bias, i], space.features[bias, j])
             parity = 1 - 2 * (k - 2 * np.floor(k / 2))
-            step[0, i], step[1, i], step[2, i], step[3, i] = s, k * unit[0], (s if odd else 1) * parity, k
+            move.scale[i], move.added[i], move.steps[i] = s, k * axis.phase_step, k
+            move.outgoing[i] = (s if group == NeuronGroup.ODD_PHASE else 1) * parity
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def compose(pair, slot, n, x, step, perm, scale, shift, prices, old):  # pragma: no cover - compiled
-    """Put a step after what has been found so far; columns' prices move with their neurons."""
+@inlined
+def compose(axis, pair, columns_of, move, elements, prices, before):  # pragma: no cover - compiled
+    """Apply a move after the elements found so far; the columns' prices go with their neurons."""
+    n, place = axis.size, axis.place
     for i in range(n):
-        old[0, i], old[1, i], old[2, i] = perm[pair, slot + i], scale[pair, slot + i], shift[pair, slot + i]
-        old[3, i] = prices[i]
+        before[0, i], before[1, i] = elements.perm[pair, place + i], elements.scale[pair, place + i]
+        before[2, i], before[3, i] = elements.shift[pair, place + i], prices[i]
     for i in range(n):
-        perm[pair, slot + i] = np.int64(old[0, x[i]])
-        scale[pair, slot + i] = step[0, i] * old[1, x[i]]
-        shift[pair, slot + i] = step[0, i] * old[2, x[i]] + step[3, i]
-        prices[i] = old[3, x[i]]
+        j = columns_of[i]
+        elements.perm[pair, place + i] = np.int64(before[0, j])
+        elements.scale[pair, place + i] = move.scale[i] * before[1, j]
+        elements.shift[pair, place + i] = move.scale[i] * before[2, j] + move.steps[i]
+        prices[i] = before[3, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def total_value(cost, x):  # pragma: no cover - compiled
+@inlined
+def total_value(cost, columns_of):  # pragma: no cover - compiled
     total = 0.0
     for i in range(len(cost)):
-        total -= cost[i, x[i]]
+        total -= cost[i, columns_of[i]]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def descend(
-    target, flat, start, stop, perm, scale, shift, axes, params, near, units, is_open, orders, eps
-):  # pragma: no cover - compiled
+@inlined
+def improve(axis, params, a, flat, pair, elements, prices, guessed, space, eps):  # pragma: no cover - compiled
+    """Move one axis of one network by its best element, and return whether that was worth more than rounding."""
+    n = axis.size
+    cost, keys, found = np.empty((n, n), flat.dtype), np.empty((n, n), np.int64), empty_assignment(n)
+    pack(flat, pair, axis, params, space.features)
+    now = pair_costs(axis, a, space, cost)
+    if not guessed:
+        guess_prices(cost, prices)
+    noise = n * 16 * eps * solve(cost, keys, found, prices)
+    if not total_value(cost, found.column) - now > noise:
+        return False
+    choose(axis, a, space, found.column)
+    unpack(flat, pair, axis, params, space.features, found.column, space.move)
+    compose(axis, pair, found.column, space.move, elements, prices, space.before)
+    return True
+
+
+@compiled
+def descend(target, flat, start, stop, elements, tables, orders, eps):  # pragma: no cover - compiled
     """Move ``flat[start:stop]`` onto their targets in place, and write down the elements that do it.
 
-    ``axes``: size, kind, first and last row of ``params``, first place in the elements, features that come in, are
-    biases, go out. ``params``: offset, rows, columns, rest, role. ``units``: phase unit, half its inverse, one half.
+    ``target`` holds as many networks as ``flat``, or one for all. ``orders`` is int64 ``[sweep, axis]``.
     """
-    width = features = 1
-    for h in range(len(axes)):
-        width, features = max(width, axes[h, 0]), max(features, axes[h, 5] + axes[h, 6] + axes[h, 7])
-    here_a = np.empty((len(axes), features, width), flat.dtype)
-    b, norms = np.empty((features, width), flat.dtype), np.empty((2, width), flat.dtype)
-    inner, outer = np.empty((width, width), flat.dtype), np.empty((width, width), flat.dtype)
-    step, old = np.empty((4, width), np.float64), np.empty((4, width), np.float64)
-    prices, priced = np.empty((len(axes), width), np.float64), np.empty(len(axes), np.bool_)
-    opened = np.empty(len(axes), np.bool_)
+    count, width, features = len(tables.axes), 1, 1
+    for h in range(count):
+        width, features = max(width, tables.axes[h].size), max(features, tables.axes[h].features)
+    space, goals = workspace(width, features, flat), np.empty((count, features, width), flat.dtype)
+    prices, guessed = np.empty((count, width), np.float64), np.empty(count, np.bool_)
+    pending = np.empty(count, np.bool_)
     for pair in range(start, stop):
         if pair == start or len(target) > 1:
-            for h in range(len(axes)):
-                pack(target, pair if len(target) > 1 else 0, params, axes[h, 2], axes[h, 3], here_a[h])
-        opened[:], priced[:] = is_open, False
+            for h in range(count):
+                pack(target, pair if len(target) > 1 else 0, tables.axes[h], tables.params, goals[h])
+        pending[:], guessed[:] = tables.searchable, False
         for sweep in range(len(orders)):
-            if not opened.any():
+            if not pending.any():
                 break
-            for turn in range(len(axes)):
-                h = orders[sweep, turn]
-                if not opened[h]:
+            for h in orders[sweep]:
+                if not pending[h]:
                     continue
-                opened[h] = False
-                axis, n = axes[h], axes[h, 0]
-                cost, work = np.empty((n, n), flat.dtype), np.empty((n, n), np.int64)
-                numbers = np.empty((8, n), np.int64)
-                pack(flat, pair, params, axis[2], axis[3], b)
-                now = similarities(axis, units[h], here_a[h], b, inner, outer, norms, cost)
-                if not priced[h]:
-                    guess_prices(cost, prices[h, :n])
-                    priced[h] = True
-                noise = n * 16 * eps * solve(cost, work, numbers, prices[h, :n])
-                if total_value(cost, numbers[0]) - now > noise:
-                    choose(axis, units[h], here_a[h], b, inner, outer, norms, numbers[0], step)
-                    unpack(flat, pair, params, axis[2], axis[3], b, numbers[0], step)
-                    compose(pair, axis[4], n, numbers[0], step, perm, scale, shift, prices[h], old)
-                    opened |= near[h]
+                axis, n = tables.axes[h], tables.axes[h].size
+                gained = improve(
+                    axis, tables.params, goals[h], flat, pair, elements, prices[h, :n], guessed[h], space, eps
+                )
+                pending[h], guessed[h] = False, True
+                if gained:
+                    pending |= tables.neighbours[h]

@@ -11,19 +11,21 @@ which has one positive root unless ``f`` and ``g`` are both large; then it may h
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from weightspace.align.solver._scales import FURTHEST, NOTHING
+from weightspace._compile import cached_njit
+from weightspace.align.solver._problem import NEGLIGIBLE, SCALE_LIMIT
+
+compiled = cached_njit(error_model="numpy")
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def quartic(x, f, g):  # pragma: no cover - compiled
     return ((x - f) * x * x + g) * x - 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def root(f, g, low, high):  # pragma: no cover - compiled
-    """The root between a point below zero and one above: Newton's steps, halving where they leave the interval."""
+    """Find the root between a point below zero and one above: Newton's steps, halving where they leave the interval."""
     x = min(max(1.0, low), high)
     for _ in range(200):
         value = quartic(x, f, g)
@@ -41,9 +43,9 @@ def root(f, g, low, high):  # pragma: no cover - compiled
     return x
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def bend(f, g, low, high):  # pragma: no cover - compiled
-    """Where the quartic's slope changes sign between two points."""
+@compiled
+def turning_point(f, g, low, high):  # pragma: no cover - compiled
+    """Find where the quartic's slope changes sign between two points."""
     sign = (4 * low - 3 * f) * low * low + g > 0
     for _ in range(200):
         x = 0.5 * (low + high)
@@ -56,14 +58,14 @@ def bend(f, g, low, high):  # pragma: no cover - compiled
     return 0.5 * (low + high)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def best_root(f, g):  # pragma: no cover - compiled
-    """The positive root of the quartic with the largest value."""
+    """Find the positive root of the quartic that has the largest value."""
     reach = 1 + max(abs(f), abs(g), 1.0)
     low, high = 1 / reach, reach
     if f <= 0 or g >= 0.25 * f**3 or f >= 0.25 * g**3:  # as g <= 0 makes the last true
         return root(f, g, low, high)
-    first, second = bend(f, g, 0.0, f / 2), bend(f, g, f / 2, 2 * reach)
+    first, second = turning_point(f, g, 0.0, f / 2), turning_point(f, g, f / 2, 2 * reach)
     if quartic(first, f, g) <= 0:
         return root(f, g, second, high)
     if quartic(second, f, g) >= 0:
@@ -73,24 +75,25 @@ def best_root(f, g):  # pragma: no cover - compiled
     return x if value_x >= value_z else z
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def best_scale(p, q, u, v):  # pragma: no cover - compiled
-    """The scale with the largest value."""
+    """Return the scale with the largest value."""
     p, q, u, v = np.float64(p), np.float64(q), np.float64(u), np.float64(v)
-    if u <= NOTHING and v <= NOTHING:
+    if u <= NEGLIGIBLE and v <= NEGLIGIBLE:
         return 1.0
-    if u <= NOTHING:
-        s = v / q if q > 0 else FURTHEST
-    elif v <= NOTHING:
+    if u <= NEGLIGIBLE:
+        s = v / q if q > 0 else SCALE_LIMIT
+    elif v <= NEGLIGIBLE:
         s = p / u if p > 0 else 0.0
     else:
         c = (v / u) ** 0.25
         s = c * best_root(p * c**3 / v, q * c / v)
-    return min(max(s, 1 / FURTHEST), FURTHEST)
+    return min(max(s, 1 / SCALE_LIMIT), SCALE_LIMIT)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def scale_costs(inner, outer, norms, n, cost):  # pragma: no cover - compiled
+    """Write the costs of all pairs of neurons, each at its best scale."""
     for i in range(n):
         for j in range(n):
             s = best_scale(inner[i, j], outer[i, j], norms[0, j], norms[1, j])

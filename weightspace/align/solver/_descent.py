@@ -1,4 +1,4 @@
-"""Coordinate descent for a batch of pairs: in the compiled kernel, or with tensors where that does not pay."""
+"""Coordinate descent for a batch of pairs: in compiled code, or with tensors where that is quicker."""
 
 from __future__ import annotations
 
@@ -10,81 +10,78 @@ import torch
 
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
-from weightspace.align.solver._problem import PLAIN, Plan
-from weightspace.align.solver._tensors import BatchedDescent
+from weightspace.align.solver._problem import MatchingProblem, NeuronGroup
+from weightspace.align.solver._tensors import TensorDescent
 from weightspace.align.solver._threads import in_slices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SMALL = 2**22  # multiplications for the similarities of one axis: beyond, a matrix library is quicker than the kernel
+_MOST_PRODUCTS = 2**22  # multiplications for the similarities of one axis: beyond, a matrix library is quicker
 
 
-def descend(a: Weights, b: Weights, plan: Plan, orders: Tensor) -> Symmetry:
-    """The element for each network of ``b``; ``orders`` is int64 ``[sweep, axis]``."""
-    if b.device.type == "cpu" and fits_kernel(plan):
-        return descend_compiled(a, b, plan, orders)
-    return descend_batched(a, b, plan, orders)
+def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+    """Find the element that brings each network of ``b`` close to its partner in ``a``.
+
+    Args:
+        a: the targets, as many as in ``b`` or one for all.
+        b: the networks to move, in float32 or float64.
+        problem: the matching problem of their spec.
+        orders: int64 ``[sweep, axis]``, the order of the axes in each sweep.
+    """
+    if b.device.type == "cpu" and suits_compiled_code(problem):
+        return descend_compiled(a, b, problem, orders)
+    return descend_tensors(a, b, problem, orders)
 
 
-def fits_kernel(plan: Plan) -> bool:
-    """Whether all axes are small enough for the compiled kernel."""
-    lengths = {name: part.stop - part.start for name, part in plan.spec.slices.items()}
-    work = [x.axis.size * sum(lengths[param.name] for param, _ in x.params) for x in plan.axes]
-    return max(work, default=0) <= _SMALL
+def suits_compiled_code(problem: MatchingProblem) -> bool:
+    """Whether all axes are small enough for the compiled code."""
+    lengths = {name: part.stop - part.start for name, part in problem.spec.slices.items()}
+    work = [axis.size * sum(lengths[param.name] for param, _ in axis.params) for axis in problem.axes]
+    return max(work, default=0) <= _MOST_PRODUCTS
 
 
-def working(b: Weights) -> torch.dtype:
-    """The precision to work in."""
-    return b.dtype if b.dtype in (torch.float32, torch.float64) else torch.float32
-
-
-def descend_compiled(a: Weights, b: Weights, plan: Plan, orders: Tensor) -> Symmetry:
-    """On the host, each pair from start to end."""
+def descend_compiled(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+    """Move one pair after another, in compiled code on the host."""
     from weightspace.align.solver import _compiled  # Numba takes a while to load
 
-    dtype = working(b)
-    flat = plan.scale(b.flat.detach().to(dtype, copy=True)).contiguous().numpy()
-    target = plan.scale(a.flat.detach().to(dtype)).contiguous().numpy()
-    sizes = [x.axis.size for x in plan.axes]
+    flat = problem.weighted(b.flat.detach().clone()).contiguous().numpy()
+    target = problem.weighted(a.flat.detach()).contiguous().numpy()
+    sizes = [axis.size for axis in problem.axes]
     perm = np.tile(np.concatenate([np.arange(n) for n in sizes] or [np.empty(0, np.int64)]), (len(b), 1))
-    scale, shift = np.ones(perm.shape), np.zeros(perm.shape)
-    axes, params, near, units = plan.tables(flat.dtype)
-    is_open = np.array(plan.open, np.bool_)
-    turns, eps = orders.cpu().numpy(), float(torch.finfo(dtype).eps)
+    elements = _compiled.Elements(perm, np.ones(perm.shape), np.zeros(perm.shape))
+    tables, sweeps, eps = problem.tables(flat.dtype), orders.cpu().numpy(), float(torch.finfo(b.dtype).eps)
+
+    def run(start: int, stop: int) -> None:
+        _compiled.descend(target, flat, start, stop, elements, tables, sweeps, eps)
+
     if sizes and len(b):
-        tables = (axes, params, near, units, is_open, turns, eps)
-
-        def run(start: int, stop: int) -> None:
-            _compiled.descend(target, flat, start, stop, perm, scale, shift, *tables)
-
         in_slices(run, len(b))
-    parts = (torch.from_numpy(x).split(sizes, 1) for x in (perm, scale, shift))
-    return element(plan, b, *(tuple(part) for part in parts))
+    return as_symmetry(problem, b, *(torch.from_numpy(part).split(sizes, 1) for part in elements))
 
 
-def descend_batched(a: Weights, b: Weights, plan: Plan, orders: Tensor) -> Symmetry:
-    """With tensors, all pairs side by side, on their device."""
-    descent = BatchedDescent(a, b, plan, working(b))
+def descend_tensors(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+    """Move all pairs side by side, with tensors on their device."""
+    descent = TensorDescent(a, b, problem)
     for order in orders.tolist():
-        if not descent.open.any():
+        if not descent.pending.any():
             break
         for number in order:
             descent.solve(number)
-    return element(plan, b, descent.perm, descent.scale, descent.shift)
+    return as_symmetry(problem, b, descent.perm, descent.scale, descent.shift)
 
 
-def element(plan: Plan, b: Weights, *parts: Sequence[Tensor]) -> Symmetry:
-    """Permutations, scales and phases of all axes as one group element; what the group has not is left out."""
-    names = [x.axis.name for x in plan.axes]
-    free = [name for name, x in zip(names, plan.axes, strict=True) if x.kind != PLAIN]
-    turning = [name for name, x in zip(names, plan.axes, strict=True) if x.unit]
+def as_symmetry(problem: MatchingProblem, b: Weights, *parts: Sequence[Tensor]) -> Symmetry:
+    """Join permutations, scales and phases of all axes into one element, without the parts that the group lacks."""
+    names = [axis.name for axis in problem.axes]
+    scaled = [axis.name for axis in problem.axes if axis.group != NeuronGroup.TRIVIAL]
+    phased = [axis.name for axis in problem.axes if axis.phase_step]
     perm, scale, shift = ({n: p.contiguous() for n, p in zip(names, part, strict=True)} for part in parts)
     return Symmetry(
-        plan.spec,
+        problem.spec,
         len(b),
         perm,
-        {name: scale[name].to(b.dtype) for name in free},
-        {name: shift[name].to(b.dtype) for name in turning},
+        {name: scale[name].to(b.dtype) for name in scaled},
+        {name: shift[name].to(b.dtype) for name in phased},
         check=False,
     )

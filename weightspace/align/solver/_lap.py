@@ -4,7 +4,7 @@ Shortest augmenting paths after Jonker and Volgenant: guessed prices, augmenting
 row that is still free. It runs on integers: a cost is one of 2**48 steps (fewer for more than 64 neurons) between the
 smallest and the largest, with its column's number in the lowest bits. One pass over a row then finds the smallest
 value and its place, ties go to the first column, and nothing is rounded on the way: the answer is the same on every
-run, and no two rows can outbid one another for ever. The price of it: costs that differ by less than a step are one,
+run, and no two rows can outbid one another for ever. In return, costs that differ by less than a step count as equal,
 so that a single outlier of 1e13 among costs near 1 leaves the others steps of 0.04, and one of 1e16 leaves them none.
 Forbid a pair by a cost a few hundred times the others' range, not by a huge one.
 
@@ -14,23 +14,53 @@ Reference:
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import NamedTuple
 
+import numpy as np
+
+from weightspace._compile import cached_njit
+
+compiled = cached_njit(error_model="numpy")
 FAR = np.int64(2**62)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+class Assignment(NamedTuple):
+    """An assignment and the arrays in which it is found, int64 ``[n]`` each.
+
+    Fields: ``column`` of each row and ``row`` of each column, -1 for none; ``free`` rows; the columns' ``price``. Along
+    the path that is being searched, for each column: ``distance`` from the start; ``key``, the same until the column is
+    reached; ``before``, the row that the path comes from; and the columns ``reached`` so far.
+    """
+
+    column: np.ndarray
+    row: np.ndarray
+    free: np.ndarray
+    price: np.ndarray
+    distance: np.ndarray
+    key: np.ndarray
+    before: np.ndarray
+    reached: np.ndarray
+
+
+@compiled
+def empty_assignment(n):  # pragma: no cover - compiled
+    """Allocate the arrays of an assignment of ``n`` rows."""
+    a = np.empty((8, n), np.int64)
+    return Assignment(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7])
+
+
+@compiled
 def index_bits(n):  # pragma: no cover - compiled
+    """Return how many bits the number of a column takes."""
     bits = 1
     while (1 << bits) < n:
         bits += 1
     return bits
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc"})
+@cached_njit(error_model="numpy", fastmath={"contract", "reassoc"})
 def guess_prices(cost, prices):  # pragma: no cover - compiled
-    """Column prices to start from: two thirds of the mean of each column and a third of its smallest relative cost."""
+    """Write column prices to start from: two thirds of a column's mean and a third of its smallest relative cost."""
     n = len(cost)
     third = 1 / 3
     least = np.full(n, np.inf)
@@ -47,9 +77,9 @@ def guess_prices(cost, prices):  # pragma: no cover - compiled
         prices[j] = third * (2 * prices[j] / n + least[j])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def to_integers(cost, work, guess, prices):  # pragma: no cover - compiled
-    """Costs as keys in ``work``, and prices on the same scale; returns how many steps one is, and the largest cost."""
+@compiled
+def to_integers(cost, keys, guess, price):  # pragma: no cover - compiled
+    """Write costs as keys, and prices on the same scale; return the steps in a cost of one, and the largest cost."""
     n = len(cost)
     bits = index_bits(n)
     low, high = cost[0].copy(), cost[0].copy()
@@ -59,49 +89,50 @@ def to_integers(cost, work, guess, prices):  # pragma: no cover - compiled
             high[j] = max(high[j], cost[i, j])
     bottom, top = np.float64(low.min()), np.float64(high.max())
     cheapest = guess.min()
-    if guess.max() - cheapest > 16 * (top - bottom):  # left from costs of another size
+    if guess.max() - cheapest > 16 * (top - bottom):  # the guess is left from costs of another size
         guess_prices(cost, guess)
         cheapest = guess.min()
     factor = 2.0 ** min(48, 60 - 2 * bits) / (top - bottom) if top > bottom else 0.0
     for i in range(n):
         for j in range(n):
-            work[i, j] = (np.int64((cost[i, j] - bottom) * factor) << bits) + j
+            keys[i, j] = (np.int64((cost[i, j] - bottom) * factor) << bits) + j
     for j in range(n):
-        prices[j] = np.int64((guess[j] - cheapest) * factor) << bits
+        price[j] = np.int64((guess[j] - cheapest) * factor) << bits
     return factor, max(abs(bottom), abs(top))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def two_smallest(work, i, prices):  # pragma: no cover - compiled
-    """The two smallest keys of a row."""
+@compiled
+def two_smallest(keys, i, price):  # pragma: no cover - compiled
+    """Return the two smallest keys of a row."""
     best = second = FAR
-    for j in range(len(prices)):
-        best = min(best, work[i, j] - prices[j])
-    for j in range(len(prices)):
-        value = work[i, j] - prices[j]
+    for j in range(len(price)):
+        best = min(best, keys[i, j] - price[j])
+    for j in range(len(price)):
+        value = keys[i, j] - price[j]
         second = min(second, value if value > best else FAR)
     return best, second
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def reduce_rows(work, mask, prices, x, y, free):  # pragma: no cover - compiled
-    """Augmenting row reduction: rows outbid one another, columns grow cheaper. Returns the number of rows left free."""
-    n = len(prices)
+@compiled
+def reduce_rows(keys, mask, found):  # pragma: no cover - compiled
+    """Let rows outbid one another, so that columns grow cheaper; return the number of rows left free."""
+    column, row, free, price = found.column, found.row, found.free, found.price
+    n = len(price)
     budget = 2 * n  # beyond it the shortest paths are quicker
     here, left = 0, 0
     while here < n:
         i = free[here]
         here += 1
-        best, second = two_smallest(work, i, prices)
-        column, gain = best & mask, (second & ~mask) - (best & ~mask)
+        best, second = two_smallest(keys, i, price)
+        j, gain = best & mask, (second & ~mask) - (best & ~mask)
         if gain > 0:
-            prices[column] -= gain
-        elif y[column] >= 0:
-            column = second & mask
-        owner = y[column]
-        x[i], y[column] = column, i
+            price[j] -= gain
+        elif row[j] >= 0:
+            j = second & mask
+        owner = row[j]
+        column[i], row[j] = j, i
         if owner >= 0:
-            x[owner] = -1
+            column[owner] = -1
             budget -= 1
             if gain > 0 and budget > 0:
                 here -= 1
@@ -112,76 +143,77 @@ def reduce_rows(work, mask, prices, x, y, free):  # pragma: no cover - compiled
     return left
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def relax(work, prices, row, shift, dist, key, before):  # pragma: no cover - compiled
-    """Shorten the paths that end with an edge of ``row``; returns the smallest key of a column not yet reached."""
+@compiled
+def relax(keys, price, row, shift, distance, key, before):  # pragma: no cover - compiled
+    """Shorten the paths that end with an edge of ``row``; return the smallest key of a column not yet reached."""
     least = FAR
-    for j in range(len(prices)):
-        value = work[row, j] - prices[j] - shift
-        lower = value < dist[j]
-        dist[j] = value if lower else dist[j]
+    for j in range(len(price)):
+        value = keys[row, j] - price[j] - shift
+        lower = value < distance[j]
+        distance[j] = value if lower else distance[j]
         key[j] = value if lower else key[j]
         before[j] = row if lower else before[j]
         least = min(least, key[j])
     return least
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def augment(work, mask, prices, x, y, start, dist, key, before, reached):  # pragma: no cover - compiled
-    """Give a free row a column along the shortest augmenting path."""
-    dist[:] = FAR
+@compiled
+def augment(keys, mask, found, start):  # pragma: no cover - compiled
+    """Assign a free row along the shortest augmenting path, which reassigns the rows that it passes."""
+    column, row, price, reached = found.column, found.row, found.price, found.reached
+    distance, key, before = found.distance, found.key, found.before
+    distance[:] = FAR
     key[:] = FAR
-    done, least = 0, relax(work, prices, start, 0, dist, key, before)
-    column = least & mask
-    while y[column] >= 0:
-        row = y[column]
-        reached[done] = column
+    done, least = 0, relax(keys, price, start, 0, distance, key, before)
+    j = least & mask
+    while row[j] >= 0:
+        i = row[j]
+        reached[done] = j
         done += 1
-        key[column] = FAR
-        shift = work[row, column] - prices[column] - least  # a multiple of mask + 1: both hold the same column
-        least = relax(work, prices, row, shift, dist, key, before)
-        column = least & mask
+        key[j] = FAR
+        shift = keys[i, j] - price[j] - least  # a multiple of mask + 1, as both hold the same column
+        least = relax(keys, price, i, shift, distance, key, before)
+        j = least & mask
     for k in range(done):
-        prices[reached[k]] += (dist[reached[k]] & ~mask) - (least & ~mask)
+        price[reached[k]] += (distance[reached[k]] & ~mask) - (least & ~mask)
     while True:
-        row = before[column]
-        y[column] = row
-        column, x[row] = x[row], column
-        if row == start:
+        i = before[j]
+        row[j] = i
+        j, column[i] = column[i], j
+        if i == start:
             break
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def solve(cost, work, numbers, guess):  # pragma: no cover - compiled
-    """The assignment of least cost for one matrix: ``numbers[0, row]`` is its column. Returns the largest cost.
+@compiled
+def solve(cost, keys, found, guess):  # pragma: no cover - compiled
+    """Find the assignment of least cost for one matrix, and return the largest cost in it.
 
     ``guess`` holds prices of the columns to start from, and leaves with the final ones: any start has the same cost in
-    the end, a good one is there sooner. ``work`` and ``numbers`` are int64 scratch of ``[n, n]`` and ``[8, n]``.
+    the end, a good one is there sooner. ``keys`` is scratch, int64 ``[n, n]``; ``found`` is an :class:`Assignment`.
     """
-    n = len(cost)
-    x, y, free, prices = numbers[0], numbers[1], numbers[2], numbers[3]
+    n, column, row, free, price = len(cost), found.column, found.row, found.free, found.price
     bits = index_bits(n)
     mask = (np.int64(1) << bits) - 1
-    factor, largest = to_integers(cost, work, guess, prices)
+    factor, largest = to_integers(cost, keys, guess, price)
     for i in range(n):
-        x[i], y[i], free[i] = -1, -1, i
+        column[i], row[i], free[i] = -1, -1, i
     if n == 1:
-        x[0] = 0
+        column[0] = 0
         return largest
-    left = reduce_rows(work, mask, prices, x, y, free)
+    left = reduce_rows(keys, mask, found)
     for k in range(left):
-        augment(work, mask, prices, x, y, free[k], numbers[4], numbers[5], numbers[6], numbers[7])
+        augment(keys, mask, found, free[k])
     for j in range(n):
-        guess[j] = (prices[j] >> bits) / factor if factor > 0 else 0.0
+        guess[j] = (price[j] >> bits) / factor if factor > 0 else 0.0
     return largest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def solve_many(cost, out, start, stop):  # pragma: no cover - compiled
-    """Each matrix of ``cost[start:stop]``."""
+    """Write the columns of each row for the matrices ``cost[start:stop]``."""
     n = cost.shape[1]
-    work, numbers, guess = np.empty((n, n), np.int64), np.empty((8, n), np.int64), np.empty(n, np.float64)
+    keys, found, guess = np.empty((n, n), np.int64), empty_assignment(n), np.empty(n, np.float64)
     for pair in range(start, stop):
         guess_prices(cost[pair], guess)
-        solve(cost[pair], work, numbers, guess)
-        out[pair] = numbers[0]
+        solve(cost[pair], keys, found, guess)
+        out[pair] = found.column

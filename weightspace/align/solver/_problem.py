@@ -1,60 +1,128 @@
-"""What a spec and a group say about each hidden axis: what its neurons may do, and which parameters see them."""
+"""Compile a spec, a group and costs into a matching problem: for each hidden axis, its symmetry and its parameters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._activation import names_where
 from weightspace._checks import number
-from weightspace._spec import Axis, NetSpec, Param, check_spec
+from weightspace._spec import Axis, NetSpec, Param
+from weightspace._symmetry import GROUPS, Group, check_group
 
-Group = Literal["permutation", "signed", "full"]
-GROUPS: tuple[str, ...] = ("permutation", "signed", "full")
+Costs = Mapping[str, float] | Literal["period"]
+"""Costs by the name of a parameter or of a produced axis; ``"period"`` counts phases in periods, see :func:`match`."""
+CostRoots = tuple[tuple[str, float], ...]
+"""The square roots of the costs other than one, by parameter."""
 
-PLAIN, ODD, EVEN, ODD_PHASE, EVEN_PHASE, SCALED = range(6)
-"""What one neuron may do: nothing; a sign that is passed on, or swallowed; that and a phase; a positive scale."""
-INWARD, BIAS, OUTWARD = range(3)
-"""What a parameter is to an axis: produces it, is added to it, or reads it."""
-_DEAREST = 1e24
-"""The largest cost: in float32 its root times a weight, squared, is still a number."""
+SCALE_LIMIT = 2.0**16
+"""The largest positive scale that is searched: a neuron without incoming weights would go to infinity."""
+NEGLIGIBLE = 1e-100
+"""The squared norm below which a neuron counts as having no weights on that side."""
+_LARGEST_COST = 1e24
+"""A cost whose root times a weight, squared, is still a number in float32."""
+
+
+class NeuronGroup(IntEnum):
+    """The elements that one neuron of an axis may carry besides its place; *odd* activations pass a sign on."""
+
+    TRIVIAL = 0
+    ODD_SIGN = 1
+    EVEN_SIGN = 2
+    ODD_PHASE = 3  # a sign and a phase
+    EVEN_PHASE = 4
+    SCALE = 5
+
+
+class Role(IntEnum):
+    """The relation of a parameter to an axis: it produces the axis, is added to it, or reads it."""
+
+    INCOMING = 0
+    BIAS = 1
+    OUTGOING = 2
 
 
 @dataclass(frozen=True)
-class AxisPlan:
-    """One hidden axis.
+class AxisProblem:
+    """One hidden axis of a matching problem.
 
     Args:
-        axis: of the spec.
-        kind: what its neurons may do.
-        unit: what one step of phase adds to the bias, in the units of the cost.
-        params: the parameters that name it and what they are to it: incoming, then biases, then outgoing.
+        name: of the axis.
+        size: number of neurons.
+        group: the elements that one neuron may carry.
+        phase_step: the amount that one step of phase adds to the bias, weighted by the root of its cost; 0 without
+            phases.
+        params: the parameters that name the axis, each with its role, ordered by role.
         neighbours: numbers of the axes whose similarities change when this one moves.
     """
 
-    axis: Axis
-    kind: int
-    unit: float
-    params: tuple[tuple[Param, int], ...]
+    name: str
+    size: int
+    group: NeuronGroup
+    phase_step: float
+    params: tuple[tuple[Param, Role], ...]
     neighbours: tuple[int, ...]
+
+    @property
+    def searchable(self) -> bool:
+        """Whether there is more than one element to choose from."""
+        return self.size > 1 or self.group != NeuronGroup.TRIVIAL
+
+
+class Tables(NamedTuple):
+    """A matching problem as arrays, for compiled code.
+
+    Fields: ``axes``, records of :func:`axis_record`; ``params``, records of ``PARAM_RECORD``; ``neighbours``, bool
+    ``[axis, axis]``; ``searchable``, bool ``[axis]``.
+    """
+
+    axes: np.ndarray
+    params: np.ndarray
+    neighbours: np.ndarray
+    searchable: np.ndarray
+
+
+PARAM_RECORD = np.dtype([(name, np.int64) for name in ("offset", "rows", "columns", "rest", "role")])
+"""A parameter of shape ``[rows, columns, rest]`` that begins at ``offset`` of the flat vector."""
+
+
+def axis_record(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the record of one axis, whose floats have the precision of the weights.
+
+    Integers: ``size``, ``group``; ``first_param`` and ``last_param``, the rows of its parameters; ``place``, its first
+    column in the arrays of elements. The features of a neuron are its incoming weights, its biases from ``bias_start``
+    on, and its outgoing weights from ``outgoing_start`` to ``features``. Floats: ``phase_step``, ``per_period`` (the
+    inverse of two steps) and ``half`` (0.5).
+    """
+    integers = ("size", "group", "first_param", "last_param", "place", "bias_start", "outgoing_start", "features")
+    floats = ("phase_step", "per_period", "half")
+    return np.dtype([*((name, np.int64) for name in integers), *((name, dtype) for name in floats)], align=True)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All hidden axes of a spec, for one group and one set of costs."""
+class MatchingProblem:
+    """A spec, a group and costs, in the form that the descent works on.
+
+    Args:
+        spec: the networks.
+        axes: the hidden axes, in the spec's order.
+        roots: see :data:`CostRoots`.
+    """
 
     spec: NetSpec
-    axes: tuple[AxisPlan, ...]
-    roots: tuple[tuple[str, float], ...]
+    axes: tuple[AxisProblem, ...]
+    roots: CostRoots
 
-    def scale(self, flat: Tensor) -> Tensor:
-        """Parameters in units of their cost: the squared distance between two results is the weighted one."""
+    def weighted(self, flat: Tensor) -> Tensor:
+        """Multiply parameters by the roots of their costs, so that plain squared distances are the weighted ones."""
         if not self.roots:
             return flat
         factor = torch.ones(self.spec.num_params, dtype=flat.dtype, device=flat.device)
@@ -62,94 +130,95 @@ class Plan:
             factor[self.spec.slices[name]] = root
         return flat * factor
 
-    @property
-    def open(self) -> list[bool]:
-        """Which axes have anything to search."""
-        return [plan.axis.size > 1 or plan.kind != PLAIN for plan in self.axes]
-
-    def tables(self, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """What the compiled kernel reads: see :func:`weightspace.align.solver._compiled.descend`."""
-        axes: list[tuple[int, ...]] = []
+    def tables(self, dtype: np.dtype[Any]) -> Tables:
+        """Return the problem as arrays, with floats of ``dtype``."""
+        axes: list[tuple[float, ...]] = []
         params: list[tuple[int, ...]] = []
-        starts, slot = self.spec.slices, 0
-        for plan in self.axes:
-            first = len(params)
-            for param, role in plan.params:
+        starts, place = self.spec.slices, 0
+        for axis in self.axes:
+            first, features = len(params), dict.fromkeys(Role, 0)
+            for param, role in axis.params:
                 rows, columns, *rest = *self.spec.shape(param.name), 1
                 params.append((starts[param.name].start, rows, columns, math.prod(rest), role))
-            counts = [sum(_features(p) for p in params[first:] if p[4] == role) for role in (INWARD, BIAS, OUTWARD)]
-            axes.append((plan.axis.size, plan.kind, first, len(params), slot, *counts))
-            slot += plan.axis.size
-        near = [[j in plan.neighbours for j in range(len(self.axes))] for plan in self.axes]
-        units = [(plan.unit, 0.5 / plan.unit if plan.unit else 0.0, 0.5) for plan in self.axes]
-        return (
-            np.array(axes, np.int64).reshape(-1, 8),
-            np.array(params, np.int64).reshape(-1, 5),
+                features[role] += (rows if role == Role.OUTGOING else columns) * math.prod(rest)
+            bias_start = features[Role.INCOMING]
+            outgoing_start = bias_start + features[Role.BIAS]
+            whole = outgoing_start + features[Role.OUTGOING]
+            numbers = (axis.size, axis.group, first, len(params), place, bias_start, outgoing_start, whole)
+            axes.append((*numbers, axis.phase_step, 0.5 / axis.phase_step if axis.phase_step else 0.0, 0.5))
+            place += axis.size
+        near = [[j in axis.neighbours for j in range(len(self.axes))] for axis in self.axes]
+        return Tables(
+            np.array(axes, axis_record(dtype)),
+            np.array(params, PARAM_RECORD),
             np.array(near, np.bool_).reshape(len(axes), len(axes)),
-            np.array(units, dtype).reshape(-1, 3),
+            np.array([axis.searchable for axis in self.axes], np.bool_),
         )
-
-
-def _features(row: tuple[int, ...]) -> int:
-    return (row[1] if row[4] == OUTWARD else row[2]) * row[3]
 
 
 @lru_cache(maxsize=256)
-def plan_of(spec: NetSpec, group: Group, roots: tuple[tuple[str, float], ...] = ()) -> Plan:
-    """The plan of a spec; ``roots`` are the square roots of the costs that are not one."""
+def matching_problem(spec: NetSpec, group: Group, roots: CostRoots = ()) -> MatchingProblem:
+    """Return the matching problem of a spec, a group other than ``"none"`` and the roots of costs."""
     out = []
     for index, axis in enumerate(spec.hidden):
-        roles = [(p, _role(p, axis)) for p in spec.params if axis.name in p.axes]
-        biases = [p for p, role in roles if p.kind == "bias"]
-        kind = _kind(axis, group, len(biases) == 1)
-        unit = 0.0
-        if kind in (ODD_PHASE, EVEN_PHASE):
-            unit = axis.phase_step * dict(roots).get(biases[0].name, 1.0)
-        near = [k for k, other in enumerate(spec.hidden) if k != index and any(other.name in p.axes for p, _ in roles)]
-        out.append(AxisPlan(axis, kind, unit, tuple(sorted(roles, key=lambda r: r[1])), tuple(near)))
-    return Plan(spec, tuple(out), roots)
+        roles = [(param, _role(param, axis)) for param in spec.params if axis.name in param.axes]
+        bias = spec.bias_of(axis.name)
+        neurons = neuron_group(axis, group, phases=bias is not None)
+        step = 0.0
+        if neurons in (NeuronGroup.ODD_PHASE, NeuronGroup.EVEN_PHASE):
+            step = axis.phase_step * dict(roots).get(str(bias), 1.0)
+        touched = {name for param, _ in roles for name in param.axes} - {axis.name}
+        near = tuple(number for number, other in enumerate(spec.hidden) if number != index and other.name in touched)
+        params = tuple(sorted(roles, key=lambda pair: pair[1]))
+        out.append(AxisProblem(axis.name, axis.size, neurons, step, params, near))
+    return MatchingProblem(spec, tuple(out), roots)
 
 
-def _role(param: Param, axis: Axis) -> int:
-    if param.axes[0] != axis.name:
-        return OUTWARD
-    return INWARD if param.kind == "weight" else BIAS
+def _role(param: Param, axis: Axis) -> Role:
+    if param.produces != axis.name:
+        return Role.OUTGOING
+    return Role.INCOMING if param.kind == "weight" else Role.BIAS
 
 
-def _kind(axis: Axis, group: str, one_bias: bool) -> int:
-    row = axis.symmetry
-    if group == "permutation" or row.scale == "none":
-        return PLAIN
-    if row.scale == "positive":
-        return SCALED
+def neuron_group(axis: Axis, group: Group, *, phases: bool) -> NeuronGroup:
+    """Return what one neuron of an axis may do under a group; ``phases`` says whether one bias can carry them."""
+    row, level = axis.symmetry, GROUPS.index(group)
+    if row.scale == "positive" and level >= GROUPS.index("scaled"):
+        return NeuronGroup.SCALE
+    if row.scale != "sign" or level < GROUPS.index("signed"):
+        return NeuronGroup.TRIVIAL
     odd = row.parity != "even"
-    if group == "full" and row.periodic and one_bias:
-        return ODD_PHASE if odd else EVEN_PHASE
-    return ODD if odd else EVEN
+    if group == "full" and row.periodic and phases:
+        return NeuronGroup.ODD_PHASE if odd else NeuronGroup.EVEN_PHASE
+    return NeuronGroup.ODD_SIGN if odd else NeuronGroup.EVEN_SIGN
 
 
-def check_group(spec: NetSpec, group: Any) -> None:
-    """Refuse a group that is unknown, or that an activation does not allow."""
-    if group not in GROUPS:
-        raise ValueError(f"unknown group: expected 'permutation', 'signed' or 'full', got {group!r}")
+def check_group_of(spec: NetSpec, group: Any, allowed: tuple[Group, ...] = GROUPS) -> None:
+    """Raise ``ValueError`` for an unknown group, or signs on a spec whose activations do not all commute with them."""
+    check_group(group, allowed)
     if group == "signed" and any(axis.symmetry.scale != "sign" for axis in spec.hidden):
         raise ValueError(
-            "group='signed': expected activations that commute with signs (sine, tanh, gaussian) on every hidden axis, "
-            f"got {spec}; use group='permutation', or 'full' for whatever each activation allows"
+            f"group='signed': expected activations that commute with signs ({names_where(scale='sign')}) on every "
+            f"hidden axis, got {spec}; use group='permutation', or 'full' for whatever each activation allows"
         )
 
 
-def cost_roots(spec: NetSpec, costs: Mapping[str, float] | None) -> tuple[tuple[str, float], ...]:
-    """Costs by name of a parameter or of a produced axis, as the square roots of those that are not one.
+def cost_roots(spec: NetSpec, costs: Costs | None) -> CostRoots:
+    """Return the square roots of the costs that are not one, by parameter.
 
     Raises:
-        TypeError: for something other than a mapping of numbers.
-        ValueError: for a name that is neither, or a cost that is not positive, or out of any precision's reach.
+        TypeError: for something other than a mapping of numbers, or ``"period"``.
+        ValueError: for a name that is neither a parameter nor a produced axis, or a cost that is not positive or that
+            float32 cannot hold.
     """
     if costs is None:
         return ()
+    if isinstance(costs, str):
+        if costs != "period":
+            raise ValueError(f"costs: expected 'period' or a mapping of names to numbers, got {costs!r}")
+        costs = period_costs(spec)
     if not isinstance(costs, Mapping):
-        raise TypeError(f"costs: expected a mapping of names to numbers, got {type(costs).__name__}; see period_costs")
+        raise TypeError(f"costs: expected a mapping of names to numbers, or 'period', got {type(costs).__name__}")
     produced = {p.produces for p in spec.params}
     names = {p.name for p in spec.params}
     found = {}
@@ -157,10 +226,10 @@ def cost_roots(spec: NetSpec, costs: Mapping[str, float] | None) -> tuple[tuple[
         if key not in names and key not in produced:
             raise ValueError(f"costs: expected parameters {sorted(names)} or axes {sorted(produced)}, got {key!r}")
         cost = number(f"costs[{key!r}]", value, "a positive cost", above=0)
-        if not 1 / _DEAREST <= cost <= _DEAREST:
+        if not 1 / _LARGEST_COST <= cost <= _LARGEST_COST:
             raise ValueError(
-                f"costs[{key!r}]: expected a cost from {1 / _DEAREST:g} to {_DEAREST:g}, got {cost:g}; only ratios "
-                "matter: multiply all costs by one number"
+                f"costs[{key!r}]: expected a cost from {1 / _LARGEST_COST:g} to {_LARGEST_COST:g}, got {cost:g}; only "
+                "ratios matter: multiply all costs by one number"
             )
         found[key] = math.sqrt(cost)
     roots = [(p.name, found.get(p.name, found.get(p.produces, 1.0))) for p in spec.params]
@@ -168,24 +237,16 @@ def cost_roots(spec: NetSpec, costs: Mapping[str, float] | None) -> tuple[tuple[
 
 
 def period_costs(spec: NetSpec) -> dict[str, float]:
-    r"""Costs that count each bias of a periodic axis in units of its period.
+    r"""Return costs that count each bias of a periodic axis in units of its period.
 
     .. math:: c_b = (\omega / 2 \pi)^2
 
-    so that biases half a period apart are at a squared distance of 1/4, whatever the frequency. Weights keep a cost of
-    one. For ``costs=`` of :func:`match` and :func:`distance`.
-
-    Args:
-        spec: the networks.
-
-    Returns:
-        A cost for the bias of each sine or cosine axis; nothing for other networks.
+    Biases half a period apart are then at a squared distance of 1/4, whatever the frequency.
 
     Example:
         >>> import weightspace as ws
-        >>> ws.align.period_costs(ws.siren(2, 8, 1, omega=2 * torch.pi))
+        >>> period_costs(ws.siren(2, 8, 1, omega=2 * torch.pi))
         {'0.bias': 1.0}
     """
-    check_spec(spec)
-    units = {a.name: a.phase_step for a in spec.hidden}
-    return {p.name: 0.25 / units[p.produces] ** 2 for p in spec.params if p.kind == "bias" and units.get(p.produces)}
+    steps = {axis.name: axis.phase_step for axis in spec.hidden}
+    return {p.name: 0.25 / steps[p.produces] ** 2 for p in spec.params if p.kind == "bias" and steps.get(p.produces)}

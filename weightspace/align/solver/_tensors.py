@@ -1,86 +1,82 @@
-"""Coordinate descent with tensors: any device, any number of neurons. The compiled kernel is tested against it."""
+"""Coordinate descent with tensors: any device, any number of neurons. The compiled code is tested against it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from weightspace._weights import Weights
 from weightspace.align.solver._assignment import assign
-from weightspace.align.solver._problem import BIAS, EVEN, INWARD, ODD, ODD_PHASE, OUTWARD, PLAIN, SCALED, AxisPlan, Plan
-from weightspace.align.solver._scales import best_scale, scale_value
+from weightspace.align.solver._problem import (
+    NEGLIGIBLE,
+    SCALE_LIMIT,
+    AxisProblem,
+    MatchingProblem,
+    NeuronGroup,
+    Role,
+)
 
 
-class BatchedDescent:
-    """The state of a descent. A pair is *open* on an axis until solving it again cannot help.
+class TensorDescent:
+    """The state of a descent. A pair is *pending* on an axis until solving it again cannot help.
 
     Args:
         a: the targets, as many as in ``b`` or one.
-        b: the networks to move.
-        plan: of their spec.
-        dtype: to work in.
+        b: the networks to move, in float32 or float64.
+        problem: the matching problem of their spec.
     """
 
-    def __init__(self, a: Weights, b: Weights, plan: Plan, dtype: torch.dtype) -> None:
-        self.plan = plan
-        flat = plan.scale(b.flat.detach().to(dtype, copy=True))
-        self.target = a.replace(plan.scale(a.flat.detach().to(dtype)).expand_as(flat))
+    def __init__(self, a: Weights, b: Weights, problem: MatchingProblem) -> None:
+        self.problem = problem
+        flat = problem.weighted(b.flat.detach().clone())
+        self.target = a.replace(problem.weighted(a.flat.detach()).expand_as(flat))
         self.moved = b.replace(flat)
-        self.open = torch.tensor(plan.open, dtype=torch.bool).repeat(len(b), 1)
-        sizes = [x.axis.size for x in plan.axes]
+        self.pending = torch.tensor([axis.searchable for axis in problem.axes], dtype=torch.bool).repeat(len(b), 1)
+        sizes, like = [axis.size for axis in problem.axes], {"dtype": b.dtype, "device": b.device}
         self.perm = [torch.arange(n, device=b.device).repeat(len(b), 1) for n in sizes]
-        self.scale = [torch.ones(len(b), n, dtype=dtype, device=b.device) for n in sizes]
-        self.shift = [torch.zeros(len(b), n, dtype=dtype, device=b.device) for n in sizes]
+        self.scale = [torch.ones(len(b), n, **like) for n in sizes]
+        self.shift = [torch.zeros(len(b), n, **like) for n in sizes]
 
     def solve(self, number: int) -> None:
-        """Find the best element on one axis for every pair that is open there, and move the pairs that gain."""
-        x = self.plan.axes[number]
-        rows = self.open[:, number].nonzero()[:, 0]
+        """Find the best element on one axis for every pair that is pending there, and move the pairs that gain."""
+        axis = self.problem.axes[number]
+        rows = self.pending[:, number].nonzero()[:, 0]
         if not len(rows):
             return
-        self.open[rows, number] = False
-        target, moved = (self._features(w, x, rows.to(w.device)) for w in (self.target, self.moved))
-        score, here, choose = _scores(x, target, moved)
-        perm = assign(score)
-        gain = score.gather(2, perm[:, :, None])[:, :, 0].double().sum(1) - here
-        noise = 16 * torch.finfo(score.dtype).eps * score.abs().amax((1, 2))
-        kept = (gain > x.axis.size * noise).nonzero()[:, 0]
-        if not len(kept):
+        self.pending[rows, number] = False
+        target, moved = (_features(weights, axis, rows.to(weights.device)) for weights in (self.target, self.moved))
+        values = _values(axis, target, moved)
+        perm = assign(values.best)
+        gain = values.best.gather(2, perm[:, :, None])[:, :, 0].double().sum(1) - values.now
+        noise = 16 * torch.finfo(values.best.dtype).eps * values.best.abs().amax((1, 2))
+        gaining = (gain > axis.size * noise).nonzero()[:, 0]
+        if not len(gaining):
             return
-        perm = perm[kept]
-        scale, shift = choose(kept, perm)
-        self._move(number, rows[kept.cpu()].to(perm.device), perm, scale, shift)
-        for neighbour in x.neighbours:
-            self.open[rows[kept.cpu()], neighbour] = True
-
-    def _features(self, weights: Weights, x: AxisPlan, rows: Tensor) -> tuple[Tensor, ...]:
-        """Incoming weights, biases and outgoing weights of each neuron, ``[pair, neuron, feature]`` each."""
-        parts: dict[int, list[Tensor]] = {INWARD: [], BIAS: [], OUTWARD: []}
-        for param, role in x.params:
-            value = weights.view(param.name)
-            value = value if len(rows) == len(value) else value[rows]
-            position = 2 if role == OUTWARD else 1
-            parts[role].append(value.movedim(position, 1).reshape(len(rows), x.axis.size, -1))
-        empty = weights.flat.new_empty(len(rows), x.axis.size, 0)
-        return tuple(torch.cat([empty, *part], 2) for part in parts.values())
+        perm = perm[gaining]
+        scale, shift = (None if part is None else _picked(part[gaining], perm) for part in (values.scale, values.shift))
+        self._move(number, rows[gaining.cpu()].to(perm.device), perm, scale, shift)
+        for neighbour in axis.neighbours:
+            self.pending[rows[gaining.cpu()], neighbour] = True
 
     def _move(self, number: int, rows: Tensor, perm: Tensor, scale: Tensor | None, shift: Tensor | None) -> None:
-        x = self.plan.axes[number]
+        axis = self.problem.axes[number]
         s = torch.ones(perm.shape, dtype=self.moved.dtype, device=perm.device) if scale is None else scale
         sigma = s
         if shift is not None:
-            sigma = (s if x.kind == ODD_PHASE else 1) * (1 - 2 * shift.remainder(2))
-        elif x.kind == EVEN:
+            sigma = (s if axis.group == NeuronGroup.ODD_PHASE else 1) * (1 - 2 * shift.remainder(2))
+        elif axis.group == NeuronGroup.EVEN_SIGN:
             sigma = torch.ones_like(s)
-        for param, role in x.params:
+        for param, role in axis.params:
             view = self.moved.view(param.name)
-            position = 2 if role == OUTWARD else 1
+            position = 2 if role == Role.OUTGOING else 1
             shape = [len(rows), *[1] * (view.ndim - 1)]
-            shape[position] = x.axis.size
+            shape[position] = axis.size
             value = view[rows].gather(position, perm.reshape(shape).expand(len(rows), *view.shape[1:]))
-            value = value / sigma.reshape(shape) if role == OUTWARD else value * s.reshape(shape)
-            if role == BIAS and shift is not None:
-                value = value + shift.reshape(shape) * x.unit
+            value = value / sigma.reshape(shape) if role == Role.OUTGOING else value * s.reshape(shape)
+            if role == Role.BIAS and shift is not None:
+                value = value + shift.reshape(shape) * axis.phase_step
             view[rows] = value
         self.perm[number][rows] = self.perm[number][rows].gather(1, perm)
         self.scale[number][rows] = s * self.scale[number][rows].gather(1, perm)
@@ -88,46 +84,76 @@ class BatchedDescent:
         self.shift[number][rows] = moved if shift is None else moved + shift
 
 
-def _scores(x: AxisPlan, target: tuple[Tensor, ...], moved: tuple[Tensor, ...]):
-    """What each pair of neurons is worth at its best, what the pairs are worth now, and how to get that best.
+class _Features(NamedTuple):
+    """The numbers of each neuron of an axis, ``[pair, neuron, feature]``."""
 
-    Values are half of what the squared distance loses, but for a constant.
+    incoming: Tensor
+    bias: Tensor
+    outgoing: Tensor
+
+
+def _features(weights: Weights, axis: AxisProblem, rows: Tensor) -> _Features:
+    parts: dict[Role, list[Tensor]] = {role: [weights.flat.new_empty(len(rows), axis.size, 0)] for role in Role}
+    for param, role in axis.params:
+        value = weights.view(param.name)
+        value = value if len(rows) == len(value) else value[rows]
+        position = 2 if role == Role.OUTGOING else 1
+        parts[role].append(value.movedim(position, 1).reshape(len(rows), axis.size, -1))
+    return _Features(*(torch.cat(part, 2) for part in parts.values()))
+
+
+class _Values(NamedTuple):
+    """What pairs of neurons are worth: half of what the squared distance loses, but for a constant.
+
+    Fields: the value of each pair of neurons at its ``best`` element, ``[pair, neuron of a, neuron of b]``; the value
+    of where the neurons are ``now``, ``[pair]``; the ``scale`` and ``shift`` of the best elements, if they have any.
     """
-    if x.kind in (ODD_PHASE, ODD_PHASE + 1):
-        return _phase_scores(x, target, moved)
-    passed = (PLAIN, ODD)
-    inner = torch.cat(target[:2], 2) @ torch.cat(moved[:2], 2).mT
-    outer = target[2] @ moved[2].mT
-    linear, fixed = (inner + outer, torch.zeros_like(inner)) if x.kind in passed else (inner, outer)
-    if x.kind == SCALED:
-        u, v = torch.cat(moved[:2], 2).square().sum(2)[:, None], moved[2].square().sum(2)[:, None]
-        best = best_scale(inner, outer, u, v).to(inner.dtype)
-        score = scale_value(best, inner, outer, u, v)
-        here = _diagonal(scale_value(torch.ones_like(inner), inner, outer, u, v))
-        return score, here, lambda kept, perm: (_picked(best[kept], perm), None)
-    here = _diagonal(linear + fixed)
-    if x.kind == PLAIN:
-        return linear, here, lambda kept, perm: (None, None)
-    sign = torch.where(linear < 0, -1.0, 1.0).to(linear.dtype)
-    return linear.abs() + fixed, here, lambda kept, perm: (_picked(sign[kept], perm), None)
+
+    best: Tensor
+    now: Tensor
+    scale: Tensor | None = None
+    shift: Tensor | None = None
 
 
-def _phase_scores(x: AxisPlan, target: tuple[Tensor, ...], moved: tuple[Tensor, ...]):
-    """Signs of both kinds, and for each parity of the phase the closest number of steps."""
-    inner, outer = target[0] @ moved[0].mT, target[2] @ moved[2].mT
+def _values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
+    if axis.group in (NeuronGroup.ODD_PHASE, NeuronGroup.EVEN_PHASE):
+        return _phase_values(axis, a, b)
+    inward_a, inward_b = torch.cat([a.incoming, a.bias], 2), torch.cat([b.incoming, b.bias], 2)
+    inner = inward_a @ inward_b.mT
+    outer = a.outgoing @ b.outgoing.mT
+    if axis.group == NeuronGroup.SCALE:
+        u, v = inward_b.square().sum(2)[:, None], b.outgoing.square().sum(2)[:, None]
+        scale = best_scale(inner, outer, u, v).to(inner.dtype)
+        now = _diagonal(scale_value(torch.ones_like(inner), inner, outer, u, v))
+        return _Values(scale_value(scale, inner, outer, u, v), now, scale)
+    now = _diagonal(inner + outer)
+    if axis.group == NeuronGroup.TRIVIAL:
+        return _Values(inner + outer, now)
+    if axis.group == NeuronGroup.EVEN_SIGN:  # the activation swallows the sign, so that only what comes in has one
+        return _Values(inner.abs() + outer, now, _sign(inner))
+    return _Values((inner + outer).abs(), now, _sign(inner + outer))
+
+
+def _phase_values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
+    """Try both signs, and for each parity of the phase the closest number of steps."""
+    inner, outer = a.incoming @ b.incoming.mT, a.outgoing @ b.outgoing.mT
     values, signs, counts = [], [], []
     for s in (1, -1):
-        t = target[1] - s * moved[1].mT
+        t = a.bias - s * b.bias.mT
         for parity in (0, 1):
-            k = 2 * torch.floor((t / x.unit - parity) / 2 + 0.5) + parity
-            sigma = (s if x.kind == ODD_PHASE else 1) * (1 - 2 * parity)
-            values.append(s * inner + sigma * outer - 0.5 * (t - k * x.unit).square())
+            k = 2 * torch.floor((t / axis.phase_step - parity) / 2 + 0.5) + parity
+            sigma = (s if axis.group == NeuronGroup.ODD_PHASE else 1) * (1 - 2 * parity)
+            values.append(s * inner + sigma * outer - 0.5 * (t - k * axis.phase_step).square())
             signs.append(torch.full_like(inner, s))
             counts.append(k)
-    score, which = torch.stack(values).max(0)
+    best, which = torch.stack(values).max(0)
     sign, count = (torch.stack(part).gather(0, which[None])[0] for part in (signs, counts))
-    here = _diagonal(inner + outer - 0.5 * (target[1] - moved[1].mT).square())
-    return score, here, lambda kept, perm: (_picked(sign[kept], perm), _picked(count[kept], perm))
+    now = _diagonal(inner + outer - 0.5 * (a.bias - b.bias.mT).square())
+    return _Values(best, now, sign, count)
+
+
+def _sign(values: Tensor) -> Tensor:
+    return torch.where(values < 0, -1.0, 1.0).to(values.dtype)
 
 
 def _picked(values: Tensor, perm: Tensor) -> Tensor:
@@ -136,3 +162,66 @@ def _picked(values: Tensor, perm: Tensor) -> Tensor:
 
 def _diagonal(values: Tensor) -> Tensor:
     return torch.diagonal(values, dim1=1, dim2=2).double().sum(1)
+
+
+def scale_value(s: Tensor, p: Tensor, q: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Return ``p*s + q/s - (u*s**2 + v/s**2) / 2``: half of what the squared distance loses, but for a constant."""
+    return p * s + q / s - 0.5 * (u * s.square() + v / s.square())
+
+
+def best_scale(p: Tensor, q: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    r"""Find the scale that brings one neuron closest to another.
+
+    .. math:: \max_{s > 0} p s + q / s - (u s^2 + v / s^2) / 2
+
+    by the roots of ``u*s**4 - p*s**3 + q*s - v``, each bracketed and then halved in on: see
+    :mod:`weightspace.align.solver._compiled_scales` for why there are at most two maxima.
+
+    Args:
+        p: inner products of the incoming weights, any shape.
+        q: inner products of the outgoing weights.
+        u: squared norms of the incoming weights of the neuron to move, broadcast to ``p``.
+        v: squared norms of its outgoing weights.
+
+    Returns:
+        The scales in float64, within [2**-16, 2**16].
+    """
+    p, q, u, v = torch.broadcast_tensors(*(t.double() for t in (p, q, u, v)))
+    alive = (u > NEGLIGIBLE) & (v > NEGLIGIBLE)
+    one = torch.ones((), dtype=p.dtype, device=p.device)
+    unit = torch.where(alive, v / torch.where(alive, u, one), one).pow(0.25)
+    below = torch.where(alive, v, one)
+    x = _best_root(torch.where(alive, p * unit**3 / below, 0), torch.where(alive, q * unit / below, 0))
+    far = torch.full_like(p, SCALE_LIMIT)
+    no_input = torch.where(q > 0, v / torch.where(q > 0, q, one), far)
+    no_output = torch.where(p > 0, p / torch.where(u > NEGLIGIBLE, u, one), 0)
+    rest = torch.where(u > NEGLIGIBLE, no_output, torch.where(v > NEGLIGIBLE, no_input, 1))
+    return torch.where(alive, unit * x, rest).clamp(1 / SCALE_LIMIT, SCALE_LIMIT)
+
+
+def _best_root(f: Tensor, g: Tensor) -> Tensor:
+    """Find the positive root of ``x**4 - f*x**3 + g*x - 1`` that is the higher maximum."""
+    reach = 1 + torch.maximum(f.abs(), g.abs()).clamp(min=1)
+    bent = (f > 0) & (g < 0.25 * f**3) & (f < 0.25 * g**3)
+    middle = f.clamp(min=0) / 2
+
+    def slope(x: Tensor) -> Tensor:
+        return (4 * x - 3 * f) * x.square() + g
+
+    def curve(x: Tensor) -> Tensor:
+        return ((x - f) * x.square() + g) * x - 1
+
+    first = _halve(lambda x: slope(x) > 0, torch.zeros_like(f), middle)
+    second = _halve(lambda x: slope(x) <= 0, middle, 2 * reach)
+    lower = _halve(lambda x: curve(x) < 0, 1 / reach, torch.where(bent & (curve(first) > 0), first, reach))
+    upper = _halve(lambda x: curve(x) < 0, torch.where(bent & (curve(second) < 0), second, 1 / reach), reach)
+    value = [2 * (f * x + g / x) - x.square() - x.pow(-2) for x in (lower, upper)]
+    return torch.where(value[0] >= value[1], lower, upper)
+
+
+def _halve(below, low: Tensor, high: Tensor) -> Tensor:
+    for _ in range(80):
+        x = 0.5 * (low + high)
+        under = below(x)
+        low, high = torch.where(under, x, low), torch.where(under, high, x)
+    return 0.5 * (low + high)
