@@ -21,7 +21,7 @@ DEFAULT_OUT = Path(datasets.__file__).parent / "data" / EMBEDDED
 
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """The indices of the first ``count`` images of every class, ascending."""
+    """Return the indices of the first ``count`` images of every class, ascending."""
     return np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in np.unique(labels)]))
 
 

@@ -1,4 +1,4 @@
-"""The picture of the README: real networks, what augmentations do to them, and midpoints of pairs.
+"""Draw the picture of the README: fitted networks, the same after augmentations, and midpoints of pairs.
 
 python -m benchmarks.picture ZOO [--out docs/img/augmentations.png]
 """

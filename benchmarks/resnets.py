@@ -1,4 +1,4 @@
-"""Two networks of one architecture, trained from different seeds: the barrier between them before and after matching.
+"""Barriers between two networks of one architecture, trained from different seeds, before and after matching.
 
 Small ResNets and VGGs on Fashion-MNIST at 14x14 pixels. Along the straight line from the one network to the other, the
 barrier is the largest excess of the test loss (or error) over the straight line between its ends. Measured with the
@@ -29,7 +29,7 @@ SEEDS = (1, 2)
 
 
 class Block(nn.Module):
-    """Two convolutions and a sum with the input, or with its projection."""
+    """A block of two convolutions whose output is added to the input, or to its projection."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -47,14 +47,14 @@ class Block(nn.Module):
 
 
 def resnet(width: int) -> nn.Module:
-    """A stem, one block at half and one at a quarter of the resolution, and a mean over positions."""
+    """Build a stem, one block at half and one at a quarter of the resolution, and a mean over positions."""
     stem = [nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     blocks = [Block(width, width, 2), Block(width, 2 * width, 2)]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 10))
 
 
 def vgg(width: int, *, norm: bool = True) -> nn.Module:
-    """Three convolutions with pooling, then two linear layers after a flatten."""
+    """Build three convolutions with pooling, then two linear layers after a flatten."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((1, width), (width, 2 * width), (2 * width, 2 * width)):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1), *([nn.BatchNorm2d(outputs)] if norm else [])]
@@ -70,7 +70,7 @@ NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def data(split: str, count: int) -> tuple[Tensor, Tensor, str]:
-    """Images ``[n, 1, 14, 14]`` of zero mean and unit variance, labels, and the data set's name."""
+    """Return images ``[n, 1, 14, 14]`` of mean zero and variance one, labels, and the data set's name."""
     try:
         images = ws.datasets.load("fashion-mnist")
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def data(split: str, count: int) -> tuple[Tensor, Tensor, str]:
 
 
 def trained(make: Callable[[], nn.Module], x: Tensor, y: Tensor, *, seed: int, epochs: int, lr: float) -> nn.Module:
-    """SGD with momentum, weight decay and a cosine schedule, from the seed's own initial weights and order."""
+    """Train by SGD with momentum, weight decay and a cosine schedule; the seed draws initial weights and order."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = make().to(memory_format=torch.channels_last).train()
@@ -103,7 +103,7 @@ def trained(make: Callable[[], nn.Module], x: Tensor, y: Tensor, *, seed: int, e
 
 @torch.no_grad()
 def measured(module: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Mean cross-entropy and error."""
+    """Return the mean cross-entropy and the error."""
     out = torch.cat([module(part) for part in x.split(1000)])
     return {"loss": float(F.cross_entropy(out, y)), "error": float((out.argmax(1) != y).double().mean())}
 
@@ -117,7 +117,7 @@ def path(
     y: Tensor,
     repair: Iterable[Tensor] | None,
 ) -> dict[str, Any]:
-    """Loss and error along the line, and the barrier of each."""
+    """Return loss and error along the line, and the barrier of each."""
     ts = list(points)
     rows = []
     for t in ts:

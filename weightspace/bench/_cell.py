@@ -1,4 +1,4 @@
-"""One cell of a grid: a model, an augmentation and a seed, trained once and kept with its trained model."""
+"""Run one cell of a grid: a model, an augmentation and a seed, trained once; the trained model stays on disk."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What a finished cell leaves in ``cell.json``."""
+    """The result of a finished cell, as ``cell.json`` holds it."""
 
     parameters: int
     track: str

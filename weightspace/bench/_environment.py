@@ -1,4 +1,4 @@
-"""Where a figure was measured: hardware, versions, commit."""
+"""Describe where a figure is measured: hardware, versions, commit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def environment(*, threads: int | None = None) -> dict[str, Any]:
-    """Hardware, versions and commit of this run, for every result file.
+    """Return the hardware, versions and commit of this run, which every result file holds.
+
+    Args:
+        threads: threads of the measurement; those of torch if None.
+
+    Returns:
+        A dictionary that JSON can hold.
 
     Example:
         >>> sorted(environment())
@@ -56,7 +62,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the package's own checkout, marked where its files have changed; None outside a checkout."""
+    """Return the commit of the package's own checkout, marked if files have changed, or None outside a checkout."""
     here = PACKAGE
 
     def git(*args: str) -> str | None:
@@ -66,7 +72,9 @@ def _commit() -> str | None:
             return None
         return run.stdout.strip() if run.returncode == 0 else None
 
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:  # installed somewhere inside another project
+    if (
+        git("ls-files", "--error-unmatch", "__init__.py") is None
+    ):  # the package is installed inside another project's checkout
         return None
     commit = git("rev-parse", "--short=12", "HEAD")
     return f"{commit}+changes" if commit and git("status", "--porcelain", "--", str(here)) else commit

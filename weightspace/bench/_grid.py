@@ -1,4 +1,4 @@
-"""What a folder of results holds: one version of one suite, on one zoo, with one budget."""
+"""Check that a folder of results holds one version of one suite, on one zoo, with one budget."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Grid:
 
 
 def check_grid(suite: Suite, transforms: Mapping[tuple[str, str], Transform | None], zoo: Zoo, out: Path) -> None:
-    """Note in ``out/grid.json`` what the folder holds; models and augmentations may be added, none changed.
+    """Record the settings of a grid in ``out/grid.json``; models and augmentations may be added later, none changed.
 
     Raises:
         ValueError: if the folder holds results of something else, or a damaged file.
@@ -91,7 +91,7 @@ def _same(now: Grid, was: Grid, out: Path) -> None:
 
 
 def _fixed(entry: Entry) -> dict[str, Any]:
-    """Return the settings of an entry on which its cells depend, as JSON gives them back."""
+    """Return the settings of an entry on which its cells depend, as they are after a round trip through JSON."""
     settings = {
         "model": entry.model,
         "options": dict(entry.options),

@@ -171,7 +171,7 @@ class Result:
 
 
 def write_result(folder: Path, result: Result) -> Path:
-    """Write ``result.json``, and the histories of its runs beside it, packed."""
+    """Write ``result.json``, and the histories of its runs to a compressed file in the same folder."""
     lines = [
         json.dumps({"model": row.model, "augmentation": row.augmentation, "seed": run.seed, **line})
         for row in result.rows
@@ -186,7 +186,7 @@ def write_result(folder: Path, result: Result) -> Path:
 
 
 def read_result(path: Path) -> Result:
-    """Read a ``result.json``, with the histories if they lie beside it.
+    """Read a ``result.json``, with the histories if their file is in the same folder.
 
     Raises:
         ValueError: for a file that is not such a result, with its path.
@@ -197,8 +197,8 @@ def read_result(path: Path) -> Result:
         result = Result.from_json(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    beside = path.with_name(HISTORY)
-    return _with_history(result, beside) if beside.exists() else result
+    histories = path.with_name(HISTORY)
+    return _with_history(result, histories) if histories.exists() else result
 
 
 def _with_history(result: Result, path: Path) -> Result:
@@ -224,7 +224,7 @@ def _with_history(result: Result, path: Path) -> Result:
 
 
 def of_history(history: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return the fields of a run that its history tells."""
+    """Return the fields of a run that follow from its history."""
     seconds = [line["seconds"] for line in history if line.get("seconds") is not None]
     return {
         "train_last": history[-1].get("train") if history else None,

@@ -11,7 +11,7 @@ def load_result(path: str | Path) -> Result:
     """Read a ``result.json`` of ``weightspace bench``.
 
     Results of weightspace 0.1.0 (schema 1) are read too. The validation curves come from ``history.jsonl.gz`` if it
-    lies beside the file.
+    is in the same folder.
 
     Args:
         path: the file, or the folder that holds a ``result.json``.
