@@ -74,7 +74,23 @@ def test_nothing_else_is_public() -> None:
     assert public - {"annotations", "TYPE_CHECKING", "Any"} <= set(SURFACE)
 
 
-def test_import_loads_neither_plots_nor_the_command_line() -> None:
-    code = "import sys, weightspace; print([m for m in ('matplotlib', 'typer', 'rich', 'jinja2') if m in sys.modules])"
+def test_using_every_room_but_the_heavy_ones_loads_no_heavy_package() -> None:
+    """Plots, the command line, Ray, compilers and SciPy's optimisers are loaded by what needs them alone."""
+    code = """
+import sys
+import weightspace as ws
+for name in ws.__all__:
+    if name not in ("bench", "report"):
+        found = getattr(ws, name)
+        [getattr(found, inner) for inner in getattr(found, "__all__", ())]
+heavy = ("matplotlib", "typer", "rich", "jinja2", "ray", "numba", "llvmlite", "scipy.optimize", "scipy.special", "PIL")
+print(sorted(name for name in heavy if name in sys.modules))
+"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, weightspace; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

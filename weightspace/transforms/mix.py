@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
 from weightspace._checks import number
@@ -247,6 +246,8 @@ def _shares(shape: tuple[int, ...], alpha: float, weights: Weights, generator: t
     """Draw from Beta(alpha, alpha) by inversion of its distribution function."""
     u = rand(shape, generator=generator, dtype=torch.float64)
     if alpha != 1:
+        from scipy.special import betaincinv  # takes a while to load, and uniform shares need none
+
         u = torch.from_numpy(betaincinv(alpha, alpha, u.cpu().numpy()))
     return u.to(weights.flat)
 
