@@ -94,7 +94,7 @@ def test_every_record_names_a_script_or_a_suite() -> None:
         record = json.loads(path.read_text())
         if record.get("kind") == "bench":
             assert Result.from_json(record).suite_version is not None, path.name
-        else:
+        elif not record["benchmark"].startswith("redesign-"):  # those compare version 0.2.0 with 0.1.0, once
             assert record["benchmark"] in scripts(), path.name
 
 
@@ -142,7 +142,7 @@ def test_rows_of_models_that_are_left_out_are_kept(run: Run) -> None:
 
 def test_a_study_of_recipes_matches_every_zoo(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "GROUPS", ("full",))
-    monkeypatch.setattr(studies, "recipe", lambda name: ws.FitConfig(steps=2))
+    monkeypatch.setitem(ws.fitting.RECIPES, "dws", ws.FitConfig(steps=2))
     options = ("--data", "embedded", "--counts", "24", "8", "8", "--epochs", "1", "--workers", "1")
     record = run("studies", "recipes", "--only", "dws", "--models", "mlp", *options, record="recipes")
     assert list(record["zoos"]) == ["dws", "dws, matched over full"]
