@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from weightspace import checkpoints, cli
+from weightspace.checkpoints._align import without_statistics
+from weightspace.checkpoints._files import read_metadata
 
 NETWORK = """
 from torch import nn
@@ -106,7 +111,7 @@ def test_statistics_are_zero_in_a_copy_alone() -> None:
     module = network(0)
     w = ws.Weights.from_state_dicts([module.state_dict()], ws.spec_of(module))
     before = w.flat.clone()
-    zeroed = checkpoints.without_statistics(w)
+    zeroed = without_statistics(w)
     assert w.flat.equal(before)
     assert not zeroed.view("middle.running_mean").any()
     assert zeroed.view("middle.weight").equal(w.view("middle.weight"))
@@ -219,6 +224,100 @@ def test_state_dicts_that_are_not_finite_are_refused(value: float) -> None:
         checkpoints.merge({}, a, b)  # type: ignore[arg-type]
 
 
+def test_complex_numbers_are_refused() -> None:
+    """Their imaginary part would be lost, and the midpoint of two would be the first."""
+    a, b = network(0).state_dict(), network(1).state_dict()
+    odd = {**b, "inner.weight": b["inner.weight"].to(torch.complex64)}
+    g = ws.Symmetry(ws.spec_of(make()), 1)
+    complex_module = make()
+    complex_module.extra = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
+    for name, call in (
+        ("b", lambda: checkpoints.interpolate_state_dicts(a, odd)),
+        ("a", lambda: checkpoints.interpolate_state_dicts(odd, a)),
+        ("b", lambda: checkpoints.merge(make(), a, odd)),
+        ("b", lambda: checkpoints.align_state_dicts(make(), a, odd)),
+        ("b", lambda: checkpoints.align_state_dicts(make(), a, odd, batches=[images()])),
+        ("a", lambda: checkpoints.align_state_dicts(make(), odd, a)),
+        ("state_dict", lambda: checkpoints.move_state_dict(odd, g)),
+        ("module", lambda: checkpoints.repair_batch_norm(complex_module, [images()])),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name}: expected real numbers, got complex ones in \["):
+            call()
+
+
+def test_results_print_short() -> None:
+    a, b = network(0), network(1)
+    text = repr(checkpoints.align_state_dicts(a, a.state_dict(), b.state_dict()))
+    assert text.startswith("Aligned(before=")
+    assert text.endswith("17 tensors, 2 axes permuted)")
+    assert "\n" not in text
+
+
+# Files.
+
+
+def test_metadata_of_safetensors(tmp_path: Path) -> None:
+    state, path = network(0).state_dict(), tmp_path / "a.safetensors"
+    checkpoints.write_checkpoint(state, path)
+    assert read_metadata(path) == {"format": "pt"}
+    checkpoints.write_checkpoint(state, path, metadata={"epoch": "3"})
+    assert read_metadata(path) == {"format": "pt", "epoch": "3"}
+    checkpoints.write_checkpoint(state, tmp_path / "a.pth", metadata={"epoch": "3"})
+    assert read_metadata(tmp_path / "a.pth") == {}
+    for name in ("a.safetensors", "a.pth"):
+        read = checkpoints.read_checkpoint(tmp_path / name)
+        assert {key: value.dtype for key, value in read.items()} == {key: v.dtype for key, v in state.items()}
+        assert all(value.equal(state[key]) for key, value in read.items())
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_a_full_disk_leaves_the_old_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case `checkpoint_enospc`: the error names the file and the reason, and nothing is left behind."""
+    old, new = network(0).state_dict(), network(1).state_dict()
+    checkpoints.write_checkpoint(old, tmp_path / name)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=rf"could not write .*{name}.*: No space left on device"):
+            checkpoints.write_checkpoint(new, tmp_path / name)
+    assert checkpoints.read_checkpoint(tmp_path / name)["inner.weight"].equal(old["inner.weight"])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected a file that ends in \.safetensors, \.pth, \.pt, got '\.ckpt'"):
+        checkpoints.write_checkpoint({"w": torch.ones(1)}, tmp_path / "a.ckpt")
+    with pytest.raises(TypeError, match="state_dict: expected a mapping of names to tensors, got Residual"):
+        checkpoints.write_checkpoint(network(0), tmp_path / "a.pth")  # type: ignore[arg-type]
+
+
+def test_a_file_in_the_working_directory_hides_no_installed_module(tmp_path: Path) -> None:
+    """Case `cwd_first`: a ``numba.py`` among downloaded checkpoints must not run."""
+    package, folder = tmp_path / "packages", tmp_path / "downloads"
+    package.mkdir()
+    folder.mkdir()
+    (package / "my_net.py").write_text(NETWORK)
+    (folder / "numba.py").write_text("open('ran', 'w').close(); raise ImportError('the wrong numba')")
+    (folder / "beside.py").write_text(NETWORK)
+    code = (
+        "from weightspace.checkpoints._files import load_module\n"
+        "from weightspace.checkpoints import align_state_dicts\n"
+        "for name in ('my_net:Residual', 'beside:Residual'):\n"
+        "    net = load_module(name)\n"
+        "    print(align_state_dicts(net, net.state_dict(), net.state_dict()).after)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=folder, env=env, capture_output=True, text=True)
+    assert (done.stdout.split(), done.returncode) == (["0.0", "0.0"], 0), done.stderr
+    assert not (folder / "ran").exists()
+
+
+# Batch norms.
+
+
 def test_repair_averages_over_batches() -> None:
     module = nn.BatchNorm1d(1)
     repaired = checkpoints.repair_batch_norm(module, [torch.tensor([[0.0], [2.0]]), torch.tensor([[4.0], [4.0]])])
@@ -285,7 +384,11 @@ def test_the_command(run: Run, suffix: str) -> None:
     for name in (f"out.{suffix}", f"m.{suffix}"):
         read = checkpoints.read_checkpoint(name)
         assert all(torch.equal(read[key], value) for key, value in a.state_dict().items())
-    assert not list(Path().glob(".*part"))
+    assert not [path.name for path in Path().iterdir() if path.name.startswith(".")]
+    if suffix == "safetensors":
+        checkpoints.write_checkpoint(a.state_dict(), "a.safetensors", metadata={"epoch": "3"})
+        assert run(*files[:2], *files[2:], "--merge", "m.safetensors")[0] == 0
+        assert read_metadata("m.safetensors") == {"format": "pt", "epoch": "3"}
     code, out, _ = run(*files)
     assert (code, out.count("\n")) == (0, 1)
 
@@ -322,9 +425,12 @@ ERRORS = {
     "no colon": (("a.pth", "a.pth", "--module", "merge_net"), "module: expected package.module:function"),
     "no module": (
         ("a.pth", "a.pth", "--module", "nowhere_at_all:f"),
-        "module: expected 'nowhere_at_all:f' to be import",
+        "modules: expected a module that can be imported, got 'nowhere_at_all'",
     ),
-    "no attribute": (("a.pth", "a.pth", "--module", "merge_net:f"), "has no attribute 'f'"),
+    "no attribute": (
+        ("a.pth", "a.pth", "--module", "merge_net:f"),
+        "expected an object named 'f' in the module merge_net, got none",
+    ),
     "no network": (("a.pth", "a.pth", "--module", "merge_net:number"), "to be or to make an nn.Module, got int"),
     "refused": (("a.pth", "a.pth", "--module", "merge_net:recurrent"), "cannot prove symmetric: LSTM ('2')"),
     "another network": (("a.pth", "a.pth", "--module", "merge_net:plain"), "state dict 0: expected the keys"),

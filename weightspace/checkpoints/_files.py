@@ -1,31 +1,36 @@
-"""State dicts on disk, and the module that they belong to, as a person names them on the command line."""
+"""State dicts on disk, and the module that they belong to, as a person names it on the command line."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
+
+from weightspace._files import write_atomic
+from weightspace._plugins import find
+from weightspace.checkpoints._checks import check_tensors
 
 SAFETENSORS, TORCH = (".safetensors",), (".pth", ".pt")
 FORMS = f"a file that ends in {', '.join((*SAFETENSORS, *TORCH))}"
+METADATA = {"format": "pt"}
+"""The metadata by which other libraries know that a safetensors file holds tensors of PyTorch."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read one state dict; code in the file is refused, not run.
 
     Args:
-        path: ``.safetensors``, or ``.pth`` or ``.pt`` of ``torch.save``, holding a state dict and it alone.
+        path: ``.safetensors``, or ``.pth`` or ``.pt`` of ``torch.save``, with a state dict and nothing else.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ValueError: for another kind of file, or what is no state dict.
+        FileNotFoundError: if there is no such file.
+        ValueError: for another kind of file, or content other than a state dict.
 
     Example:
         >>> import tempfile
@@ -36,7 +41,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         {'w': tensor([1., 1.])}
     """
     path = Path(path)
-    _form(path)
+    _check_form(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a state dict, got no such file")
     try:
@@ -54,34 +59,51 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def write_checkpoint(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write one state dict, in the form that the name's ending says, by way of a file beside it.
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file that :func:`read_checkpoint` reads; other files have none."""
+    path = Path(path)
+    if path.suffix not in SAFETENSORS:
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def write_checkpoint(
+    state_dict: Mapping[str, Tensor], path: str | Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write one state dict, in the format of the name's ending: the whole file appears at once, or not at all.
 
     Args:
         state_dict: names to tensors.
         path: ``.safetensors``, ``.pth`` or ``.pt``.
+        metadata: entries of a safetensors file beside ``{"format": "pt"}``, which is always there; other files have
+            none.
 
     Raises:
+        TypeError: for something other than a mapping of tensors.
         ValueError: for another ending.
+        OSError: if the disk is full or the folder cannot be written; an earlier file stays as it was.
     """
     path = Path(path)
-    _form(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        if path.suffix in SAFETENSORS:
-            save_file({name: value.contiguous().clone() for name, value in state_dict.items()}, part)
-        else:
-            torch.save(dict(state_dict), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    _check_form(path)
+    check_tensors("state_dict", state_dict)
+    if path.suffix in SAFETENSORS:
+        tensors = {name: value.detach().contiguous().clone() for name, value in state_dict.items()}
+        write_atomic(path, save(tensors, {**METADATA, **(metadata or {})}))
+    else:
+        buffer = io.BytesIO()
+        torch.save(dict(state_dict), buffer)
+        write_atomic(path, buffer.getvalue())
 
 
 def load_module(name: str) -> nn.Module:
-    """Make the module that ``package.module:attribute`` names: a module, or what makes one without arguments.
+    """Make the module that ``package.module:attribute`` names: a module, or a callable that makes one.
+
+    This runs the code of that package. The working directory is searched last, so that a file beside the data does not
+    hide an installed package.
 
     Raises:
-        ValueError: for a name of another form, one that is not there, or what is no module.
+        ValueError: for a name of another form, one that cannot be imported, or an object that is not a module.
 
     Example:
         >>> load_module("torch.nn:Identity")
@@ -90,23 +112,13 @@ def load_module(name: str) -> nn.Module:
     home, colon, attribute = name.partition(":")
     if not (home and colon and attribute):
         raise ValueError(f"module: expected package.module:function, such as my_pkg:make_model, got {name!r}")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(home)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"module: expected {name!r} to be importable from {here} or the installed packages, got {error}"
-        ) from error
+    found: Any = find("modules", name, {})
     made = found if isinstance(found, nn.Module) or not callable(found) else found()
     if not isinstance(made, nn.Module):
         raise ValueError(f"module: expected {name!r} to be or to make an nn.Module, got {type(made).__name__}")
     return made
 
 
-def _form(path: Path) -> None:
+def _check_form(path: Path) -> None:
     if path.suffix not in (*SAFETENSORS, *TORCH):
         raise ValueError(f"{path}: expected {FORMS}, got {path.suffix or 'no ending'!r}")

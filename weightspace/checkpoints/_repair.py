@@ -1,4 +1,4 @@
-"""Batch norms of a network that was averaged, measured anew."""
+"""Batch norms of an averaged network: measure their statistics again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weightspace.checkpoints._merge import check_finite
+from weightspace.checkpoints._checks import check_module, check_state_dict
 
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -20,23 +20,22 @@ NORMS = (
 
 @torch.no_grad()
 def repair_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy of the module whose batch norms' running statistics are measured on data, the average over all batches.
+    """Copy the module, with the running statistics of its batch norms measured on data and averaged over all batches.
 
-    Averaging two networks shrinks the variance of what its channels compute; statistics measured on the averaged
-    network itself undo that. Measured are batch norms, synchronised ones too, and instance norms that keep
-    statistics.
+    Averaging two networks shrinks the variance of its channels; statistics measured on the averaged network itself undo
+    that. Batch norms are measured, synchronised ones too, and instance norms with running statistics.
 
     Args:
-        module: a network with such norms; it is not written.
-        batches: what the module takes, in batches of hundreds; a few thousand inputs do.
+        module: a network with such norms, which is not modified.
+        batches: inputs of the module, in batches of hundreds; a few thousand inputs suffice.
 
     Returns:
         The copy, with every part in the mode that it was in.
 
     Raises:
         TypeError: for something other than a module.
-        ValueError: for a network without such norms, or with running statistics of a norm that is none of torch's; for
-            weights or statistics that are not finite, no batch at all, or a norm that no batch reaches.
+        ValueError: for a network without such norms, or with running statistics of a norm that is not of torch.nn; for
+            weights or statistics that are complex or not finite, no batch at all, or a norm that no batch reaches.
 
     Example:
         >>> from weightspace.checkpoints import repair_batch_norm
@@ -48,16 +47,15 @@ def repair_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module
     Reference:
         Jordan et al., *REPAIR: REnormalizing Permuted Activations for Interpolation Repair*, 2023.
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
-    check_finite("module", dict(module.named_parameters()))
+    check_module(module)
+    check_state_dict("module", dict(module.named_parameters()))
     modes = [child.training for child in module.modules()]
     repaired = copy.deepcopy(module).eval()
     norms = _tracking(repaired)
     momenta, calls = [norm.momentum for norm in norms.values()], dict.fromkeys(norms, 0)
 
     def average(name: str, norm: Any, _: Any) -> None:
-        """With this momentum running statistics are the average over all calls; instance norms have no other way."""
+        """Set the momentum with which running statistics are the average over all calls, for instance norms too."""
         calls[name] += 1
         norm.momentum = 1 / calls[name]
 
@@ -79,7 +77,7 @@ def repair_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module
 
 
 def _tracking(module: nn.Module) -> dict[str, Any]:
-    """The norms that keep running statistics, by name."""
+    """Find the norms with running statistics, by name."""
     found = {n: m for n, m in module.named_modules() if _tracks(m)}
     if not found:
         raise ValueError("expected batch norms with running statistics, got none; nothing needs repair")
@@ -95,7 +93,7 @@ def _tracks(module: nn.Module) -> bool:
 
 
 def _check_measured(norms: Mapping[str, Any], calls: Mapping[str, int], seen: int) -> None:
-    """Refuse statistics of no batch, and those that are not finite."""
+    """Refuse statistics of no batch, and statistics that are not finite."""
     if not seen:
         raise ValueError("batches: expected at least one batch of inputs, got none")
     if unreached := [name for name, count in calls.items() if not count]:

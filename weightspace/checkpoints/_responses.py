@@ -1,4 +1,4 @@
-"""Activation matching for networks that come as modules: any architecture that a spec can be read off."""
+"""Activation matching for modules: any architecture that has a spec."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace.align.solver._assignment import assign
 
-TIE = 1e-9  # far below what tells neurons apart, far above rounding
+TIE = 1e-9  # the bonus is far below differences between neurons, and far above rounding
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of the features that a layer reads: the neurons of one axis, with the positions folded into each."""
+    """A run of the features that a layer reads: the neurons of one axis, each with its positions."""
 
     axis: str
     start: int
@@ -27,7 +27,7 @@ class _Run:
     positions: int
 
     def rows(self, read: Tensor, dim: int) -> Tensor:
-        """``[sample, neuron]`` in float64: positions count as further samples."""
+        """Return the run as ``[sample, neuron]`` in float64, where positions count as further samples."""
         part = read.detach().narrow(dim, self.start, self.size * self.positions).movedim(dim, -1)
         part = part.unflatten(-1, (self.size, self.positions)).transpose(-1, -2)
         return part.reshape(-1, self.size).double()
@@ -35,7 +35,7 @@ class _Run:
 
 @dataclass
 class _Moments:
-    """What correlations are made of, summed over batches."""
+    """The sums over batches from which correlations follow."""
 
     size: int
     count: int = 0
@@ -47,7 +47,7 @@ class _Moments:
         self.count += len(a)
 
     def score(self) -> Tensor:
-        """Correlations ``[size, size]``, and a trifle for staying in place, which decides where they say nothing.
+        """Return correlations ``[size, size]``, plus a small bonus for staying in place, which decides among ties.
 
         A neuron that never varies correlates with none.
         """
@@ -64,13 +64,13 @@ class _Moments:
 def match_responses(
     module: nn.Module, spec: NetSpec, a: Mapping[str, Tensor], b: Mapping[str, Tensor], batches: Iterable[Tensor]
 ) -> Symmetry:
-    """The permutations that pair the neurons of ``b`` with those of ``a`` whose responses correlate most.
+    """Find the permutations that pair the neurons of ``b`` with those of ``a`` whose responses correlate most.
 
-    A neuron's response is what the layers that consume it read: after its activation, its norm, its residual sum.
+    A neuron's response is the input of the layers that consume it: after its activation, its norm, its residual sum.
     Correlations are summed over batches and positions, so that memory does not grow with the number of inputs.
 
     Raises:
-        TypeError: for batches that are no tensors.
+        TypeError: for batches that are not tensors.
         ValueError: for no input at all, inputs that are not finite, or an axis that no linear or convolution module
             reads.
     """
@@ -96,7 +96,7 @@ def match_responses(
 
 
 def _checked(batch: Tensor, net: nn.Module) -> Tensor:
-    """A batch in the module's dtype, on its device."""
+    """Return a batch in the module's dtype, on its device."""
     if not isinstance(batch, Tensor):
         raise TypeError(
             f"batches: expected tensors of inputs, got {type(batch).__name__}; of pairs with labels take the first"
@@ -108,16 +108,14 @@ def _checked(batch: Tensor, net: nn.Module) -> Tensor:
 
 
 def _loaded(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the module with these weights, as it is for inference."""
-    if bad := [name for name, value in state.items() if not bool(value.isfinite().all())]:
-        raise ValueError(f"expected finite weights, got NaN or infinity in {bad[:5]}; leave that network out")
+    """Copy the module, with these weights and in the mode of inference."""
     net = copy.deepcopy(module).eval()
     net.load_state_dict(state)
     return net
 
 
 def _runs(module: nn.Module, spec: NetSpec) -> dict[str, list[_Run]]:
-    """For every linear and convolution module, the runs of hidden neurons among the features that it reads."""
+    """Find for every linear and convolution module the runs of hidden neurons among the features that it reads."""
     layers = {name for name, child in module.named_modules() if isinstance(child, nn.Linear | nn.modules.conv._ConvNd)}
     hidden = {axis.name for axis in spec.hidden}
     found: dict[str, list[_Run]] = {}
@@ -134,10 +132,10 @@ def _runs(module: nn.Module, spec: NetSpec) -> dict[str, list[_Run]]:
 
 
 def _responses(net: nn.Module, runs: Mapping[str, list[_Run]], batch: Tensor) -> Iterator[tuple[_Run, Tensor]]:
-    """What each run reads on one batch."""
+    """Yield the features of each run on one batch."""
     reads: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:  # a copy: what follows may write into it
+    def keep(name: str) -> Any:  # a copy, because the layers that follow may write into it
         return lambda _, args, named: reads.update({name: (args[0] if args else named["input"]).clone()})
 
     handles = [net.get_submodule(name).register_forward_pre_hook(keep(name), with_kwargs=True) for name in runs]

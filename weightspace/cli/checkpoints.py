@@ -40,7 +40,7 @@ def align(
     """Move one checkpoint onto another of the same network; its function stays."""
     import torch
 
-    from weightspace.checkpoints._files import load_module
+    from weightspace.checkpoints._files import load_module, read_metadata
 
     states = [ws.checkpoints.read_checkpoint(path) for path in (a, b)]
     net = usage(load_module, module)
@@ -51,10 +51,11 @@ def align(
     found = ws.checkpoints.align_state_dicts(net, *states, group=group, example_input=example, batches=batches)
     say(f"squared distance {found.before:.6g} before, {found.after:.6g} after")
     if out is not None:
-        ws.checkpoints.write_checkpoint(found.state_dict, out)
+        ws.checkpoints.write_checkpoint(found.state_dict, out, metadata=read_metadata(b))
         say(f"wrote {out}")
     if merge is not None:
-        ws.checkpoints.write_checkpoint(ws.checkpoints.interpolate_state_dicts(states[0], found.state_dict), merge)
+        average = ws.checkpoints.interpolate_state_dicts(states[0], found.state_dict)
+        ws.checkpoints.write_checkpoint(average, merge, metadata=read_metadata(a))
         norms = any(param.statistic for param in found.symmetry.spec.params)
         hint = "; measure its batch norms anew: ws.checkpoints.repair_batch_norm" if norms else ""
         say(f"wrote {merge}{hint}")
