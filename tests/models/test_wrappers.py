@@ -86,7 +86,7 @@ def test_bad_autoencoders_are_refused() -> None:
         Autoencoder(model.encoder, queries=5)
     with pytest.raises(ValueError, match="attention_heads: expected a divisor of 64, got 3"):
         Autoencoder(model.encoder, attention_heads=3)
-    with pytest.raises(ValueError, match=r"array: expected \[batch, 32\], as the model gives it, got \[6, 31\]"):
+    with pytest.raises(ValueError, match=r"array: expected \[batch, 32\], as the model returns it, got \[6, 31\]"):
         model.decode(torch.zeros(6, 31), COORDS)
     with pytest.raises(ValueError, match=r"x: expected \[point, 2\] or \[6, point, 2\], got \[5, 3\]"):
         model.decode(torch.zeros(6, 32), torch.zeros(5, 3))

@@ -55,13 +55,13 @@ KEYS: dict[str, list[Rule]] = {
 """By model, patterns of keys of the state dict at their beginning, and replacements, applied in this order."""
 
 
-def upgraded(about: dict[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def upgraded(description: dict[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return a description and a state dict of format 1 as those of format 2.
 
     Raises:
         ValueError: for options that the model no longer has.
     """
-    name, options = str(about["model"]), dict(about["options"])
+    name, options = str(description["model"]), dict(description["options"])
     name = NAMES.get(name, name)
     wrapper = WRAPPED.get(str(options.get("head")))
     if wrapper is not None:
@@ -72,15 +72,15 @@ def upgraded(about: dict[str, Any], state: dict[str, Tensor]) -> tuple[dict[str,
     gone = {key: value for key, value in (("back", True), ("neurons", 0)) if options.pop(key, value) != value}
     if gone:
         raise ValueError(
-            f"expected a model that this version has, got {about['model']!r} with options {sorted(gone)} that only "
-            f"version {VERSION} had; open it there"
+            f"expected a model that this version has, got {description['model']!r} with options {sorted(gone)} that "
+            f"only version {VERSION} had; open it there"
         )
     state = {_renamed(key, KEYS.get(name, [])): value for key, value in state.items()}
     config: dict[str, Any] = options
     if wrapper is not None:
         config, name = {"model": {"model": name, "config": options}}, wrapper
         state = {"gain" if key == "_edit.gain" else f"model.{key}": value for key, value in state.items()}
-    return {**about, "model": name, "config": config}, state
+    return {**description, "model": name, "config": config}, state
 
 
 def _renamed(key: str, rules: list[Rule]) -> str:

@@ -66,7 +66,7 @@ class WeightModel(nn.Module, ABC):
     @property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments except ``spec`` and ``seed``: plain numbers and names, or models."""
+        """Return the constructor's arguments except ``spec`` and ``seed``: plain numbers and names, or models."""
 
     @abstractmethod
     def forward(self, weights: Weights) -> Tensor | Weights:
@@ -74,12 +74,12 @@ class WeightModel(nn.Module, ABC):
 
     @property
     def num_parameters(self) -> int:
-        """The number of learned scalars."""
+        """Count the learned scalars."""
         return sum(p.numel() for p in self.parameters())
 
 
 class Model(WeightModel):
-    """The template of a model: it checks the networks, normalises them, and calls :meth:`compute`.
+    """A template that checks the networks, normalises them, and calls :meth:`compute`.
 
     A subclass declares at class level what it is, calls this constructor with its own arguments as ``config``, makes
     its layers, and implements :meth:`compute`. Its constructor takes ``(spec, out_features, *, ..., seed=None)`` and

@@ -146,7 +146,7 @@ class Normalize(nn.Module):
 
 
 class _Moments:
-    """Count, mean and sum of squared deviations of every entry, in float64, merged block by block."""
+    """A count, mean and sum of squared deviations of every entry, in float64, that take one block after another."""
 
     def __init__(self, size: int) -> None:
         self.count = 0

@@ -23,18 +23,18 @@ from weightspace.models._registry import MODELS, WRAPPERS, name_of
 
 MODEL_FORMAT = 2
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
-_WEIGHTS, _ABOUT = "model.safetensors", "model.json"
+_WEIGHTS, _DESCRIPTION = "model.safetensors", "model.json"
 _DAMAGE = (ArithmeticError, AttributeError, KeyError, RecursionError, RuntimeError, TypeError, ValueError)
 
 
 def save_model(model: WeightModel, path: str | Path) -> Path:
     """Write a model to a folder: ``model.safetensors`` and ``model.json``.
 
-    A class of this library is kept by its name in :data:`MODELS`, any other by its import path. Wrappers are kept with
-    the models in them, except :class:`Averaged`, whose transforms are not data.
+    A class of this library is stored by its name in :data:`MODELS`, any other by its import path. Wrappers are stored
+    with the models in them, except :class:`Averaged`, whose transforms are not data.
 
     Args:
-        model: a trained model; its normalisation and its dtype are kept too.
+        model: a trained model; its normalisation and its dtype are stored too.
         path: the folder, made if it is missing.
 
     Returns:
@@ -56,7 +56,7 @@ def save_model(model: WeightModel, path: str | Path) -> Path:
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     dtype = next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32)
-    about = {
+    description = {
         "format": MODEL_FORMAT,
         **_described(model),
         "dtype": str(dtype).removeprefix("torch."),
@@ -65,7 +65,7 @@ def save_model(model: WeightModel, path: str | Path) -> Path:
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     write_atomic(path / _WEIGHTS, save(state))
-    write_atomic(path / _ABOUT, json.dumps(about, indent=1).encode())
+    write_atomic(path / _DESCRIPTION, json.dumps(description, indent=1).encode())
     return path
 
 
@@ -85,30 +85,30 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
         ValueError: for a model of an unknown name, class or format, and files that are damaged or of two models.
     """
     path = Path(path)
-    for name in (_ABOUT, _WEIGHTS):
+    for name in (_DESCRIPTION, _WEIGHTS):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path}: expected {name}, as ws.models.save_model writes it")
-    about, state = _read_about(path / _ABOUT), _read_state(path / _WEIGHTS)
+    description, state = _read_description(path / _DESCRIPTION), _read_state(path / _WEIGHTS)
     try:
-        if about["format"] == 1:
-            about, state = _format1.upgraded(about, state)
-        spec = NetSpec.from_json(json.dumps(about["spec"]))
-        dtype = _dtype(about)
-        _check_sizes(about, spec, state)
-        if not _paths(about):
+        if description["format"] == 1:
+            description, state = _format1.upgraded(description, state)
+        spec = NetSpec.from_json(json.dumps(description["spec"]))
+        dtype = _dtype(description)
+        _check_sizes(description, spec, state)
+        if not _paths(description):
             with torch.device("meta"):  # compares all shapes before any memory is taken
-                _check_shapes(_made(about, spec, imports).state_dict(), state)
-        model = _made(about, spec, imports)
+                _check_shapes(_made(description, spec, imports).state_dict(), state)
+        model = _made(description, spec, imports)
     except _DAMAGE as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else f"{str(error):.400}"
+        reason = f"no {error}" if isinstance(error, KeyError) else f"{error!s:.400}"
         raise ValueError(
-            f"{path / _ABOUT}: expected a model as ws.models.save_model writes it, got {reason}"
+            f"{path / _DESCRIPTION}: expected a model as ws.models.save_model writes it, got {reason}"
         ) from error
     model.to(dtype)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path / _WEIGHTS}: expected the weights of {_ABOUT}'s model, got {error}") from error
+        raise ValueError(f"{path / _WEIGHTS}: expected the weights of {_DESCRIPTION}'s model, got {error}") from error
     return model
 
 
@@ -128,44 +128,46 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"expected a config of plain numbers, names and models, got {type(value).__name__}")
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def _read_description(path: Path) -> dict[str, Any]:
     """Read the description, and refuse what is not one."""
     try:
-        about = json.loads(path.read_bytes())
+        description = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected JSON as ws.models.save_model writes it, got {error}") from error
-    if not isinstance(about, dict) or "format" not in about:
-        raise ValueError(f"{path}: expected JSON with a 'format', as ws.models.save_model writes it, got {about!r:.60}")
-    if about["format"] not in (1, MODEL_FORMAT) or isinstance(about["format"], bool):
+    if not isinstance(description, dict) or "format" not in description:
         raise ValueError(
-            f"{path}: expected model format 1 or {MODEL_FORMAT}, got {about['format']!r:.60}; "
+            f"{path}: expected JSON with a 'format', as ws.models.save_model writes it, got {description!r:.60}"
+        )
+    if description["format"] not in (1, MODEL_FORMAT) or isinstance(description["format"], bool):
+        raise ValueError(
+            f"{path}: expected model format 1 or {MODEL_FORMAT}, got {description['format']!r:.60}; "
             "a newer weightspace may read it"
         )
-    return about
+    return description
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path}: expected the weights of {_ABOUT}'s model, got {error}") from error
+        raise ValueError(f"{path}: expected the weights of {_DESCRIPTION}'s model, got {error}") from error
 
 
-def _dtype(about: dict[str, Any]) -> torch.dtype:
-    found = about.get("dtype", "float32")
+def _dtype(description: dict[str, Any]) -> torch.dtype:
+    found = description.get("dtype", "float32")
     if not isinstance(found, str) or found not in DTYPES:
         raise ValueError(f"a dtype {found!r:.60}, not one of {list(DTYPES)}")
     return DTYPES[found]
 
 
-def _check_sizes(about: dict[str, Any], spec: NetSpec, state: dict[str, Tensor]) -> None:
+def _check_sizes(description: dict[str, Any], spec: NetSpec, state: dict[str, Tensor]) -> None:
     """Refuse numbers that the weights cannot be of, before anything is made of them."""
     means = [value for name, value in state.items() if name.endswith("normalize.mean")]
     if not means or any(list(mean.shape) != [spec.num_params] for mean in means):
         raise ValueError(f"a spec of {spec.num_params} parameters, and weights of a model on other networks")
-    if not _paths(about):
+    if not _paths(description):
         count = sum(value.numel() for value in state.values())
-        for name, value in _numbers(about["config"]):
+        for name, value in _numbers(description["config"]):
             if value > count:
                 raise ValueError(f"{name}={value!r:.60}, more than the {count} numbers in the weights")
 
@@ -189,27 +191,29 @@ def _numbers(config: Any, name: str = "config") -> Iterator[tuple[str, int]]:
         yield name, config
 
 
-def _paths(about: Any) -> list[str]:
+def _paths(description: Any) -> list[str]:
     """Return the names of classes outside of this library that a description needs."""
-    if isinstance(about, list):
-        return [path for part in about for path in _paths(part)]
-    if not isinstance(about, dict):
+    if isinstance(description, list):
+        return [path for part in description for path in _paths(part)]
+    if not isinstance(description, dict):
         return []
     own = (
-        [about["model"]] if isinstance(about.get("model"), str) and about["model"] not in {**MODELS, **WRAPPERS} else []
+        [description["model"]]
+        if isinstance(description.get("model"), str) and description["model"] not in {**MODELS, **WRAPPERS}
+        else []
     )
-    return own + [path for part in about.get("config", {}).values() for path in _paths(part)]
+    return own + [path for part in description.get("config", {}).values() for path in _paths(part)]
 
 
-def _made(about: dict[str, Any], spec: NetSpec, imports: bool) -> WeightModel:
+def _made(description: dict[str, Any], spec: NetSpec, imports: bool) -> WeightModel:
     """Make the model that a description is of, with new weights."""
-    name = about["model"]
+    name = description["model"]
     if ":" in str(name) and not imports and name.partition(":")[0] not in sys.modules:
         raise ValueError(
             f"the class {name}, whose module is not imported; import it, or pass imports=True if you trust the file"
         )
     kind = find("models", name, {**MODELS, **WRAPPERS}, subclass_of(WeightModel))
-    config = {key: _restored(value, spec, imports) for key, value in about["config"].items()}
+    config = {key: _restored(value, spec, imports) for key, value in description["config"].items()}
     if issubclass(kind, Model):
         return kind(spec, **{**kind.presets.get(name, {}), **config})
     return kind(**config)

@@ -22,7 +22,7 @@ GAIN = 0.01
 
 @final
 class Embedding(WeightModel):
-    r"""The outputs of a model scaled to length one, for contrastive objectives and similarity search.
+    r"""Scale the outputs of a model to length one, for contrastive objectives and similarity search.
 
     .. math:: y(w) = m(w) / \lVert m(w) \rVert
 
@@ -58,13 +58,13 @@ class Embedding(WeightModel):
         return {"model": self.model}
 
     def forward(self, weights: Weights) -> Tensor:
-        """``Weights`` to ``[batch, out_features]``, rows of length one."""
+        """Return ``[batch, out_features]``, rows of length one."""
         return F.normalize(_tensor(self.model(weights)), dim=-1)
 
 
 @final
 class Editor(WeightModel):
-    r"""Networks, changed by a learned step that a model computes from their weights.
+    r"""Change networks by a learned step that a model computes from their weights.
 
     .. math:: y(w) = w + g_p \, std_p \, m(w)
 
@@ -115,7 +115,7 @@ class Editor(WeightModel):
         return {"model": self.model}
 
     def forward(self, weights: Weights) -> Weights:
-        """``Weights`` to the edited ``Weights``."""
+        """Return the edited networks."""
         step = self.model(weights)
         assert isinstance(step, Weights)
         change = self.gain[self.owner] * (self.model.normalize.std * step.flat)
@@ -124,7 +124,7 @@ class Editor(WeightModel):
 
 @final
 class Averaged(WeightModel):
-    r"""Test-time augmentation: a trained model's outputs, averaged over each network and transformed copies of it.
+    r"""Average a trained model's outputs over each network and transformed copies of it: test-time augmentation.
 
     .. math:: y(w) = \frac{1}{1 + n} \Big( m(w) + \sum_{i=1}^n m(T_i w) \Big)
 
@@ -165,12 +165,12 @@ class Averaged(WeightModel):
             raise ValueError(f"transforms: expected one at least, and none that mixes networks, got {transforms!r}")
         for transform in transforms:
             transform.check(model.spec)
-        kept = all(transform.preserves == "coordinates" for transform in transforms)
+        preserved = all(transform.preserves == "coordinates" for transform in transforms)
         super().__init__(
             model.spec,
             model.out_features,
             output=model.output,
-            equivariance=model.equivariance if kept else "none",
+            equivariance=model.equivariance if preserved else "none",
             track=model.track,
         )
         self.model, self.transforms, self.seed = model, tuple(transforms), whole_number("seed", seed, 0)
@@ -184,7 +184,7 @@ class Averaged(WeightModel):
         return f"transforms={list(self.transforms)}, seed={self.seed}"
 
     def forward(self, weights: Weights) -> Tensor:
-        """``Weights`` to ``[batch, out_features]``."""
+        """Return ``[batch, out_features]``."""
         total = _tensor(self.model(weights))
         if self.training:
             return total
@@ -196,7 +196,7 @@ class Averaged(WeightModel):
 
 @final
 class Ensemble(WeightModel):
-    r"""The mean of the outputs of several trained models.
+    r"""Average the outputs of several trained models.
 
     .. math:: y(w) = \frac{1}{n} \sum_{i=1}^n m_i(w)
 
@@ -252,7 +252,7 @@ class Ensemble(WeightModel):
         return {"models": list(self.models)}
 
     def forward(self, weights: Weights) -> Tensor:
-        """``Weights`` to ``[batch, out_features]``."""
+        """Return ``[batch, out_features]``."""
         mean = torch.stack([model(weights) for model in self.models]).mean(0)
         return F.normalize(mean, dim=-1) if self.output == "embedding" else mean
 

@@ -33,7 +33,7 @@ def pair_sums(
 
 
 class Fourier(nn.Module):
-    """Fixed random Fourier features of a scalar, then a linear map: ``A [cos(f x), sin(f x)] + b``.
+    """Map a scalar to fixed random Fourier features, and these linearly: ``A [cos(f x), sin(f x)] + b``.
 
     Args:
         out_channels: channels that leave.
@@ -57,7 +57,7 @@ class Fourier(nn.Module):
 
 
 class GraphInput(nn.Module):
-    r"""Initial features of neurons and weights.
+    r"""Compute the initial features of neurons and weights.
 
     A neuron's bias (zero for inputs) and a weight become Fourier features, mapped linearly, plus a learned vector: one
     for each input and output neuron, one for each hidden layer, one for each layer's weights. With probes, the
@@ -126,7 +126,7 @@ class GraphInput(nn.Module):
 
 
 class GraphHead(nn.Module):
-    """Outputs from the features of a graph: a readout of its neurons, or new weights and biases.
+    """Compute outputs from the features of a graph: a readout of its neurons, or new weights and biases.
 
     Args:
         spec: a sequential network.

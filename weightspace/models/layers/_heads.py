@@ -112,7 +112,7 @@ class NeuronReadout(nn.Module):
         self.mlp = normed_mlp(wide, hidden, 1, out_features, dropout=dropout, activation=nn.SiLU)
 
     def forward(self, nodes: Sequence[Tensor]) -> Tensor:
-        """``[batch, neuron, channel]`` by axis, to ``[batch, out_features]``."""
+        """Map features ``[batch, neuron, channel]``, by axis, to ``[batch, out_features]``."""
         parts = [v.flatten(1) if keep else v.mean(1) for v, keep in zip(nodes, self.fixed, strict=True) if v.shape[-1]]
         return self.mlp(torch.cat(parts, 1))
 

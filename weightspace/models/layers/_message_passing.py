@@ -46,7 +46,7 @@ def rms_normalize(value: Tensor) -> Tensor:
 
 
 class ChainEmbedding(nn.Module):
-    """Initial features of a chain: learned vectors times biases and weights, and learned vectors of the ends.
+    """Compute initial features of a chain: learned vectors times biases and weights, and learned vectors of the ends.
 
     Args:
         spec: the networks, a chain.
@@ -73,7 +73,7 @@ class ChainEmbedding(nn.Module):
 
 
 class ForwardBackwardRound(nn.Module):
-    """A sweep from the inputs to the outputs, a sweep back, and an update of the weights' features.
+    """Sweep from the inputs to the outputs and back, then update the weights' features.
 
     Going back, neurons hold a second feature, their dual.
 
@@ -113,7 +113,7 @@ class ForwardBackwardRound(nn.Module):
 
 
 class ForwardBackwardReadout(nn.Module):
-    """Invariant numbers of every neuron, averaged over hidden axes, then an MLP.
+    """Average invariants of the neurons over hidden axes, then apply an MLP.
 
     Args:
         spec: the networks, a chain.
@@ -151,7 +151,7 @@ class ForwardBackwardReadout(nn.Module):
 
 
 class ChainOutput(nn.Module):
-    """New weights and biases from the features of weights and neurons, by a linear map per layer.
+    """Make new weights and biases from the features of weights and neurons, by a linear map per layer.
 
     Args:
         spec: the networks, a chain.
@@ -171,7 +171,7 @@ class ChainOutput(nn.Module):
 
 
 class ForwardBackward(nn.Module):
-    """Embedding, rounds and head of a graph metanetwork.
+    """A graph metanetwork that is made of an embedding, rounds and a head.
 
     Args:
         embed: initial features.

@@ -42,7 +42,7 @@ class ProbedPass(nn.Module):
     Args:
         spec: the networks, a chain.
         points: the inputs ``X`` to start from, ``[in, point]``.
-        rank: rank of ``A`` and ``B`` beside the identity; 0 for the identity alone.
+        rank: rank of ``A`` and ``B`` minus the identity; 0 for the identity alone.
         phase: whether ``c`` is fixed at one. Learned factors of biases break the symmetry of phases.
     """
 

@@ -16,7 +16,7 @@ REACH = 1.5
 
 
 class GaussianRBF(nn.Module):
-    r"""Gaussians with learned centres and widths, ``exp(-|x - c|^2 / (2 s^2))``.
+    r"""Evaluate Gaussians with learned centres and widths, ``exp(-|x - c|^2 / (2 s^2))``.
 
     The centres start along uniformly random directions at uniformly random distances, so that they are as dense near
     zero as far from it.
@@ -34,7 +34,7 @@ class GaussianRBF(nn.Module):
         self.widths = nn.Parameter(torch.full((count,), math.log(REACH)))
 
     def forward(self, value: Tensor) -> Tensor:
-        """``[..., inputs]`` to ``[..., count]``."""
+        """Map ``[..., inputs]`` to ``[..., count]``."""
         far = torch.zeros_like(value[..., :1])
         for i in range(value.shape[-1]):  # differences come first, because squares of frequencies would swallow them
             far = far + (value[..., i : i + 1] - self.centers[:, i]).square()

@@ -16,7 +16,7 @@ from weightspace.models.layers._heads import InvariantHead
 
 
 class EquivariantStack(nn.Module):
-    r"""Equivariant linear layers, each followed by attention among neurons if asked for and a ReLU, then a head.
+    r"""Apply equivariant linear layers, each followed by attention among neurons (if any) and a ReLU, then a head.
 
     .. math:: x_l = relu(A_l(L_l(x_{l-1})))
 
@@ -57,7 +57,7 @@ class EquivariantStack(nn.Module):
         )
 
     def forward(self, features: Weights) -> Tensor | Weights:
-        """``[batch, param, channel]`` to ``[batch, out_features]``, or to ``Weights``."""
+        """Map features ``[batch, param, channel]`` to ``[batch, out_features]``, or to ``Weights``."""
         for i, layer in enumerate(self.layers):
             features = layer(features)
             if self.attention:

@@ -23,7 +23,7 @@ def types_of(axis: Axis) -> tuple[Types, Types]:
 
 
 class TypedInvariant(nn.Module):
-    r"""A linear map of a feature, made invariant to the factors of its type.
+    r"""Map a feature linearly, and make the result invariant to the factors of its type.
 
     A feature of type "sign" enters as ``|A x|`` (an even function, the symmetrisation of a layer of ReLUs), one of type
     "positive" as ``A x / |x|``, one of both as ``|A x| / |x|``, and one without type as ``A x + b``.
@@ -56,10 +56,10 @@ def dual_product(value: Tensor, dual: Tensor, types: Types) -> Tensor:
 
 
 class NodeInvariants(nn.Module):
-    """Invariants of what a neuron holds: features of its type, and one of the inverse type (``dual``).
+    """Compute invariants of a neuron: of features of its type, and of one of the inverse type (``dual``).
 
     A sign is its own inverse, so all features enter one map, which sees their relative signs. Positive scales enter one
-    by one, beside the product of the feature and its dual.
+    by one, together with the product of the feature and its dual.
 
     Args:
         types: of the neuron.
@@ -85,7 +85,7 @@ class NodeInvariants(nn.Module):
 
 
 class ActivationMap(nn.Module):
-    """A linear map of a neuron's features as they leave it, invariant if the activation is even and drops the sign.
+    """Map a neuron's features linearly as they leave it; if the activation is even and drops the sign, invariantly.
 
     Args:
         before: type of the pre-activation.

@@ -62,7 +62,7 @@ class ForwardMessages(Model):
         functions: width and number of outputs of the MLP ``f``; 0 for none.
         rbfs: Gaussian radial basis functions in ``f``, on the space of a first neuron's frequencies; 0 for none. Only
             periodic activations have them.
-        rank: rank of ``A`` beside the identity; 0 for the identity alone.
+        rank: rank of ``A`` minus the identity; 0 for the identity alone.
         learned: whether ``psi`` is learned or the network's own activation.
         dropout: probability, after each hidden layer of the MLP.
         seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
@@ -139,7 +139,7 @@ class ForwardMessages(Model):
 
 
 class FirstMessages(nn.Module):
-    """Learned functions of a first neuron's weights and bias, which transform as the neuron's output does.
+    """Apply learned functions to a first neuron's weights and bias, which transform as the neuron's output does.
 
     Args:
         axis: the first hidden axis.
@@ -203,7 +203,7 @@ def _three_layers(inputs: int, width: int) -> nn.Sequential:
 
 
 class LearnedActivation(nn.Module):
-    """A learned function per channel, of the number that arrives at a neuron and of the neuron's bias.
+    """Apply a learned function per channel to the number that arrives at a neuron and to the neuron's bias.
 
     It transforms as the neuron's output does: a sum of Gaussians, or two slopes for positive scales.
 

@@ -39,7 +39,7 @@ class ProbeGridNet(Model):
         hidden: channels of the first block of convolutions, at least 2; every further block has twice as many.
         layers: number of blocks.
         size: points along each axis of the grid.
-        rank: rank of the mixing matrices beside the identity; 0 for the identity alone.
+        rank: rank of the mixing matrices minus the identity; 0 for the identity alone.
         phase: whether the factors of biases are fixed at one, which respects phases.
         dropout: probability, before the last layer.
         seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.

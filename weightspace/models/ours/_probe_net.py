@@ -43,7 +43,7 @@ class ProbeNet(Model):
         hidden: width of the MLP, at least 2.
         layers: number of hidden layers of the MLP.
         points: number of learned inputs, which are the channels.
-        rank: rank of the mixing matrices beside the identity; 0 for the identity alone.
+        rank: rank of the mixing matrices minus the identity; 0 for the identity alone.
         phase: whether ``c`` is fixed at one.
         dropout: probability, after each hidden layer of the MLP.
         seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.

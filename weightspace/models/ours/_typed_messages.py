@@ -110,7 +110,7 @@ class TypedMessages(Model):
 
 
 class TypedMessagesRound(nn.Module):
-    """A sweep from the inputs to the outputs and back.
+    """Sweep from the inputs to the outputs and back.
 
     Args:
         types: of the hidden axes: of pre-activations, and of outputs.
@@ -183,7 +183,7 @@ class ChannelUpdate(nn.Module):
 
 
 class NeuronInvariants(nn.Module):
-    """Invariants of a neuron's two features, for the readout.
+    """Compute invariants of a neuron's two features, for the readout.
 
     Args:
         types: of the neuron.

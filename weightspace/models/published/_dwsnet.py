@@ -16,7 +16,7 @@ from weightspace.models.layers._stack import EquivariantStack
 
 @final
 class DWSNet(Model):
-    r"""Equivariant linear layers with pointwise non-linearities between them.
+    r"""Apply equivariant linear layers with pointwise non-linearities between them.
 
     ``x_0 = normalize(w)``, ``x_l = relu(EquivariantLinear_l(x_{l-1}))``. The invariant head averages every parameter
     over its hidden axes and applies an MLP; the equivariant head is one more linear layer. Cost of a forward pass, with

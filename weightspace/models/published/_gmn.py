@@ -28,7 +28,7 @@ Direction = Literal["forward", "bidirectional"]
 
 @final
 class GMN(Model):
-    r"""Message passing from a network's inputs to its outputs and back, with weights that are updated too.
+    r"""Pass messages from a network's inputs to its outputs and back, and update the features of its weights too.
 
     .. math::
         m_i = mean_j \; p_{ij} \odot \phi(p_{ij}, h_i), \qquad p_{ij} = e_{ij} \odot \Gamma h_j, \qquad
@@ -135,7 +135,7 @@ def gmn_round(depth: int, width: int, *, first: bool, back: bool, edges: bool, d
 
 
 class ConcatLinear(nn.Module):
-    """A linear map of several features side by side.
+    """Map several features, side by side, linearly.
 
     Args:
         width: channels of each feature, and of the result.
@@ -152,7 +152,7 @@ class ConcatLinear(nn.Module):
 
 
 class GMNMessagePass(nn.Module):
-    """Messages along one layer's weights, and the update of the neurons that receive them.
+    """Send messages along one layer's weights, and update the neurons that receive them.
 
     Args:
         width: channels.

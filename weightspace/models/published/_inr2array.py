@@ -18,7 +18,7 @@ from weightspace.models.layers._heads import check_divisor
 
 @final
 class Autoencoder(WeightModel):
-    r"""An encoder of networks to arrays and a decoder of arrays to function values, trained without labels.
+    r"""Encode networks as arrays, and decode arrays to function values; both are trained without labels.
 
     .. math:: z = E(w) \in \mathbb{R}^{queries \times width}, \qquad
         \hat y(x) = MLP\big(\gamma(x) + Attention(\gamma(x), z)\big)
@@ -127,7 +127,7 @@ class Autoencoder(WeightModel):
         return f"queries={self.queries}, attention_heads={self.attention_heads}, reach={self.reach}"
 
     def forward(self, weights: Weights) -> Tensor:
-        """``Weights`` to the flat array of every network, ``[batch, queries * width]``."""
+        """Return the flat array of every network, ``[batch, queries * width]``."""
         out = self.encoder(weights)
         assert isinstance(out, Tensor)
         return out
@@ -151,7 +151,7 @@ class Autoencoder(WeightModel):
         check_tensor("x", x)
         if array.ndim != 2 or array.shape[1] != self.queries * self.read.in_features:
             raise ValueError(
-                f"array: expected [batch, {self.queries * self.read.in_features}], as the model gives it, "
+                f"array: expected [batch, {self.queries * self.read.in_features}], as the model returns it, "
                 f"got {list(array.shape)}"
             )
         if x.ndim not in (2, 3) or x.shape[-1] != spec.in_features or (x.ndim == 3 and len(x) != len(array)):

@@ -18,7 +18,7 @@ from weightspace.models.layers._heads import check_divisor
 
 
 class RowTokens(nn.Module):
-    """One token per hidden and output neuron: its incoming weights and bias, mapped linearly, layer by layer.
+    """Map the incoming weights and bias of each hidden and output neuron to a token, linearly, layer by layer.
 
     Args:
         spec: the networks, a chain.
@@ -31,14 +31,14 @@ class RowTokens(nn.Module):
         self.maps = nn.ModuleList(nn.Linear(spec.shape(layer.weight)[1] + 1, width) for layer in self.layers)
 
     def forward(self, weights: Weights) -> Tensor:
-        """``[batch, param]`` to ``[batch, token, width]``."""
+        """Map ``[batch, param]`` to ``[batch, token, width]``."""
         pairs = zip(self.maps, *affine(weights, self.layers), strict=True)
         return torch.cat([f(torch.cat([matrix, bias.unsqueeze(-1)], -1)) for f, matrix, bias in pairs], 1)
 
 
 @final
 class INR2Vec(Model):
-    r"""inr2vec's encoder: one MLP on every row of the weight matrices, the maximum over rows, a linear map.
+    r"""Apply one MLP to every row of the weight matrices and take the maximum over rows: inr2vec's encoder.
 
     .. math:: y = A \; max_i \; MLP(A_l [W_l, b_l]_i) + b
 
@@ -101,7 +101,7 @@ class INR2Vec(Model):
 
 @final
 class WeightTokens(Model):
-    r"""A transformer encoder on one token per row of the weight matrices; a class token is read out.
+    r"""Run a transformer encoder on one token per row of the weight matrices, and read out a class token.
 
     It respects no symmetry. Cost of a forward pass, with ``N`` neurons: about ``24 N hidden^2 + 4 N^2 hidden`` FLOP per
     layer and network.

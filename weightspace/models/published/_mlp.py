@@ -16,7 +16,7 @@ from weightspace.models.layers._heads import normed_mlp
 
 @final
 class MLP(Model):
-    """A multi-layer perceptron on the flat weights, each scalar normalised by itself.
+    """A multi-layer perceptron that reads the flat weights, each scalar normalised by itself.
 
     ``x_0 = normalize(w)``, ``x_l = relu(norm(A_l x_{l-1} + b_l))``, and one more linear layer. It respects no symmetry.
     Cost of a forward pass: two FLOP per parameter of the model and network.

@@ -17,12 +17,12 @@ from weightspace.models._normalize import Normalize
 from weightspace.models.layers._stack import EquivariantStack
 
 PLACES = 8
-"""Channels that hold the positional encodings of inputs and outputs, beside the channel of the value."""
+"""Channels that hold the positional encodings of inputs and outputs, after the channel of the value."""
 
 
 @final
 class NFN(Model):
-    r"""Equivariant linear layers on encoded weights, with shared parameters for inputs and outputs or with their own.
+    r"""Apply equivariant linear layers to encoded weights, with parameters that inputs and outputs share or not.
 
     With ``variant="np"`` the layers commute with permutations of every axis, inputs and outputs included. Positional
     encodings of inputs and outputs, added to the features of the weights that touch them, then tell these apart, so
@@ -38,7 +38,7 @@ class NFN(Model):
         hidden: channels, at least 2.
         layers: number of equivariant layers.
         head: ``"invariant"`` returns ``[batch, out_features]``; ``"equivariant"`` returns ``Weights``.
-        fourier: random frequencies that encode every weight beside its value; 0 for the value alone.
+        fourier: number of random frequencies that encode every weight in addition to its value; 0 for the value alone.
         dropout: probability, in the hidden layer of the invariant head.
         seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
@@ -93,7 +93,7 @@ class NFN(Model):
 
 
 class NFNEncoding(nn.Module):
-    """Every weight's value, its Fourier features, and a learned vector of the input and of the output it touches.
+    """Encode every weight by its value, its Fourier features, and learned vectors of the input and output it touches.
 
     Args:
         spec: the networks.
@@ -115,7 +115,7 @@ class NFNEncoding(nn.Module):
         )
 
     def forward(self, weights: Weights) -> Weights:
-        """``[batch, param]`` to ``[batch, param, channel]``."""
+        """Map ``[batch, param]`` to ``[batch, param, channel]``."""
         value = weights.flat.unsqueeze(-1)
         angle = value * self.frequencies
         value = torch.cat([value, angle.cos(), angle.sin()], -1)

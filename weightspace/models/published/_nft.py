@@ -22,7 +22,7 @@ from weightspace.models.layers._heads import check_divisor, normed_mlp
 
 @final
 class NFT(Model):
-    r"""Self-attention among all weights and biases that touch a neuron, for every neuron, then learned queries.
+    r"""Let all weights and biases that touch a neuron attend to one another, then read them by learned queries.
 
     With ``T_n`` the entries that carry neuron ``n`` (its incoming row, its bias, its outgoing column):
 
@@ -114,7 +114,14 @@ class NFT(Model):
 
 
 class IncidentAttention(nn.Module):
-    """Attention among the entries of every neuron, and a feed-forward block, on ``[batch, param, channel]``."""
+    """Let the entries of every neuron attend to one another, then apply a feed-forward block.
+
+    Args:
+        spec: the networks.
+        width: channels of the features ``[batch, param, channel]``.
+        heads: number of attention heads.
+        dropout: probability, in the feed-forward block.
+    """
 
     def __init__(self, spec: NetSpec, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -142,7 +149,13 @@ class IncidentAttention(nn.Module):
 
 
 class QueryPool(nn.Module):
-    """Learned queries attend to all entries: ``[batch, param, channel]`` to ``[batch, query, channel]``."""
+    """Pool all entries by learned queries: ``[batch, param, channel]`` to ``[batch, query, channel]``.
+
+    Args:
+        width: channels.
+        heads: number of attention heads.
+        queries: number of queries.
+    """
 
     def __init__(self, width: int, heads: int, queries: int) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from weightspace.models.layers._graph import GraphHead, GraphInput, neurons, pai
 
 @final
 class NeuralGraphGNN(Model):
-    r"""Message passing over neurons and weights, with four aggregations and weights that are updated too.
+    r"""Pass messages over neurons and weights, with four aggregations, and update the features of weights too.
 
     .. math::
         m_{ij} &= s(e_{ij}) \odot \phi_m(v_i, v_j) + t(e_{ij}) \\
@@ -57,8 +57,8 @@ class NeuralGraphGNN(Model):
         Kofinas et al., *Graph Neural Networks for Learning Equivariant Representations of Neural Networks*, 2024,
         section 3. Published: 68.0 % on Fashion-MNIST INRs without probes (55,000 training images). Departures: the
         readout averages every hidden layer's neurons instead of reading the last layer's alone, so that shallow stacks
-        read all of a deep network; one degree scaler, ``log(1 + degree)``, beside the identity, without the training
-        set's average degree; no features of reverse edges, which the release joins to those of each weight.
+        read all of a deep network; one degree scaler, ``log(1 + degree)``, in addition to the identity, without the
+        training set's average degree; no features of reverse edges, which the release joins to those of each weight.
     """
 
     name = "ng-gnn"
@@ -101,7 +101,7 @@ class NeuralGraphGNN(Model):
 
 
 class MessageLayer(nn.Module):
-    """One round of messages and updates.
+    """Pass one round of messages, and update neurons and weights.
 
     The first layer of every function of a pair is linear in the two neurons: it is computed once per neuron, and the
     two results are added for each pair.

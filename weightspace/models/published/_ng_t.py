@@ -21,7 +21,7 @@ from weightspace.models.layers._heads import check_divisor
 
 @final
 class NeuralGraphTransformer(Model):
-    r"""Attention between all neurons, conditioned on the weight that joins a pair, and weights that are updated.
+    r"""Let all neurons attend to one another, conditioned on the weight that joins a pair, and update the weights.
 
     .. math::
         a_{ij} &= softmax_j \; \big(Q v_i + Q_e e_{ij}\big) \cdot \big(K v_j + K_e e_{ij}\big) / \sqrt{d} \\
@@ -117,7 +117,7 @@ class NeuralGraphTransformer(Model):
 
 
 class RelationalLayer(nn.Module):
-    """One layer of relational attention.
+    """Apply one layer of relational attention.
 
     Args:
         widths: sizes of the axes, from inputs to outputs.

@@ -21,7 +21,7 @@ from weightspace.models.layers._heads import normed_mlp
 
 @final
 class ProbeGen(Model):
-    r"""The network's outputs at learned inputs, which a deep linear generator makes, then an MLP.
+    r"""Evaluate the network at learned inputs, which a deep linear generator makes, and read the outputs with an MLP.
 
     .. math:: x_p = G_k \cdots G_1 z_p, \qquad y = MLP\big( f_w(x_1), \ldots, f_w(x_P) \big)
 
@@ -88,7 +88,7 @@ class ProbeGen(Model):
 
     @property
     def points(self) -> Tensor:
-        """The learned inputs, ``[probe, in]``."""
+        """Compute the learned inputs, ``[probe, in]``."""
         points = 0.5 * self.codes
         for matrix in self.generator:
             points = points @ matrix.t()

@@ -17,12 +17,12 @@ from weightspace.models.layers._grid_cnn import VALUE, check_grid, convolutions
 
 @final
 class RenderCNN(Model):
-    r"""The network's values on a regular grid over ``[-1, 1]^d``, then a convolutional network.
+    r"""Evaluate the network on a regular grid over ``[-1, 1]^d``, and read its values with a convolutional network.
 
     .. math:: \mathrm{CNN}\big(2 (f_w(x_1) - shift), \ldots, 2 (f_w(x_P) - shift)\big), \qquad P = size^d
 
-    It reads the function alone, so it respects every symmetry and is no model of weights: it measures how much can be
-    known if the signal is all there is to know. With ``learned=True`` the points start as that grid and are learned:
+    It reads the function alone, so it respects every symmetry and is not a model of weights: it measures how much can
+    be known if the signal is all there is to know. With ``learned=True`` the points start as that grid and are learned:
     function queries, as in :class:`ProbeGen`, in an order that convolutions can read. The CNN is made of blocks of two
     convolutions with batch norms, each block but the last halving the grid, and a linear map of all that remains; in
     training the norms make an output depend on its batch. Cost: ``2 size^d num_params`` FLOP per network to render, and

@@ -34,7 +34,7 @@ Both = tuple[Types, Types]
 
 @final
 class ScaleGMN(Model):
-    r"""Message passing in which every feature keeps the type of the weight or neuron that it belongs to.
+    r"""Pass messages in which every feature keeps the type of the weight or neuron that it belongs to.
 
     Under an element that multiplies pre-activation ``i`` by ``q_i`` (a sign for sine and tanh, a positive scale for
     ReLU), a neuron's features are multiplied by ``q_i`` and a weight's by ``q_i / q_j``, so that the product of a
@@ -160,7 +160,7 @@ def normalized(value: Tensor, types: Types) -> Tensor:
 
 
 class MessagePass(nn.Module):
-    """Messages along one layer's weights, and the update of the neurons that receive them.
+    """Send messages along one layer's weights, and update the neurons that receive them.
 
     Args:
         message: type of the messages.
@@ -232,7 +232,7 @@ class ScaleGMNEdgeUpdate(nn.Module):
 
 
 class ReadInvariants(nn.Module):
-    """Invariants of a neuron's feature and its dual, for the readout.
+    """Compute invariants of a neuron's feature and its dual, for the readout.
 
     Args:
         types: of the neuron.

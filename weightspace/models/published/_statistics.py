@@ -19,7 +19,7 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @final
 class Statistics(Model):
-    r"""Mean, variance and five quantiles of every parameter, then an MLP.
+    r"""Read mean, variance and five quantiles of every parameter with an MLP.
 
     .. math:: y = MLP\Big( \big\Vert_p \; mean(w_p), \, var(w_p), \, q_0(w_p), \ldots, q_1(w_p) \Big)
 
