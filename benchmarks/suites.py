@@ -133,6 +133,8 @@ class LinearProbe:
 
     @torch.no_grad()
     def __call__(self, model: Any, zoo: ws.Zoo, device: str) -> Mapping[str, float]:
+        if missing := {"val", "test"} - set(zoo.splits):
+            raise ValueError(f"expected a zoo with a {min(missing)!r} split for the linear probe, got {zoo.splits}")
         model = model.to(device).eval()
         outputs = {
             split: torch.cat([model(batch.weights).double().cpu() for batch in zoo.batches(split, 500, shuffle=False)])
