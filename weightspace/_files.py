@@ -236,9 +236,10 @@ def read_json(path: str | Path, what: str, *, most: int = MOST_JSON) -> Any:
     """
     path = Path(path)
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ValueError(f"{path}: expected {what} in JSON, got something other than a file")
     with open(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ValueError(f"{path}: expected {what} in JSON, got something other than a file")
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"{path}: expected {what} of at most {most / 2**20:g} MiB, got a larger file")

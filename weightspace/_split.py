@@ -1,4 +1,4 @@
-"""Splitting by source: every view of one image lies on the same side, whatever else is in the data."""
+"""Split by source: every view of one image lies on the same side, whatever else is in the data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORD = 2**64 - 1
 
 
 def hashed(numbers: NDArray[Any], seed: int) -> NDArray[np.float64]:
-    """A uniform number in [0, 1) for each of ``numbers``, from it and the seed alone."""
+    """Return a uniform number in [0, 1) for each of ``numbers``, from it and the seed alone."""
     key = splitmix64(np.array([seed & _WORD], dtype=np.uint64))
     words = splitmix64(splitmix64(numbers.astype(np.int64).view(np.uint64)) ^ key)
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -28,9 +28,9 @@ def split_by_source(sources: Any, fraction: float, seed: int) -> tuple[NDArray[n
     out is binomial: near ``fraction * len(set(sources))``, and maybe none of a handful.
 
     Args:
-        sources: integers ``[batch]``, one a row; rows with one source (several views of an image) stay together.
+        sources: integers ``[batch]``, one for each row; rows with one source (several views of an image) stay together.
         fraction: the share of the sources to hold out, in [0, 1].
-        seed: another seed holds out other sources.
+        seed: the seed of the hash; another one holds out other sources.
 
     Returns:
         ``(rest, held_out)``: row indices, int64, ascending; together every row once.

@@ -445,6 +445,28 @@ GOOD = {"coords": torch.zeros(4, 2), "targets": torch.zeros(3, 4, 1), "spec": ws
 BAD = {
     "nan": ({"targets": torch.full((3, 4, 1), math.nan)}, ValueError, "targets: expected finite numbers, got 12"),
     "inf": ({"coords": torch.full((4, 2), math.inf)}, ValueError, "coords: expected finite"),
+    "bytes": ({"targets": torch.zeros(3, 4, 1, dtype=torch.uint8)}, ValueError, "got torch.uint8; divide them by 255"),
+    "int16": (
+        {"targets": torch.zeros(3, 4, 1, dtype=torch.int16)},
+        ValueError,
+        "got torch.int16; scale them to a range",
+    ),
+    "bools": (
+        {"targets": torch.zeros(3, 4, 1, dtype=torch.bool)},
+        ValueError,
+        "targets: expected real numbers of range o",
+    ),
+    "complex": (
+        {"targets": torch.zeros(3, 4, 1) + 1j},
+        ValueError,
+        "targets: expected real numbers, got torch.complex64",
+    ),
+    "complex points": (
+        {"coords": torch.zeros(4, 2) + 1j},
+        ValueError,
+        "coords: expected real numbers, got torch.complex",
+    ),
+    "texts": ({"targets": [["a"]]}, TypeError, "targets: expected a tensor of numbers, got list"),
     "points": ({"targets": torch.zeros(3, 5, 1)}, ValueError, r"targets: expected \[signal, 4, 1\].*\[3, 5, 1\]"),
     "channels": ({"targets": torch.zeros(3, 4, 2)}, ValueError, "targets: expected"),
     "flat": ({"targets": torch.zeros(3, 4)}, ValueError, "targets: expected"),
@@ -484,6 +506,22 @@ def test_good_input_is_taken() -> None:
     result = ws.fit(GOOD["coords"].double().requires_grad_(), GOOD["targets"].half(), GOOD["spec"], steps=2)
     assert result.weights.dtype == torch.float32
     assert not result.weights.flat.requires_grad
+
+
+def test_pixels_of_0_to_255_are_warned_of() -> None:
+    coords, targets = small_problem(2)
+    with pytest.warns(
+        UserWarning, match=r"targets: expected signals of range one, .* got values from 0 to \d\d\d?.*; divide"
+    ):
+        ws.fit(coords, 255 * (targets - targets.min()), ws.siren(2, 4, 1), steps=1)
+    ws.fit(coords, 5 * targets, ws.siren(2, 4, 1), steps=1)  # no warning: near enough
+
+
+def test_whole_coordinates_are_taken() -> None:
+    coords, targets = torch.tensor([[0, 0], [0, 1], [1, 0]]), torch.rand(1, 3, 1)
+    assert same(
+        ws.fit(coords, targets, ws.siren(2, 4, 1), steps=2), ws.fit(coords.float(), targets, ws.siren(2, 4, 1), steps=2)
+    )
 
 
 def test_a_network_that_is_no_chain_is_refused(conv_spec) -> None:

@@ -17,7 +17,8 @@ from weightspace.fitting._fit_zoo import run_tasks, shard_task, start_digest
 from weightspace.signals import SignalSet
 from weightspace.zoo import Zoo, ZooWriter
 from weightspace.zoo._format import Manifest, Shard
-from weightspace.zoo._shards import map_shard
+from weightspace.zoo._resume import tidy
+from weightspace.zoo._shards import map_shard, shard_problem
 
 
 def add_views(
@@ -39,7 +40,7 @@ def add_views(
     Args:
         path: folder of a zoo that ``fit_zoo`` made.
         data: the data that it was fitted to.
-        views: how many of each signal there shall be.
+        views: the number of fits per signal that the zoo is to have.
         start: the network that all started from, where the zoo was made from one.
         device: see :func:`fit_zoo`; likewise ``workers``, ``executor`` and ``on_progress``.
 
@@ -63,7 +64,7 @@ def add_views(
     config = replace(_config(path, manifest), views=views)
     if manifest.settings.recipe.get("start") != start_digest(start):
         raise ValueError(f"{path}: expected start= to be what its networks started from, got another, or none")
-    rows = _rows(path, base, data)
+    rows = _rows(path, manifest, base, data)
     _check_data(path, manifest, base, rows, data)
     chosen = executor_named(executor, device=torch.device(device), workers=workers)
     plan = [
@@ -71,6 +72,7 @@ def add_views(
         for shard, index in zip(base, rows, strict=True)
     ]
     if first == views:
+        tidy(path)
         return Zoo.open(path)
     with ZooWriter.extend(path, plan=plan, views=views, recipe={**manifest.settings.recipe, "views": views}) as writer:
         before = len(writer.shards) - len(plan)
@@ -101,7 +103,9 @@ def _base(path: Path, manifest: Manifest, views: int) -> tuple[list[Shard], int]
 
 
 def _added(shard: Shard) -> bool:
-    return isinstance(shard.key, dict) and {"of", "views"} <= set(shard.key)
+    """Return whether a shard holds views that were added to those of another."""
+    views = shard.key.get("views") if isinstance(shard.key, dict) and "of" in shard.key else None
+    return isinstance(views, list) and len(views) == 2 and all(isinstance(view, int) for view in views)
 
 
 def _config(path: Path, manifest: Manifest) -> FitConfig:
@@ -114,11 +118,13 @@ def _config(path: Path, manifest: Manifest) -> FitConfig:
         raise ValueError(f"{path}: expected a zoo that fit_zoo made, got {error}") from error
 
 
-def _rows(path: Path, base: list[Shard], data: SignalSet) -> list[np.ndarray]:
+def _rows(path: Path, manifest: Manifest, base: list[Shard], data: SignalSet) -> list[np.ndarray]:
     """Return the rows of the data that hold the signals of each shard."""
     place = {int(source): row for row, source in enumerate(data.sources)}
-    out = []
+    out, num_params = [], manifest.spec.num_params
     for shard in base:
+        if problem := shard_problem(path, shard, num_params, digest=False):
+            raise ValueError(f"{path}: {problem}; run the first fit again to mend it")
         sources = map_shard(path / shard.file)["source"].unique_consecutive().tolist()
         if unknown := [source for source in sources if source not in place]:
             raise ValueError(f"{path}: expected the data of the zoo, got {data.name} without source {unknown[0]}")
@@ -127,6 +133,7 @@ def _rows(path: Path, base: list[Shard], data: SignalSet) -> list[np.ndarray]:
 
 
 def _check_data(path: Path, manifest: Manifest, base: list[Shard], rows: list[np.ndarray], data: SignalSet) -> None:
+    """Raise ``ValueError`` unless the zoo was fitted to these signals."""
     splits = dict[str, list[np.ndarray]]()
     for shard, index in zip(base, rows, strict=True):
         splits.setdefault(shard.split, []).append(index)

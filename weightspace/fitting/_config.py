@@ -1,4 +1,4 @@
-"""How networks are fitted: the configuration and the recipes by name."""
+"""The configuration of a fit, and the recipes by name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FitConfig:
 
     @property
     def regime(self) -> str:
-        """The init regime, which is the largest single factor in every published figure of the field."""
+        """The init regime: ``"shared"`` if all networks start from one point, else ``"independent"``."""
         return "shared" if self.shared_init else "independent"
 
     def recipe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Executors fit the shards of a zoo: in this process, or on a Ray cluster. A task fits and writes one shard itself."""
+"""Executors, which fit the shards of a zoo in this process or on a Ray cluster; a task fits and writes one shard."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def _version(package: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ShardTask:
-    """One shard to fit and to write; complete, so that any machine that sees the zoo's folder can do it.
+    """A shard to fit and to write, complete, so that any machine that sees the zoo's folder can do it.
 
     Args:
         index: number of the shard in the zoo's plan.
-        target: where and how to write it.
-        data: the shard's signals.
+        target: the planned shard, which knows how it is written.
+        data: the signals of the shard.
         config: the recipe.
-        device: where to compute.
+        device: the device to compute on.
         workers: cores to use, see :func:`weightspace.fit`.
         first_view: the first of the views to fit, up to ``config.views``.
         start: one network that all start from, or ``None``.
@@ -65,7 +65,7 @@ class ShardTask:
     versions: dict[str, str] | None = None
 
     def run(self, on_progress: OnProgress | None = None) -> tuple[Shard, Tensor]:
-        """Fit the networks and write the shard; its finished record, and the PSNR of its networks.
+        """Fit the networks and write the shard, and return its finished record and the PSNR of its networks.
 
         Raises:
             RuntimeError: on a machine with other versions than the planning one.
@@ -119,7 +119,7 @@ class Executor(abc.ABC):
 
 @dataclass(frozen=True)
 class LocalExecutor(Executor):
-    """One shard after the other in this process, each on ``workers`` cores."""
+    """An executor that fits one shard after the other in this process, each on ``workers`` cores."""
 
     def run(self, tasks: Iterable[ShardTask], on_progress: OnProgress) -> Iterator[tuple[int, Shard]]:
         for task in tasks:
@@ -171,9 +171,9 @@ class RayExecutor(Executor):
     def run(self, tasks: Iterable[ShardTask], on_progress: OnProgress) -> Iterator[tuple[int, Shard]]:
         ray = _ray()
         with _connected(ray, self.address):
-            kept = {"max_calls": 0}  # a process that used a GPU serves the next task too
+            lasting = {"max_calls": 0}  # a process that used a GPU serves the next task too
             again = {"max_retries": self.retries, "retry_exceptions": [OSError]}
-            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, **kept, **again)(_run)
+            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, **lasting, **again)(_run)
             if not self.wait:
                 self._check_fits(ray)
             todo, running, own = iter(tasks), dict[Any, int](), versions()
@@ -213,11 +213,13 @@ class RayExecutor(Executor):
 
 
 def _run(task: ShardTask) -> tuple[Shard, Any]:
+    """Run a task on a worker, whose result travels as an array."""
     shard, psnr = task.run()
     return shard, psnr.numpy()
 
 
 def _next(tasks: Iterator[ShardTask], count: int) -> Iterator[ShardTask]:
+    """Iterate over at most ``count`` further tasks."""
     for _ in range(count):
         if (task := next(tasks, None)) is None:
             return
@@ -225,6 +227,7 @@ def _next(tasks: Iterator[ShardTask], count: int) -> Iterator[ShardTask]:
 
 
 def _result(ray: Any, done: Any, index: int) -> tuple[Shard, Any]:
+    """Return the result of a task, or raise what the task itself has raised."""
     try:
         return ray.get(done)
     except ray.exceptions.RayTaskError as error:
@@ -258,7 +261,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
 
 
 def executor_named(name: str | Executor, *, device: torch.device, workers: int | None) -> Executor:
-    """Return the executor of a name: ``"local"``, or ``"ray"``, whose tasks have ``workers`` cores, on CUDA one GPU too.
+    """Return the executor of a name: ``"local"``, or ``"ray"``, whose tasks have ``workers`` cores and on CUDA a GPU.
 
     Raises:
         ValueError: for another name.

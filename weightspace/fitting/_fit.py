@@ -17,8 +17,9 @@ from torch import Tensor
 from weightspace._checks import whole_number
 from weightspace._evaluate import PSNR_LIMIT, psnr
 from weightspace._networks import Networks
-from weightspace._spec import NetSpec, check_spec
-from weightspace._weights import Weights, check_weights
+from weightspace._spec import NetSpec
+from weightspace._weights import Weights
+from weightspace.fitting._checks import check_signals, check_sources, check_start, real_tensor, warn_if_wide
 from weightspace.fitting._config import FitConfig
 from weightspace.fitting._init import initial_weights
 from weightspace.fitting.kernels._minibatch import point_keys
@@ -56,7 +57,7 @@ def fit(
 
     Args:
         coords: ``[point, in]``, the same points for every signal, or ``[signal, point, in]``.
-        targets: ``[signal, point, out]``, of range one.
+        targets: ``[signal, point, out]``, real numbers of range one.
         spec: the network.
         config: the recipe; ``options`` replace single fields of it (``steps=``, ``lr=``, ``views=``, ...).
         sources: int64 ``[signal]``, stable numbers of the signals; their positions where None.
@@ -79,10 +80,13 @@ def fit(
         view and PSNR (of signals of range one, after the last step).
 
     Raises:
-        ValueError: for non-finite or misshapen signals, sources that repeat, options out of range, or a kernel that
-            cannot fit this spec on this device.
+        ValueError: for non-finite, misshapen or complex signals, targets of whole numbers, sources that repeat, options
+            out of range, or a kernel that cannot fit this spec on this device.
         TypeError: for unknown options.
         FloatingPointError: if a network's weights stop being finite.
+
+    Warns:
+        UserWarning: for targets whose range is far from one, such as pixels from 0 to 255.
 
     Example:
         >>> import weightspace as ws
@@ -92,13 +96,14 @@ def fit(
         (6, [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1])
     """
     job = _Job.prepare(coords, targets, spec, _configured(config, options), sources, start, first_view, device, kernel)
+    warn_if_wide(job.targets)
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
     size = job.chunk_size if chunk is None else whole_number("chunk", chunk)
     return job.run(size, wanted, on_progress)[0]
 
 
 class _Job:
-    """One call of :func:`fit`: the state that its chunks share."""
+    """The state that the chunks of one call of :func:`fit` share."""
 
     def __init__(
         self,
@@ -138,11 +143,11 @@ class _Job:
         kernel: Kernel,
     ) -> _Job:
         """Check the arguments of :func:`fit`, and make its state."""
-        coords, targets = (torch.as_tensor(t, dtype=torch.float32).detach().cpu() for t in (coords, targets))
+        coords, targets = real_tensor("coords", coords, scaled=False), real_tensor("targets", targets, scaled=True)
         sources = torch.arange(len(targets)) if sources is None else torch.as_tensor(sources, dtype=torch.int64)
         check_signals(coords, targets, spec)
         spec = spec if config.init is None else replace(spec, init=config.init)  # a spec records how its networks began
-        _check_sources(sources, len(targets))
+        check_sources(sources, len(targets))
         if start is not None:
             check_start(start, spec)
         if whole_number("first_view", first_view, 0) >= config.views:
@@ -153,7 +158,7 @@ class _Job:
 
     @property
     def chunk_size(self) -> int:
-        """Networks computed together: a few for a CPU's cache, as many as a share of the memory holds on a GPU."""
+        """The number of networks computed together: a few for a CPU's cache, many for a share of a GPU's memory."""
         if self.device.type != "cuda":
             return CPU_CHUNK
         neurons = sum(axis.size for axis in self.spec.hidden) + self.spec.in_features + self.spec.out_features
@@ -162,10 +167,11 @@ class _Job:
 
     @property
     def stopped(self) -> bool:
+        """Whether the fit has been ended by an error or an interrupt."""
         return bool(self.flag[0])
 
     def run(self, size: int, workers: int, on_progress: OnProgress | None) -> tuple[Networks, Tensor]:
-        """Fit all chunks; the networks, and the Adam steps that each took."""
+        """Fit all chunks, and return the networks and the Adam steps that each took."""
         count, done, lock = len(self.source), 0, threading.Lock()
 
         def one(start: int) -> None:
@@ -262,7 +268,7 @@ def _cannot_compile(spec: NetSpec, device: torch.device) -> str:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Chunks run one a core: threads inside their products would wait for one another, and change the rounding."""
+    """Keep products to one thread each: chunks run one a core, and threads inside them would change the rounding."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -272,50 +278,10 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _configured(config: FitConfig | None, options: dict[str, Any]) -> FitConfig:
+    """Return the recipe with the options in place of its fields."""
     if not isinstance(config, FitConfig | None):
         raise TypeError(f"config: expected a FitConfig, got {type(config).__name__}")
     known = [field.name for field in fields(FitConfig)]
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"unknown option: expected some of {known}, got {unknown[0]!r}")
     return replace(config or FitConfig(), **options)
-
-
-def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:
-    """Raise ``ValueError`` unless networks of this spec can be fitted to these signals."""
-    check_spec(spec)
-    _ = spec.layers  # refuses networks that are not a chain
-    if coords.ndim not in (2, 3) or coords.shape[-1] != spec.in_features:
-        raise ValueError(
-            f"coords: expected [point, {spec.in_features}] for this spec (or [signal, point, {spec.in_features}]), "
-            f"got {list(coords.shape)}"
-        )
-    points = coords.shape[-2]
-    if targets.ndim != 3 or targets.shape[1:] != (points, spec.out_features):
-        raise ValueError(
-            f"targets: expected [signal, {points}, {spec.out_features}] for these points and this spec, "
-            f"got {list(targets.shape)}"
-        )
-    if coords.ndim == 3 and len(coords) != len(targets):
-        raise ValueError(f"coords: expected points of each of the {len(targets)} signals, got those of {len(coords)}")
-    if not len(targets) or not points:
-        raise ValueError(f"expected at least one signal and one point, got {len(targets)} and {points}")
-    for name, value in (("coords", coords), ("targets", targets)):
-        if not bool(torch.isfinite(value).all()):
-            bad = int((~torch.isfinite(value)).sum())
-            raise ValueError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite; remove them")
-
-
-def check_start(start: Weights, spec: NetSpec) -> None:
-    """Raise ``ValueError`` unless this is one network that networks of the spec can start from."""
-    check_weights("start", start)
-    if replace(start.spec, init=spec.init) != spec or start.flat.shape != (1, spec.num_params):
-        raise ValueError(f"start: expected one network of {spec}, got {list(start.flat.shape)} of {start.spec}")
-    if start.dtype != torch.float32 or not bool(start.flat.isfinite().all()):
-        raise ValueError("start: expected finite float32 weights; networks are fitted in float32")
-
-
-def _check_sources(sources: Tensor, count: int) -> None:
-    if sources.shape != (count,):
-        raise ValueError(f"sources: expected one number for each of {count} signals, got {list(sources.shape)}")
-    if int(sources.min()) < 0 or len(sources.unique()) != len(sources):
-        raise ValueError("sources: expected distinct numbers of at least 0; use views= to fit a signal more than once")

@@ -17,9 +17,10 @@ from torch import Tensor
 from weightspace._checks import whole_number
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
+from weightspace.fitting._checks import check_signals, check_start
 from weightspace.fitting._config import FitConfig
 from weightspace.fitting._executors import Executor, ShardTask, executor_named
-from weightspace.fitting._fit import OnProgress, check_signals, check_start
+from weightspace.fitting._fit import OnProgress
 from weightspace.signals import SignalSet
 from weightspace.zoo import Zoo, ZooWriter
 

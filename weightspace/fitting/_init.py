@@ -24,15 +24,15 @@ def initial_weights(
     init: Init | None = None,
     shared: bool = False,
 ) -> Weights:
-    """Networks to start fitting from.
+    """Return the networks to start fitting from.
 
     Args:
-        spec: what to make.
-        sources: int64 ``[batch]``, which signal each network is for.
-        views: int64 ``[batch]``, which of the independent fits of that signal it is.
-        seed: of the whole zoo.
+        spec: the spec of the networks.
+        sources: int64 ``[batch]``, the number of the signal that each network is for.
+        views: int64 ``[batch]``, which of the independent fits of that signal each is.
+        seed: the seed of the whole zoo.
         init: the convention, see :func:`weightspace.siren`; by default the spec's own.
-        shared: start every network from one and the same point.
+        shared: whether every network starts from one and the same point.
 
     Raises:
         ValueError: for an unknown convention.
@@ -52,7 +52,7 @@ def initial_weights(
 
 
 def _bounds(spec: NetSpec, init: str) -> Tensor:
-    """Half-width of the uniform distribution of every scalar."""
+    """Return the half-width of the uniform distribution of every scalar."""
     if init not in INITS:
         raise ValueError(f"unknown init: expected one of {list(INITS)}, got {init!r}")
     out = torch.empty(spec.num_params, dtype=torch.float32)
@@ -65,6 +65,7 @@ def _bounds(spec: NetSpec, init: str) -> Tensor:
 
 
 def _layer_bounds(spec: NetSpec, layer: Layer, init: str) -> tuple[float, float]:
+    """Return the half-widths of the weights and of the biases of a layer."""
     fan_in, produced = spec.axis(layer.consumes).size, spec.axis(layer.produces)
     plain = 1 / math.sqrt(fan_in)
     if init == "torch":

@@ -9,8 +9,9 @@ from weightspace._checks import check_generator, number, whole_number
 from weightspace._random import rand
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
+from weightspace.fitting._checks import check_signals
 from weightspace.fitting._config import RECIPES, FitConfig
-from weightspace.fitting._fit import check_signals, fit
+from weightspace.fitting._fit import fit
 from weightspace.fitting._init import initial_weights
 
 META_SIGNALS = 2000

@@ -1,4 +1,4 @@
-"""Zoos to object stores and back: networks are fitted into folders and read from folders, and may rest elsewhere."""
+"""Copy zoos to object stores and back; networks are fitted into folders, and read from folders."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def copy(source: str | Path, target: str | Path) -> None:
             all; a URL must not hold a zoo yet.
 
     Raises:
+        OSError: if the disk is full, with the name of the file; nothing is left behind.
         ValueError: for two URLs, a target that holds something, a source that is no finished zoo, or a file that did
             not arrive as it was.
 
@@ -62,18 +63,26 @@ def _download(url: str, folder: Path) -> None:
         raise ValueError(f"{url}: expected a zoo, a place with a {MANIFEST}, got none")
     with staged(folder) as stage:
         (stage / "shards").mkdir()
-        there.get_file(f"{root}/{MANIFEST}", str(stage / MANIFEST))
+        _get(there, f"{root}/{MANIFEST}", stage / MANIFEST)
         manifest = Manifest.read(stage)
         if left := sum(not shard.done for shard in manifest.shards):
             raise ValueError(f"{url}: expected a finished zoo, got {left} shards that are not done; finish it first")
         for shard in manifest.shards:
-            there.get_file(f"{root}/{shard.file}", str(stage / shard.file))
+            _get(there, f"{root}/{shard.file}", stage / shard.file)
             if problem := shard_problem(stage, shard, manifest.spec.num_params, digest=True):
                 raise ValueError(f"{url}: {problem}; copy again")
 
 
+def _get(there: Any, source: str, target: Path) -> None:
+    """Copy one file from a file system; an error names the file here, as most of them would not."""
+    try:
+        there.get_file(source, str(target))
+    except OSError as error:
+        raise OSError(error.errno, f"could not copy {source} to {target}: {error.strerror or error}") from error
+
+
 def _place(url: str) -> tuple[Any, str]:
-    """The file system of a URL or path, and the path on it."""
+    """Return the file system of a URL or path, and the path on it."""
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:

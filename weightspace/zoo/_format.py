@@ -67,7 +67,7 @@ class Shard:
 
     @property
     def plan(self) -> tuple[str, int, Any]:
-        """What was planned: split, number of networks and key."""
+        """The plan of the shard: split, number of networks and key."""
         return self.split, self.count, self.key
 
     def planned_again(self) -> Shard:

@@ -1,4 +1,4 @@
-"""Make zoos out of zoos: merged, split anew, or parts of them. Rows are copied shard by shard."""
+"""Make zoos out of zoos: merge them, split them anew, or take a part. Rows are copied shard by shard."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Z
 
     Args:
         zoos: of one spec and with the same classes.
-        out: the folder, new or empty.
+        out: the folder to write, new or empty.
         shard_size: networks in a file.
 
     Raises:
@@ -72,9 +72,9 @@ def subset(zoo: Zoo, out: str | Path, rows: Mapping[str, Any], *, shard_size: in
     """Write a zoo of some of the networks of another.
 
     Args:
-        zoo: where they come from.
-        out: the folder, new or empty.
-        rows: for each split to keep, indices of its networks or a boolean mask ``[batch]``; their order is kept.
+        zoo: the zoo that they come from.
+        out: the folder to write, new or empty.
+        rows: for each split to keep, indices of its networks, which come in that order, or a boolean mask ``[batch]``.
         shard_size: networks in a file.
 
     Raises:
@@ -102,10 +102,10 @@ def sample(
     """Write a zoo of all views of a few sources of another, drawn at random.
 
     Args:
-        zoo: where they come from.
-        out: the folder, new or empty.
+        zoo: the zoo that they come from.
+        out: the folder to write, new or empty.
         counts: sources of each split to keep.
-        generator: where the choice comes from.
+        generator: source of the choice.
         shard_size: networks in a file.
 
     Raises:
@@ -137,11 +137,11 @@ def split(zoo: Zoo, out: str | Path, fractions: Mapping[str, float], *, seed: in
     """Write the networks of a zoo in new splits, split by source: all views of one signal are in one split.
 
     Args:
-        zoo: where they come from, all its splits together.
-        out: the folder, new or empty.
-        fractions: of the sources, for each new split; they sum to one. Each source is decided by a hash of its own
-            number and the seed, so sizes are near these, and stay put when sources are added.
-        seed: of the hash; another seed makes other splits.
+        zoo: the zoo that they come from, all its splits together.
+        out: the folder to write, new or empty.
+        fractions: the share of the sources for each new split; the shares sum to one. Each source is decided by a hash
+            of its own number and the seed, so sizes are near these, and no source moves when others are added.
+        seed: the seed of the hash; another one makes other splits.
         shard_size: networks in a file.
 
     Raises:
@@ -212,6 +212,7 @@ def _settings(zoo: Zoo) -> dict[str, Any]:
 
 
 def _merged(zoos: Sequence[Zoo]) -> dict[str, Any]:
+    """Return the settings of a zoo of all networks of several."""
     recipes, seeds, regimes = ([getattr(zoo, name) for zoo in zoos] for name in ("recipe", "seed", "init_regime"))
     return {
         "recipe": recipes[0] if all(own == recipes[0] for own in recipes) else {"merged": recipes},
@@ -224,6 +225,7 @@ def _merged(zoos: Sequence[Zoo]) -> dict[str, Any]:
 
 
 def _write(out: str | Path, splits: Mapping[str, list[Part]], shard_size: int, settings: dict[str, Any]) -> Zoo:
+    """Write rows of zoos as a new zoo, shard by shard."""
     out = Path(out)
     whole_number("shard_size", shard_size)
     check_empty(out, MANIFEST)
