@@ -48,6 +48,8 @@ def test_cat_joins_what_all_parts_know() -> None:
     assert (len(both), both.label.tolist()) == (5, [5, 6, 7, 8, 6])  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="label: expected all parts to have it or none, got both"):
         ws.Networks.cat([n, networks()])
+    with pytest.raises(ValueError, match="label: expected values of one kind, got .*float32.*int64"):
+        ws.Networks.cat([networks(label=[0, 1, 0, 1]), networks(label=[0.5, 1, 0, 1])])
     with pytest.raises(ValueError, match="at least one batch of networks, got none"):
         ws.Networks.cat([])
 
@@ -69,6 +71,7 @@ def test_networks_are_frozen_and_replaced() -> None:
         ({"view": [True, False, True, False]}, "view: expected whole numbers, got torch.bool"),
         ({"label": ["a", "b", "c", "d"]}, "label: expected numbers, one for each of 4 networks"),
         ({"label": [0.0, 1.0, float("nan"), 2.0]}, "label: expected finite numbers"),
+        ({"label": [0.5, 1e300, 0, 0]}, "label: expected finite numbers"),
         ({"label": torch.ones(4, dtype=torch.complex64)}, "label: expected numbers, got torch.complex64"),
     ],
 )

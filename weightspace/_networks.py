@@ -96,7 +96,8 @@ class Networks:
         """Join batches of one spec; all of them must know the same columns.
 
         Raises:
-            ValueError: for no parts, different specs, or a column that some know and others do not.
+            ValueError: for no parts, different specs, a column that some know and others do not, or one with whole
+                numbers here and real ones there.
 
         Example:
             >>> import weightspace as ws
@@ -111,6 +112,8 @@ class Networks:
             values = [getattr(part, name) for part in parts]
             if len({value is None for value in values}) > 1:
                 raise ValueError(f"{name}: expected all parts to have it or none, got both; drop it with replace()")
+            if len(kinds := {value.dtype for value in values if value is not None}) > 1:
+                raise ValueError(f"{name}: expected values of one kind, got {sorted(map(str, kinds))}; convert some")
             columns[name] = None if values[0] is None else torch.cat(values)
         return cls(Weights.cat([part.weights for part in parts]), **columns)
 
@@ -128,7 +131,7 @@ def _column(name: str, values: Any, weights: Weights) -> Tensor:
     if column.dtype == torch.bool or column.is_complex():
         raise ValueError(f"{name}: expected {kind}, got {column.dtype}")
     if name == "label" and column.is_floating_point():
-        if not bool(column.isfinite().all()):
+        if not bool(column.float().isfinite().all()):
             raise ValueError("label: expected finite numbers, got NaN or infinity; leave those networks out")
         real = True
     if not real and column.is_floating_point():
