@@ -58,7 +58,7 @@ def write_zoo(
     path, whole = Path(path), _splits(splits, {"train": train, "val": val, "test": test})
     whole_number("shard_size", shard_size)
     for name in extra or {}:
-        if Path(name).name != name or name.startswith(".") or name in (MANIFEST, "shards"):
+        if not name or Path(name).name != name or name.startswith(".") or name in (MANIFEST, "shards"):
             raise ValueError(f"extra: expected names of files beside {MANIFEST}, got {name!r}")
     check_empty(path, MANIFEST)
     if views is None:
