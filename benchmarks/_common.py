@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from weightspace.bench import environment
+from weightspace.bench._environment import environment
 from weightspace.bench._json import dumps, read_json, write_json
 
 RESULTS = Path(__file__).parent / "results"

@@ -32,7 +32,7 @@ import torch
 
 from benchmarks import _gpu_steps
 from benchmarks._common import save_to
-from weightspace.bench import environment
+from weightspace.bench._environment import environment
 from weightspace.bench._json import read_json
 
 SHARES = {"tests": 0.2, "fit": 0.2, "align": 0.1, "models": 0.3, "transforms": 0.08, "study": 0.12}

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 import weightspace as ws
 from benchmarks._common import earlier_rows, save, spread, timed
-from weightspace.bench import environment
+from weightspace.bench._environment import environment
 from weightspace.bench._sizes import RELEASED
 
 BATCH = 64

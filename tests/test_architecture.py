@@ -53,7 +53,7 @@ def room(module: str) -> str:
 def imported(path: Path, *, lazy: bool) -> Iterator[str]:
     """The modules of the package that a file imports; with ``lazy`` also those inside functions."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if lazy else executed_on_import(tree.body)
+    nodes = ast.walk(ast.Module(list(executed_on_import(tree.body)), [])) if lazy else executed_on_import(tree.body)
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "weightspace")

@@ -46,7 +46,6 @@ TESTING = [
     "check_transform",
     "equivariance_error",
     "random_spec",
-    "random_symmetry",
     "random_weights",
 ]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import weightspace as ws
 from weightspace import testing
 from weightspace._activation import ACTIVATIONS, Activation, activation
+from weightspace.testing._random import random_symmetry
 
 NAMES = sorted(ACTIVATIONS)
 SEEDS = range(12)
@@ -299,7 +300,7 @@ def test_a_convolutional_network_computes_the_same(conv_spec, generator) -> None
 @pytest.mark.parametrize("group", ["permutation", "signed", "scaled"])
 def test_features_move_channel_by_channel(conv_spec, group: testing.Group, generator: torch.Generator) -> None:
     flat = torch.randn(2, conv_spec.num_params, 3, generator=generator, dtype=torch.float64)
-    g = testing.random_symmetry(conv_spec, 2, generator=generator, group=group)
+    g = random_symmetry(conv_spec, 2, generator=generator, group=group)
     moved = g.act(ws.Weights(flat, conv_spec))
     for c in range(3):
         assert torch.equal(moved.flat[..., c], g.act(ws.Weights(flat[..., c], conv_spec)).flat)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import weightspace as ws
 from weightspace import testing
 from weightspace.models import Model, Normalize, WeightModel
+from weightspace.models._wrappers import Embedding
 from weightspace.testing import _model as contract
 from weightspace.testing import check_model
 
@@ -439,7 +440,7 @@ def test_less_than_the_largest_group_may_be_declared_on_request() -> None:
 def test_embeddings_have_length_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.functional, "normalize", lambda out, dim: 2 * out)
     with pytest.raises(AssertionError, match="lengths of embeddings: largest difference"):
-        check_model(lambda spec: ws.models.Embedding(Toy(spec)), SIREN)
+        check_model(lambda spec: Embedding(Toy(spec)), SIREN)
 
 
 def test_a_saved_model_that_comes_back_another_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 import weightspace as ws
 from weightspace.align import _activations as module
 from weightspace.align import distance, match_activations
+from weightspace.testing._random import random_symmetry
 
 MIXED = ws.NetSpec(
     (
@@ -62,7 +63,7 @@ def alive(weights: ws.Weights) -> ws.Weights:
 @pytest.mark.parametrize(("spec", "group"), [(MIXED, "permutation"), (SIGNED, "signed"), (MIXED, "full")])
 def test_finds_a_planted_element(spec: ws.NetSpec, group: str, measure: str, dtype: torch.dtype) -> None:
     a = alive(networks(spec, dtype=dtype))
-    planted = ws.testing.random_symmetry(spec, len(a), generator=generator(), group=group, dtype=dtype)
+    planted = random_symmetry(spec, len(a), generator=generator(), group=group, dtype=dtype)
     for share in (0.0, 1e-4):
         b = planted.act(small_noise(a, share))
         g = match_activations(a, b, points(), group=group, measure=measure)
@@ -146,7 +147,7 @@ def test_aligns_better_than_the_identity_and_repeats() -> None:
     a, b, x = networks(SIGNED, 20, 1), networks(SIGNED, 20, 2), points()
     for w in (a, b):
         w.view("0.weight").copy_(networks(SIGNED, 20, 4).view("0.weight"))  # a common first layer: related networks
-    b = ws.testing.random_symmetry(SIGNED, 20, generator=generator(), group="signed").act(b)
+    b = random_symmetry(SIGNED, 20, generator=generator(), group="signed").act(b)
     one, two = (match_activations(a, b, x, group="signed") for _ in range(2))
     assert one.act(b).flat.equal(two.act(b).flat)
     assert float(distance(a, one.act(b)).sum()) < 0.8 * float(distance(a, b).sum())
@@ -179,7 +180,7 @@ def test_dead_neurons_keep_their_scale() -> None:
 def test_shuffled_inputs_of_one_side_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where the two networks do not see the same inputs, the planted element is not found."""
     a = networks(SIGNED)
-    b = ws.testing.random_symmetry(SIGNED, 5, generator=generator(), group="permutation").act(a)
+    b = random_symmetry(SIGNED, 5, generator=generator(), group="permutation").act(a)
     hidden, calls = module._hidden, []
 
     def unlike(weights: ws.Weights, inputs: torch.Tensor):

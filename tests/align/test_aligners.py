@@ -24,7 +24,7 @@ def learned(group: str) -> Aligner:
     return LearnedAligner(SPEC, group=group, channels=4, trunk=0).double().match  # type: ignore[arg-type]
 
 
-MAKERS: dict[str, Callable[[str], Aligner]] = {
+ALIGNERS: dict[str, Callable[[str], Aligner]] = {
     "match": lambda group: partial(match, group=group),
     "match, costs": lambda group: partial(match, group=group, costs="period"),
     "activations": lambda group: partial(match_activations, inputs=POINTS, group=group),
@@ -63,13 +63,13 @@ def check(aligner: Aligner, group: str, *, never_farther: bool = False) -> None:
 
 
 @pytest.mark.parametrize("group", ws._symmetry.GROUPS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ALIGNERS)
 def test_every_aligner_holds_the_contract(name: str, group: str) -> None:
     if (name, group) == ("learned", "none"):
         with pytest.raises(ValueError, match="group: expected one of"):
-            MAKERS[name](group)
+            ALIGNERS[name](group)
         return
-    check(MAKERS[name](group), group, never_farther=name in NEVER_FARTHER)
+    check(ALIGNERS[name](group), group, never_farther=name in NEVER_FARTHER)
 
 
 def shuffled(a: ws.Weights, b: ws.Weights) -> ws.Symmetry:

@@ -12,17 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import weightspace as ws
-from weightspace.align import (
-    Barrier,
-    align_to,
-    anchor,
-    barrier,
-    canonicalize,
-    distance,
-    fold_phases,
-    interpolate,
-    match,
-)
+from weightspace.align import align_to, anchor, barrier, canonicalize, distance, interpolate, match
+from weightspace.align._path import Barrier
+from weightspace.align._phases import fold_phases
 
 SIREN = ws.siren(2, 7, 5, 1, omega=3.0)
 

@@ -13,9 +13,9 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 
 import weightspace as ws
 from weightspace.align import _matching, align_to, distance, match
-from weightspace.align.solver import _assignment, _descent
+from weightspace.align.solver import _assignment, _descent, _tensors
 from weightspace.align.solver._problem import matching_problem, period_costs
-from weightspace.align.solver._tensors import best_scale, scale_value
+from weightspace.align.solver._tensors import best_scale, best_scales, scale_value
 
 SIREN = ws.siren(2, 7, 5, 6, 2, omega=2.0)
 SPECS = {
@@ -145,12 +145,32 @@ def test_scales_of_neurons_without_weights_stay_finite() -> None:
         assert _compiled_scales.best_scale(*map(float, (p, q, u, v))) == s
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_scales_of_many_neurons_are_those_of_tensors(threads: int, dtype: torch.dtype) -> None:
+    """Compiled code on the host, over the rows of all pairs; the last row alone tells a wrong order."""
+    before, gen = torch.get_num_threads(), generator()
+    p, q = (3 * torch.randn(3, 9, 9, generator=gen, dtype=torch.float64).to(dtype) for _ in range(2))
+    u, v = (torch.rand(3, 1, 9, generator=gen, dtype=torch.float64).to(dtype) for _ in range(2))
+    u[1, 0, 3], v[2, 0, 4] = 0, 0
+    try:
+        torch.set_num_threads(threads)
+        found = best_scales(p.mT.contiguous().mT, q, u, v)
+    finally:
+        torch.set_num_threads(before)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, best_scale(p, q, u, v).to(dtype))
+    assert not torch.allclose(best_scales(p.flip(1), q, u, v), found)  # negative control
+
+
 # --- the descent
 
 
 @pytest.mark.parametrize("spec", NAMES, indirect=True)
 @pytest.mark.parametrize("group", ["permutation", "full"])
-def test_compiled_code_and_tensors_find_the_same(spec: ws.NetSpec, group: str, dtype: torch.dtype) -> None:
+def test_compiled_code_and_tensors_find_the_same(
+    spec: ws.NetSpec, group: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_tensors, "best_scales", lambda *x: best_scale(*x).to(x[0].dtype))  # share no code
     a, b = networks(spec, 12, 1, dtype), networks(spec, 12, 2, dtype)
     one, two = both(a, b, group)
     first, second = (distance(a, g.act(b)).double() for g in (one, two))

@@ -8,6 +8,7 @@ import torch
 import weightspace as ws
 from weightspace.align import LearnedAligner, distance
 from weightspace.align import _encoder as module
+from weightspace.testing._random import random_symmetry
 
 SIREN = ws.siren(2, 6, 5, 1, omega=3.0)
 EVEN = ws.NetSpec(
@@ -59,7 +60,7 @@ def follows(aligner: LearnedAligner, spec: ws.NetSpec, group: str) -> bool:
     """Whether ``A(g a, h b) = g A(a, b) h^-1``."""
     a, b = networks(spec, 4, 1), networks(spec, 4, 2)
     gen = generator(5)
-    g, h = (ws.testing.random_symmetry(spec, 4, generator=gen, group=group) for _ in range(2))
+    g, h = (random_symmetry(spec, 4, generator=gen, group=group) for _ in range(2))
     found, expected = aligner.match(g.act(a), h.act(b)), g @ aligner.match(a, b) @ h.inverse()
     for mine, theirs in ((found.perm, expected.perm), (found.scale, expected.scale), (found.shift, expected.shift)):
         if set(mine) != set(theirs) or not all(mine[name].equal(theirs[name]) for name in mine):
@@ -89,7 +90,7 @@ def test_convolutions_norms_and_random_networks(conv_spec: ws.NetSpec, norm_spec
         assert follows(noisy(LearnedAligner(spec, channels=6, trunk=2)).double(), spec, "permutation")
     alike = networks(norm_spec)
     alike.view("conv.weight")[:], alike.view("fc.weight")[:] = 1.0, 1.0  # the norm alone tells the neurons apart
-    planted = ws.testing.random_symmetry(norm_spec, 4, generator=generator(), group="permutation")
+    planted = random_symmetry(norm_spec, 4, generator=generator(), group="permutation")
     moved = planted.act(alike)
     assert LearnedAligner(norm_spec, trunk=0).double().match(alike, moved).act(moved).flat.allclose(alike.flat)
     for seed in range(8):
@@ -123,7 +124,7 @@ def test_a_layer_that_tells_places_apart_is_seen(monkeypatch: pytest.MonkeyPatch
 def test_finds_a_planted_element_even_untrained(group: str, dtype: torch.dtype, device: torch.device) -> None:
     a = networks(SIREN, 6, dtype=dtype).to(device)
     aligner = LearnedAligner(SIREN, group=group, channels=8).to(device, dtype)
-    planted = ws.testing.random_symmetry(SIREN, 6, generator=generator(), group=group, dtype=dtype).to(device)
+    planted = random_symmetry(SIREN, 6, generator=generator(), group=group, dtype=dtype).to(device)
     b = planted.act(a)
     g, back = aligner.match(a, b), planted.inverse()
     for mine, theirs in ((g.perm, back.perm), (g.scale, back.scale), (g.shift, back.shift)):
@@ -137,7 +138,7 @@ def related(count: int, seed: int) -> ws.Weights:
     gen, common = generator(seed), networks(SIREN, 1, 11, torch.float32)
     changed = common.flat + 0.3 * networks(SIREN, count, seed, torch.float32).flat
     w = ws.Weights(changed, SIREN)
-    return ws.testing.random_symmetry(SIREN, count, generator=gen, group="signed", dtype=torch.float32).act(w)
+    return random_symmetry(SIREN, count, generator=gen, group="signed", dtype=torch.float32).act(w)
 
 
 def test_training_helps_on_pairs_never_seen() -> None:
@@ -153,7 +154,7 @@ def test_training_helps_on_pairs_never_seen() -> None:
     assert bool((distance(a, refined.act(b)) <= distance(a, aligner.match(a, b).act(b)) + 1e-5).all())
     ws.testing.assert_same_function(b, refined.act(b))
     noise = torch.randn(a.flat.shape, generator=generator(4))
-    planted = ws.testing.random_symmetry(SIREN, 40, generator=generator(), group="signed", dtype=torch.float32)
+    planted = random_symmetry(SIREN, 40, generator=generator(), group="signed", dtype=torch.float32)
     g = aligner.match(a, planted.act(a.replace(a.flat + 0.02 * aligner.scale * noise)))
     right = [g.perm[n].eq(planted.inverse().perm[n]).float().mean() for n in g.perm]
     assert min(map(float, right)) > 0.95
@@ -201,7 +202,7 @@ def test_one_target_chunks_and_no_networks(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_planted_loss_is_low_exactly_at_the_answer() -> None:
     """The cross-entropy of logits that are one-hot at the known element is near zero, and large anywhere else."""
     aligner, a = LearnedAligner(SIREN, group="full", channels=6), networks(SIREN, 4)
-    g = ws.testing.random_symmetry(SIREN, 4, generator=generator(), group="full")
+    g = random_symmetry(SIREN, 4, generator=generator(), group="full")
     back, logits = g.inverse(), {}
     for axis in SIREN.hidden:
         place = torch.nn.functional.one_hot(back.perm[axis.name], axis.size)

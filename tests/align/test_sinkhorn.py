@@ -10,6 +10,7 @@ from weightspace.align import _relaxation, distance, match, sinkhorn
 from weightspace.align import _sinkhorn as module
 from weightspace.align._elements import project
 from weightspace.align._relaxation import Relaxation, doubly_stochastic
+from weightspace.testing._random import random_symmetry
 
 SPEC = ws.siren(2, 8, 7, 1, omega=3.0)
 
@@ -108,7 +109,7 @@ def test_the_soft_distance_is_an_expectation() -> None:
 @pytest.mark.parametrize("group", ["permutation", "signed", "full"])
 def test_finds_a_planted_element(group: str, dtype: torch.dtype, device: torch.device) -> None:
     a = networks(SPEC, dtype=dtype).to(device)
-    planted = ws.testing.random_symmetry(SPEC, len(a), generator=generator(), group=group, dtype=dtype).to(device)
+    planted = random_symmetry(SPEC, len(a), generator=generator(), group=group, dtype=dtype).to(device)
     for share in (0.0, 0.05):
         noise = torch.randn(a.flat.shape, generator=generator(7), dtype=torch.float64).to(a.flat)
         b = planted.act(a.replace(a.flat + share * a.flat.abs() * noise))
@@ -150,7 +151,7 @@ def test_never_worse_than_its_start_and_better_than_the_identity() -> None:
 def test_norms_and_convolutions(norm_spec: ws.NetSpec, conv_spec: ws.NetSpec) -> None:
     for spec in (norm_spec, conv_spec):
         a = networks(spec, 3)
-        planted = ws.testing.random_symmetry(spec, 3, generator=generator(), group="permutation")
+        planted = random_symmetry(spec, 3, generator=generator(), group="permutation")
         b = planted.act(a)
         assert sinkhorn(a, b, steps=40).act(b).flat.equal(a.flat)
         assert not b.flat.equal(a.flat)
@@ -215,7 +216,7 @@ def test_inputs_are_not_written_and_small_cases_work() -> None:
     assert sinkhorn(linear, linear).act(linear).flat.equal(linear.flat)
     for spec in (ws.siren(2, 1, 1), ws.siren(2, 1, 3, 1, omega=2.0)):
         one = networks(spec, 3)
-        moved = ws.testing.random_symmetry(spec, 3, generator=generator()).act(one)
+        moved = random_symmetry(spec, 3, generator=generator()).act(one)
         assert sinkhorn(one, moved, group="full").act(moved).flat.allclose(one.flat)
         assert sinkhorn(one, moved).act(moved).flat.isfinite().all()
     zero = a.replace(torch.zeros_like(a.flat))

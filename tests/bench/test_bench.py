@@ -17,8 +17,9 @@ import pytest
 import torch
 
 import weightspace as ws
-from weightspace.bench import Entry, Suite, environment, run_suite
+from weightspace.bench import Entry, Suite, run_suite
 from weightspace.bench import _environment as environment_module
+from weightspace.bench._environment import environment
 from weightspace.bench._record import HISTORY, read_result
 from weightspace.training import TrainConfig
 from weightspace.transforms import AUGMENTATIONS

@@ -16,7 +16,7 @@ from weightspace.bench._cell import Cell, CellResult
 from weightspace.bench._collect import collect
 from weightspace.bench._json import read_as
 from weightspace.bench._record import read_result
-from weightspace.report import leaderboard_markdown, load_result
+from weightspace.report import leaderboard_markdown
 from weightspace.training import TrainConfig
 from weightspace.zoo import Zoo
 
@@ -117,7 +117,7 @@ def test_rows_say_track_group_and_cost(finished: tuple) -> None:
 
 
 def test_a_grid_that_has_run_has_a_board_for_every_track(finished: tuple) -> None:
-    text = leaderboard_markdown(load_result(finished[0]))
+    text = leaderboard_markdown(finished[0])
     titles = [line.split(".**")[0] for line in text.splitlines() if line.startswith("**")]
     assert titles == ["**weights-only", "**probing", "**function"]
 

@@ -17,6 +17,7 @@ import weightspace as ws
 from weightspace import checkpoints, cli
 from weightspace.checkpoints._align import without_statistics
 from weightspace.checkpoints._files import read_metadata
+from weightspace.checkpoints._merge import interpolate_state_dicts
 
 NETWORK = """
 from torch import nn
@@ -210,16 +211,16 @@ def test_state_dicts_that_are_not_finite_are_refused(value: float) -> None:
     text = r"expected finite weights, got NaN or infinity in \['norm.running_var'\]; leave that network out"
     g = ws.Symmetry(ws.spec_of(make()), 1)
     for call in (
-        lambda: checkpoints.interpolate_state_dicts(a, bad),
+        lambda: interpolate_state_dicts(a, bad),
         lambda: checkpoints.merge(make(), a, bad),
         lambda: checkpoints.merge(make(), a, bad, g),
     ):
         with pytest.raises(ValueError, match="b: " + text):
             call()
     with pytest.raises(ValueError, match="a: " + text):
-        checkpoints.interpolate_state_dicts(bad, a)
+        interpolate_state_dicts(bad, a)
     with pytest.raises(TypeError, match="b: expected a mapping of names to tensors, got Residual; pass"):
-        checkpoints.interpolate_state_dicts(a, network(1))  # type: ignore[arg-type]
+        interpolate_state_dicts(a, network(1))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got dict"):
         checkpoints.merge({}, a, b)  # type: ignore[arg-type]
 
@@ -232,8 +233,8 @@ def test_complex_numbers_are_refused() -> None:
     complex_module = make()
     complex_module.extra = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
     for name, call in (
-        ("b", lambda: checkpoints.interpolate_state_dicts(a, odd)),
-        ("a", lambda: checkpoints.interpolate_state_dicts(odd, a)),
+        ("b", lambda: interpolate_state_dicts(a, odd)),
+        ("a", lambda: interpolate_state_dicts(odd, a)),
         ("b", lambda: checkpoints.merge(make(), a, odd)),
         ("b", lambda: checkpoints.align_state_dicts(make(), a, odd)),
         ("b", lambda: checkpoints.align_state_dicts(make(), a, odd, batches=[images()])),
@@ -337,9 +338,9 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match=r"a: expected finite weights"):
         checkpoints.align_state_dicts(make(), {**a, "stem.weight": a["stem.weight"] * torch.nan}, b)
     with pytest.raises(ValueError, match=r"expected state dicts with the same keys, got \['x'\] in one alone"):
-        checkpoints.interpolate_state_dicts(a, {**b, "x": torch.zeros(1)})
+        interpolate_state_dicts(a, {**b, "x": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"others for \['stem.weight'\]"):
-        checkpoints.interpolate_state_dicts(a, {**b, "stem.weight": torch.zeros(1)})
+        interpolate_state_dicts(a, {**b, "stem.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="expected batch norms with running statistics, got none"):
         checkpoints.repair_batch_norm(nn.Linear(2, 1), [torch.zeros(1, 2)])
     with pytest.raises(ValueError, match="batches: expected at least one batch of inputs, got none"):

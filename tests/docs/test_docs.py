@@ -16,6 +16,7 @@ import typer.main
 
 import weightspace as ws
 from weightspace import bench
+from weightspace.bench._environment import environment
 from weightspace.bench._record import Result, Row, Run
 from weightspace.cli import UsageError, app
 from weightspace.transforms import AUGMENTATIONS
@@ -152,7 +153,7 @@ def test_the_result_schema_is_as_listed() -> None:
     assert {field.name for kind in (Result, Row) for field in dataclasses.fields(kind)} <= listed
     text = (ROOT / "docs/howto/bench.md").read_text(encoding="utf-8")
     inner = [field.name for field in dataclasses.fields(Run) if field.name != "history"]
-    inner += bench.environment()["hardware"]
+    inner += environment()["hardware"]
     assert [name for name in inner if f"`{name}`" not in text] == []
 
 

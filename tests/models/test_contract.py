@@ -19,6 +19,7 @@ import weightspace as ws
 from weightspace import testing
 from weightspace._symmetry import GROUPS
 from weightspace.models import MODELS, DWSNet, Model, Normalize, WeightModel
+from weightspace.models._wrappers import Editor, Embedding
 
 TIGHT = {"atol": 1e-8, "rtol": 1e-8, "dtype": torch.float64}
 
@@ -179,7 +180,7 @@ def test_every_model_keeps_the_public_contract(row: Row) -> None:
 def test_the_config_holds_every_argument(row: Row) -> None:
     """What a model was made with, spelled out: no argument is missing, and it makes the same model again."""
     model = row.build(SPEC)
-    inner: Any = model.model if isinstance(model, ws.models.Embedding | ws.models.Editor) else model
+    inner: Any = model.model if isinstance(model, Embedding | Editor) else model
     names = set(inspect.signature(type(inner).__init__).parameters) - {"self", "spec", "seed"}
     assert set(inner.config) == names
     assert {name: inner.config[name] for name in row.options if name != "head"} == {

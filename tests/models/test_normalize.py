@@ -11,7 +11,7 @@ from _helpers import networks as drawn
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.align import fold_phases
+from weightspace.align._phases import fold_phases
 from weightspace.models import Normalize
 
 TIGHT: Any = {"atol": 1e-8, "rtol": 1e-8, "dtype": torch.float64}

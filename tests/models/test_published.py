@@ -10,7 +10,7 @@ from torch import Tensor
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.align import fold_phases
+from weightspace.align._phases import fold_phases
 from weightspace.models.layers._graph import GraphInput, neurons
 from weightspace.models.layers._typed import TypedInvariant
 from weightspace.models.published._nft import IncidentAttention

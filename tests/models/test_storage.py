@@ -17,18 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import weightspace as ws
-from weightspace.models import (
-    Autoencoder,
-    Averaged,
-    Embedding,
-    Ensemble,
-    Model,
-    Normalize,
-    build,
-    load_model,
-    save_model,
-)
+from weightspace.models import Autoencoder, Averaged, Ensemble, Model, Normalize, build, load_model, save_model
 from weightspace.models._storage import MODEL_FORMAT
+from weightspace.models._wrappers import Embedding
 from weightspace.transforms import Flip
 
 SPEC = ws.siren(2, 5, 4, 1)

@@ -11,7 +11,8 @@ import torch
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.models import Autoencoder, Averaged, Editor, Embedding, Ensemble, WeightModel, build
+from weightspace.models import Autoencoder, Averaged, Ensemble, WeightModel, build
+from weightspace.models._wrappers import Editor, Embedding
 from weightspace.transforms import Flip, GaussianNoise, MixUp, Rotate
 
 SPEC = ws.siren(2, 8, 8, 1)

@@ -15,7 +15,8 @@ import torch
 
 import weightspace as ws
 from weightspace.bench._record import Result, Row, write_result
-from weightspace.report import load_result, markdown_table, write_report
+from weightspace.report import markdown_table, write_report
+from weightspace.report._load import load_result
 from weightspace.report._page import page, sentence
 from weightspace.report._pictures import distinct, gallery, pair_indices, render, resolution
 from weightspace.report._plots import difference_bars, validation_curves

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import weightspace as ws
 from weightspace import testing
-from weightspace.models import Embedding, Normalize
+from weightspace.models import Normalize
+from weightspace.models._wrappers import Embedding
 from weightspace.training import Contrastive, Editing, Objective, Regression
 from weightspace.transforms import Flip, GaussianNoise, MixUp, Permute, Rotate
 from weightspace.zoo import write_zoo

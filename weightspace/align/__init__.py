@@ -6,14 +6,12 @@ from weightspace.align._canonical import align_to, canonicalize
 from weightspace.align._learned import LearnedAligner
 from weightspace.align._matching import distance, match
 from weightspace.align._pairs import Aligner
-from weightspace.align._path import Barrier, barrier, interpolate
-from weightspace.align._phases import fold_phases
+from weightspace.align._path import barrier, interpolate
 from weightspace.align._sinkhorn import sinkhorn
 from weightspace.align._zoo import align_zoo, alignment
 
 __all__ = [
     "Aligner",
-    "Barrier",
     "LearnedAligner",
     "align_to",
     "align_zoo",
@@ -22,7 +20,6 @@ __all__ = [
     "barrier",
     "canonicalize",
     "distance",
-    "fold_phases",
     "interpolate",
     "match",
     "match_activations",

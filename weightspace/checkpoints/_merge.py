@@ -27,7 +27,7 @@ def interpolate_state_dicts(a: Mapping[str, Tensor], b: Mapping[str, Tensor], *,
         ValueError: for other keys or shapes, or numbers that are complex or not finite.
 
     Example:
-        >>> from weightspace.checkpoints import interpolate_state_dicts
+        >>> from weightspace.checkpoints._merge import interpolate_state_dicts
         >>> interpolate_state_dicts({"w": torch.zeros(2)}, {"w": torch.ones(2)}, t=0.25)
         {'w': tensor([0.2500, 0.2500])}
     """

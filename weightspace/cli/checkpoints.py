@@ -41,6 +41,7 @@ def align(
     import torch
 
     from weightspace.checkpoints._files import load_module, read_metadata
+    from weightspace.checkpoints._merge import interpolate_state_dicts
 
     states = [ws.checkpoints.read_checkpoint(path) for path in (a, b)]
     net = usage(load_module, module)
@@ -54,7 +55,7 @@ def align(
         ws.checkpoints.write_checkpoint(found.state_dict, out, metadata=read_metadata(b))
         say(f"wrote {out}")
     if merge is not None:
-        average = ws.checkpoints.interpolate_state_dicts(states[0], found.state_dict)
+        average = interpolate_state_dicts(states[0], found.state_dict)
         ws.checkpoints.write_checkpoint(average, merge, metadata=read_metadata(a))
         norms = any(param.statistic for param in found.symmetry.spec.params)
         hint = "; measure its batch norms anew: ws.checkpoints.repair_batch_norm" if norms else ""

@@ -27,7 +27,7 @@ def inspect(
     opened = ws.Zoo.open(zoo, verify=False, allow_incomplete=True)
     print_zoo(opened)
     if picture is not None:
-        from weightspace.report import write_picture
+        from weightspace.report._sheet import write_picture
 
         say(f"wrote {write_picture(opened, picture)}")
 

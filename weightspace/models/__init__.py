@@ -6,15 +6,13 @@ from weightspace.models._model import Model, WeightModel
 from weightspace.models._normalize import Normalize
 from weightspace.models._registry import MODELS, build
 from weightspace.models._storage import load_model, save_model
-from weightspace.models._wrappers import Averaged, Editor, Embedding, Ensemble
+from weightspace.models._wrappers import Averaged, Ensemble
 from weightspace.models.ours import *  # noqa: F403
 from weightspace.models.published import *  # noqa: F403
 
 __all__ = [
     "MODELS",
     "Averaged",
-    "Editor",
-    "Embedding",
     "Ensemble",
     "Model",
     "Normalize",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from weightspace._spec import NetSpec, Param, check_spec
 from weightspace._weights import Weights, check_built_for, check_finite
-from weightspace.align import fold_phases
+from weightspace.align._phases import fold_phases
 
 BLOCK = 2**22
 """Scalars that are cast to float64 at a time while statistics are taken."""
@@ -26,7 +26,7 @@ class Normalize(nn.Module):
 
     Without ``center`` the weights are only divided by the root of their mean square, which commutes with signs and
     scales too. With ``fold`` the phases of periodic neurons are folded first, by
-    :func:`weightspace.align.fold_phases`.
+    ``fold_phases``.
 
     Args:
         spec: the networks to normalise.

@@ -1,9 +1,7 @@
 """Report results: ``result.json`` files become tables, plots and one self-contained HTML page."""
 
 from weightspace.report._leaderboard import leaderboard_markdown
-from weightspace.report._load import load_result
 from weightspace.report._page import write_report
-from weightspace.report._sheet import write_picture
 from weightspace.report._tables import markdown_table
 
-__all__ = ["leaderboard_markdown", "load_result", "markdown_table", "write_picture", "write_report"]
+__all__ = ["leaderboard_markdown", "markdown_table", "write_report"]

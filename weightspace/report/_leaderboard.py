@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from weightspace.bench._record import Result, Row
+from weightspace.report._load import load_result
 from weightspace.report._tables import DASH, ModelTable, accuracy, cell, model_tables
 
 ENOUGH = 3  # the page ranks models if there are at least so many
@@ -116,20 +118,20 @@ def rules(boards: Sequence[Board]) -> str:
     )
 
 
-def leaderboard_markdown(result: Result) -> str:
+def leaderboard_markdown(result: Result | str | Path) -> str:
     """Rank the models of a result in Markdown, with a table for every track.
 
     A line holds a model's test accuracy without augmentation and with the augmentation that validates best, and the
     model's cost. The order follows the validation accuracy of the better of the two.
 
     Args:
-        result: as :func:`load_result` reads it.
+        result: the ``result.json`` that ``run_suite`` returned, its folder, or what it holds.
 
     Returns:
         Markdown.
 
     Raises:
-        ValueError: for rows that were not trained to classify.
+        ValueError: for rows that were not trained to classify, and for a file that cannot be read.
 
     Example:
         >>> from weightspace.bench._record import Result, Row
@@ -137,7 +139,7 @@ def leaderboard_markdown(result: Result) -> str:
         >>> print(leaderboard_markdown(Result(rows=(row,))).splitlines()[0])
         **weights-only.** A model of this track reads the weights, and evaluates a network at no input.
     """
-    boards = leaderboards(result)
+    boards = leaderboards(load_result(result))
     return "\n\n".join([*map(_markdown_board, boards), rules(boards)])
 
 

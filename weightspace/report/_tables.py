@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from weightspace.bench._record import Result, Row
+from weightspace.report._load import load_result
 
 DASH = "–"
 MINUS = "−"
@@ -133,17 +135,17 @@ def leaders(table: ModelTable, count: int = 4) -> list[Row]:
     return sorted(known, key=lambda row: -(row.val_mean or 0.0))[:count]
 
 
-def markdown_table(result: Result) -> str:
+def markdown_table(result: Result | str | Path) -> str:
     """Write the tables of a result in Markdown, one for each model.
 
     Args:
-        result: as :func:`load_result` reads it.
+        result: the ``result.json`` that ``run_suite`` returned, its folder, or what it holds.
 
     Returns:
         Markdown.
 
     Raises:
-        ValueError: for rows that were not trained to classify.
+        ValueError: for rows that were not trained to classify, and for a file that cannot be read.
 
     Example:
         >>> from weightspace.bench._record import Result, Row
@@ -154,7 +156,7 @@ def markdown_table(result: Result) -> str:
         | none | 50.0 | – | 48.0 | – | – | 1 |
     """
     blocks = []
-    for table in model_tables(result):
+    for table in model_tables(load_result(result)):
         name = table.model if table.parameters is None else f"{table.model} ({table.parameters:,} parameters)"
         head = f"| {cell(name)} | test accuracy, % | points | validation, % | train, % | seconds | seeds |"
         lines = [head, "|:--|--:|--:|--:|--:|--:|--:|", *(_markdown_row(table, row) for row in table.rows)]

@@ -5,7 +5,7 @@ They need nothing of pytest: a check that fails raises ``AssertionError`` and sa
 
 from weightspace.testing._assert import assert_equivariant, assert_invariant, assert_same_function, equivariance_error
 from weightspace.testing._model import check_model
-from weightspace.testing._random import random_spec, random_symmetry, random_weights
+from weightspace.testing._random import random_spec, random_weights
 from weightspace.testing._transform import check_transform
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "check_transform",
     "equivariance_error",
     "random_spec",
-    "random_symmetry",
     "random_weights",
 ]

@@ -36,7 +36,7 @@ class TypedMessages(Model):
     x^2)`` (an odd function; it is left out for positive scales). ``psi`` is linear, or even if the activation drops the
     sign. The network's own activation is never evaluated, so the model is strictly weights-only. A message costs a
     matrix product; weights have no features. Permutations, signs and positive scales commute with every step; phases
-    are folded beforehand (:func:`weightspace.align.fold_phases`), so that all of ``"full"`` is respected. Cost: about
+    are folded beforehand (``fold_phases``), so that all of ``"full"`` is respected. Cost: about
     ``4 E d + 18 n d^2`` FLOP per round and network, with ``E`` weights, ``n`` hidden neurons and ``d`` channels.
 
     Args:

@@ -45,7 +45,7 @@ class ScaleGMN(Model):
         h_i' = h_i + \Gamma [h_i, m_i] \odot \phi(h_i, m_i)
 
     where every ``phi`` reads invariants alone. Going back, neurons carry a second feature of type ``1 / q_i``, as
-    gradients do. Phases of sines are folded beforehand (:func:`weightspace.align.fold_phases`). Even activations and
+    gradients do. Phases of sines are folded beforehand (``fold_phases``). Even activations and
     those without symmetry are read too: the types come from the activation table, for each hidden axis. Without types
     the network is :class:`GMN`. Cost of a forward pass, with ``E`` weights and ``d`` channels: about ``17 E d^2`` FLOP
     per bidirectional round and network, 6 of them for the update of the weights' features, which the last round leaves
