@@ -85,6 +85,10 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
         ValueError: for a model of an unknown name, class or format, and files that are damaged or of two models.
     """
     path = Path(path)
+    if (path / "last.pt").is_file():
+        raise ValueError(
+            f"{path}: expected a model, got a run of version 0.1.0; its weights are in best.safetensors, a state dict"
+        )
     for name in (_DESCRIPTION, _WEIGHTS):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path}: expected {name}, as ws.models.save_model writes it")
