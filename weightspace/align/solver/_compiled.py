@@ -30,7 +30,7 @@ class Elements(NamedTuple):
 
 
 class Move(NamedTuple):
-    """What one move does to each neuron of an axis, float64 ``[neuron]``.
+    """The effect of one move on each neuron of an axis, float64 ``[neuron]``.
 
     Fields: the ``scale`` of what comes in, the ``added`` bias, the ``outgoing`` factor, the ``steps`` of phase.
     """

@@ -92,6 +92,16 @@ def best_scale(p, q, u, v):  # pragma: no cover - compiled
 
 
 @compiled
+def best_scales(inner, outer, u, v, out, start, stop):  # pragma: no cover - compiled
+    """Write the best scales of rows ``[start, stop)``, where the rows of all pairs ``[pair, n, n]`` are numbered on."""
+    n = inner.shape[1]
+    for row in range(start, stop):
+        pair, i = row // n, row % n
+        for j in range(n):
+            out[pair, i, j] = best_scale(inner[pair, i, j], outer[pair, i, j], u[pair, j], v[pair, j])
+
+
+@compiled
 def scale_costs(inner, outer, norms, n, cost):  # pragma: no cover - compiled
     """Write the costs of all pairs of neurons, each at its best scale."""
     for i in range(n):

@@ -17,6 +17,7 @@ from weightspace.align.solver._problem import (
     NeuronGroup,
     Role,
 )
+from weightspace.align.solver._threads import in_slices
 
 
 class TensorDescent:
@@ -103,7 +104,7 @@ def _features(weights: Weights, axis: AxisProblem, rows: Tensor) -> _Features:
 
 
 class _Values(NamedTuple):
-    """What pairs of neurons are worth: half of what the squared distance loses, but for a constant.
+    """Worths of pairs of neurons: half of what the squared distance loses, but for a constant.
 
     Fields: the value of each pair of neurons at its ``best`` element, ``[pair, neuron of a, neuron of b]``; the value
     of where the neurons are ``now``, ``[pair]``; the ``scale`` and ``shift`` of the best elements, if they have any.
@@ -123,7 +124,7 @@ def _values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
     outer = a.outgoing @ b.outgoing.mT
     if axis.group == NeuronGroup.SCALE:
         u, v = inward_b.square().sum(2)[:, None], b.outgoing.square().sum(2)[:, None]
-        scale = best_scale(inner, outer, u, v).to(inner.dtype)
+        scale = best_scales(inner, outer, u, v)
         now = _diagonal(scale_value(torch.ones_like(inner), inner, outer, u, v))
         return _Values(scale_value(scale, inner, outer, u, v), now, scale)
     now = _diagonal(inner + outer)
@@ -167,6 +168,21 @@ def _diagonal(values: Tensor) -> Tensor:
 def scale_value(s: Tensor, p: Tensor, q: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Return ``p*s + q/s - (u*s**2 + v/s**2) / 2``: half of what the squared distance loses, but for a constant."""
     return p * s + q / s - 0.5 * (u * s.square() + v / s.square())
+
+
+def best_scales(p: Tensor, q: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Find the best scales of all pairs of neurons, ``[pair, size, size]``: in compiled code on the host.
+
+    Halving in on the roots of tensors takes ten times as long there, and most of the time of a wide axis.
+    """
+    if p.device.type != "cpu":
+        return best_scale(p, q, u, v).to(p.dtype)
+    from weightspace.align.solver import _compiled_scales  # Numba takes a while to load
+
+    out = torch.empty(p.shape, dtype=p.dtype)
+    arrays = [*(x.contiguous().numpy() for x in (p, q, u[:, 0], v[:, 0])), out.numpy()]
+    in_slices(lambda start, stop: _compiled_scales.best_scales(*arrays, start, stop), len(p) * p.shape[1])
+    return out
 
 
 def best_scale(p: Tensor, q: Tensor, u: Tensor, v: Tensor) -> Tensor:
