@@ -1,4 +1,4 @@
-"""Alignment: find the symmetry that moves one network onto another, and what follows from it."""
+"""Alignment: find the symmetry that moves one network onto another; canonical forms, anchors and barriers."""
 
 from weightspace.align._activations import match_activations
 from weightspace.align._anchor import anchor

@@ -57,7 +57,7 @@ def match_activations(
         TypeError: for something other than ``Weights`` and a tensor.
         ValueError: for networks of another spec, number, dtype or device, weights or inputs that are not finite,
             inputs of another shape, an unknown measure, a group that is unknown or not allowed, or a spec that
-            is no chain.
+            is not a chain.
 
     Example:
         >>> import weightspace as ws

@@ -128,7 +128,7 @@ def _learned(
 
 
 def _check_batches(batch_size: int | None, generator: torch.Generator | None) -> None:
-    """Refuse one of the two without the other."""
+    """Raise if there is one of the two without the other."""
     if batch_size is not None:
         whole_number("batch_size", batch_size)
     if generator is not None:
@@ -140,7 +140,7 @@ def _check_batches(batch_size: int | None, generator: torch.Generator | None) ->
 
 
 def _check_start(weights: Weights, start: Weights, group: Group, costs: Costs | None) -> None:
-    """Refuse, by the names that :func:`anchor` gives them, what matching would refuse by its own."""
+    """Make the checks of :func:`match` under the names of the arguments of :func:`anchor`."""
     for name, given in (("start", start), ("weights", weights)):
         check_weights(name, given)
         check_networks(name, given)

@@ -28,8 +28,8 @@ def canonicalize(weights: Weights, *, group: Group = "full") -> tuple[Weights, S
 
     up to rounding, wherever no two neurons tie. Axes are taken from the input on; on each axis
 
-    - signs: of the weights that come in from axes already settled (with their bias, where there is no phase), the one
-      of largest magnitude is positive;
+    - signs: of the incoming weights from axes already settled (with the bias, where there is no phase), the one of
+      largest magnitude is positive;
     - phases: the bias lies within half a step, in ``[-step / 2, step / 2]`` with ``step = pi / omega``;
     - positive scales: those weights and their bias have norm one;
     - order: by the norm of those weights, the smallest first; after a positive scale by the first of them instead.
@@ -106,7 +106,7 @@ def align_to(
 
 
 def _settling(spec: NetSpec, group: Group) -> list[tuple[AxisProblem, frozenset[str]]]:
-    """Order the hidden axes so that each is joined to settled ones; with each, return what is settled before it."""
+    """Order the hidden axes so that each is joined to settled ones, and return each with the axes settled before it."""
     settled, out = frozenset(a.name for a in spec.axes if not a.hidden), []
     left = list(matching_problem(spec, group).axes)
     while left:

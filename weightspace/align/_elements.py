@@ -23,7 +23,7 @@ class NeuronElements:
     Args:
         sign: ``s`` of each element; the first element is the identity.
         parity: the phase ``k`` of each element modulo 2.
-        sigma: the factor of each element on what leaves the activation.
+        sigma: the factor of each element on the output of the activation.
         phase_step: shift of one step of phase, 0 where phases are not searched.
         positive: whether positive scales are searched, a continuum that has no place in this list.
     """
@@ -79,7 +79,7 @@ def project(
     Args:
         a: the targets.
         b: the networks to move.
-        group: what may be searched.
+        group: the group to search.
         scores: ``{axis: [pair, size, size, element]}``, large where neuron ``j`` of ``b`` belongs to ``i`` of ``a``.
         scales: ``{axis: [pair, size]}`` positive scales of the new neurons.
     """

@@ -28,7 +28,7 @@ def distance(a: Weights, b: Weights, *, costs: Costs | None = None) -> Tensor:
 
     .. math:: \sum_p c_p \| a_p - b_p \|^2
 
-    This is what :func:`match` minimises.
+    It is the objective of :func:`match`.
 
     Args:
         a: ``[batch, param]``, or one network for all of ``b``.

@@ -46,7 +46,7 @@ def check_range(name: str, weights: Weights, roots: CostRoots = ()) -> None:
     """Raise ``ValueError`` for weights that are not finite, or whose squares times their costs would overflow.
 
     Args:
-        name: what the networks are, for the message.
+        name: the name of the networks in the message.
         weights: the networks, ``[batch, param]``.
         roots: the square roots of the costs.
     """

@@ -48,8 +48,8 @@ def interpolate(a: Weights, b: Weights, t: float | Tensor | Mapping[str, float],
 
     .. math:: w_t = (1 - t)\, a + t\, b
 
-    With ``angle`` the bias of a sine or cosine neuron is an angle: it takes the shorter way round its period, so that
-    the path ends in ``b`` up to whole periods, which is the same function.
+    With ``angle`` the bias of a sine or cosine neuron is an angle that moves along the shorter arc of its period, so
+    that the path ends in ``b`` up to whole periods, which is the same function.
 
     Args:
         a: ``[batch, param]``, or one network for all of ``b``.

@@ -74,7 +74,7 @@ class Relaxation:
     Args:
         a: the targets.
         b: the networks to move, as many.
-        group: what may be searched.
+        group: the group to search.
     """
 
     def __init__(self, a: Weights, b: Weights, group: Group) -> None:

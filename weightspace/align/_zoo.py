@@ -80,14 +80,14 @@ def align_zoo(
         splits[split] = zoo[split].replace(weights=aligned)
         tensors.update(_packed(split, element))
     content = save(tensors)
-    about = {
+    made_from = {
         "from": zoo.path.name,
         "group": group,
         "reference": None if reference is None else hashlib.sha256(reference.flat.numpy().tobytes()).hexdigest(),
         "costs": dict(costs) if isinstance(costs, Mapping) else costs,
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    settings = {**vars(zoo.settings), "provenance": {**zoo.provenance, "alignment": about}}
+    settings = {**vars(zoo.settings), "provenance": {**zoo.provenance, "alignment": made_from}}
     return write_zoo(path, splits, shard_size=shard_size, extra={FILE: content}, **settings)
 
 
@@ -108,13 +108,13 @@ def alignment(zoo: Zoo, split: str) -> Symmetry:
     """
     if not isinstance(zoo, Zoo):
         raise TypeError(f"zoo: expected a Zoo, got {type(zoo).__name__}; open it with ws.Zoo.open(path)")
-    about, file = zoo.provenance.get("alignment"), zoo.path / FILE
-    if not isinstance(about, Mapping) or not file.exists():
+    made_from, file = zoo.provenance.get("alignment"), zoo.path / FILE
+    if not isinstance(made_from, Mapping) or not file.exists():
         raise ValueError(
             f"{zoo.path}: expected an aligned zoo, got one without {FILE}; make one with ws.align.align_zoo"
         )
     content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != about.get("sha256"):
+    if hashlib.sha256(content).hexdigest() != made_from.get("sha256"):
         raise ValueError(f"{file}: expected the digest that the manifest names, got another; align the zoo again")
     count, parts = zoo.count(split), ({}, {}, {})
     for key, value in load(content).items():

@@ -1,1 +1,1 @@
-"""The inside of weight matching: the problem, its compiled and its tensor solution. See README.md here."""
+"""The solver of weight matching: the problem, and its solution in compiled code and with tensors; see README.md."""

@@ -49,7 +49,7 @@ def assign(score: Tensor) -> Tensor:
 
 
 def solved_on_host(device: torch.device) -> bool:
-    """Whether scores go to the compiled code, as they must from MPS, which has no doubles for the auction."""
+    """Return whether scores go to the compiled code, as they must from MPS, which has no doubles for the auction."""
     return device.type in ("cpu", "mps")
 
 
@@ -98,7 +98,7 @@ def _solve(score: Tensor, out: Tensor) -> None:
         if 4 * len(left) <= 3 * len(index):
             out[index] = state.mine
             index = index[left]
-            state.keep(left)
+            state.select(left)
         state.centre()
 
 
@@ -160,7 +160,7 @@ class _Auction:
         self.limit = torch.full_like(self.epsilon, TRIES)
         self.open = torch.ones_like(self.epsilon, dtype=torch.bool)
 
-    def keep(self, index: Tensor) -> None:
+    def select(self, index: Tensor) -> None:
         """Drop all but some of the matrices."""
         self.benefit, self.price, self.epsilon = self.benefit[index], self.price[index], self.epsilon[index]
         self.owner, self.mine = self.owner[index], self.mine[index]
@@ -194,7 +194,7 @@ class _Auction:
         self.price += (top >> self.bits).mul_(sold)
 
     def _examine(self, slack: Tensor, complete: Tensor) -> None:
-        """Where each row has a column, stop, or lower prices by what the rows miss, or take a smaller epsilon."""
+        """Where each row has a column, stop, or lower prices by the losses of the rows, or take a smaller epsilon."""
         loose = slack.sum(1, keepdim=True) > 3 * len(self.row)
         self.open = loose | ~complete
         loose &= complete

@@ -32,7 +32,8 @@ class Elements(NamedTuple):
 class Move(NamedTuple):
     """The effect of one move on each neuron of an axis, float64 ``[neuron]``.
 
-    Fields: the ``scale`` of what comes in, the ``added`` bias, the ``outgoing`` factor, the ``steps`` of phase.
+    Fields: the ``scale`` of incoming weights and biases, the ``added`` bias, the ``outgoing`` factor, the ``steps`` of
+    phase.
     """
 
     scale: np.ndarray
@@ -208,7 +209,7 @@ def pair_costs(axis, a, space, cost):  # pragma: no cover - compiled
         scale_costs(inner, outer, space.norms, n, cost)
         for i in range(n):
             here -= 0.5 * (space.norms[0, i] + space.norms[1, i])
-    else:  # the activation swallows the sign, so that only what comes in has one
+    else:  # the activation swallows the sign of its input
         for i in range(n):
             for j in range(n):
                 cost[i, j] = -abs(inner[i, j]) - outer[i, j]
@@ -253,6 +254,7 @@ def compose(axis, pair, columns_of, move, elements, prices, before):  # pragma: 
 
 @inlined
 def total_value(cost, columns_of):  # pragma: no cover - compiled
+    """Return the value of an assignment."""
     total = 0.0
     for i in range(len(cost)):
         total -= cost[i, columns_of[i]]

@@ -20,6 +20,7 @@ compiled = cached_njit(error_model="numpy")
 
 @compiled
 def quartic(x, f, g):  # pragma: no cover - compiled
+    """Evaluate ``x**4 - f*x**3 + g*x - 1``."""
     return ((x - f) * x * x + g) * x - 1
 
 

@@ -17,7 +17,7 @@ from weightspace.align.solver._threads import in_slices
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MOST_PRODUCTS = 2**22  # multiplications for the similarities of one axis: beyond, a matrix library is quicker
+_MOST_PRODUCTS = 2**22  # beyond so many multiplications for the costs of one axis, a matrix library is quicker
 
 
 def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
@@ -35,7 +35,7 @@ def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) ->
 
 
 def suits_compiled_code(problem: MatchingProblem) -> bool:
-    """Whether all axes are small enough for the compiled code."""
+    """Return whether all axes are small enough for the compiled code."""
     lengths = {name: part.stop - part.start for name, part in problem.spec.slices.items()}
     work = [axis.size * sum(lengths[param.name] for param, _ in axis.params) for axis in problem.axes]
     return max(work, default=0) <= _MOST_PRODUCTS

@@ -73,7 +73,7 @@ class AxisProblem:
 
     @property
     def searchable(self) -> bool:
-        """Whether there is more than one element to choose from."""
+        """Return whether there is more than one element to choose from."""
         return self.size > 1 or self.group != NeuronGroup.TRIVIAL
 
 

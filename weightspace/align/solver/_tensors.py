@@ -104,7 +104,7 @@ def _features(weights: Weights, axis: AxisProblem, rows: Tensor) -> _Features:
 
 
 class _Values(NamedTuple):
-    """Worths of pairs of neurons: half of what the squared distance loses, but for a constant.
+    """The values of pairs of neurons: half of what the squared distance loses, but for a constant.
 
     Fields: the value of each pair of neurons at its ``best`` element, ``[pair, neuron of a, neuron of b]``; the value
     of where the neurons are ``now``, ``[pair]``; the ``scale`` and ``shift`` of the best elements, if they have any.
@@ -130,7 +130,9 @@ def _values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
     now = _diagonal(inner + outer)
     if axis.group == NeuronGroup.TRIVIAL:
         return _Values(inner + outer, now)
-    if axis.group == NeuronGroup.EVEN_SIGN:  # the activation swallows the sign, so that only what comes in has one
+    if (
+        axis.group == NeuronGroup.EVEN_SIGN
+    ):  # the activation swallows the sign of its input
         return _Values(inner.abs() + outer, now, _sign(inner))
     return _Values((inner + outer).abs(), now, _sign(inner + outer))
 

@@ -1,4 +1,4 @@
-"""Compiled code that lets go of the interpreter lock, over slices of a batch in as many threads as PyTorch uses."""
+"""Run compiled code over slices of a batch, in as many threads as PyTorch uses. The code must release the GIL."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 def in_slices(run: Callable[[int, int], object], count: int, least: int = 8) -> None:
     """Call ``run(start, stop)`` for slices of ``range(count)``, at least ``least`` items each.
 
-    Slices, and not Numba's own threads: those may not be entered by two Python threads at once, as a data loader and
-    a training loop would do. Four slices a thread even out pairs that take long. No result depends on the slices.
+    Numba has threads of its own, but two Python threads, such as a data loader and a training loop, may not enter them
+    at once. There are four slices a thread, which balances pairs that take long. No result depends on the slices.
     """
     workers = max(1, min(torch.get_num_threads(), count // least))
     if workers == 1:
@@ -39,14 +39,14 @@ def in_slices(run: Callable[[int, int], object], count: int, least: int = 8) -> 
                     return
                 run(*part)
                 done.append(part)
-        except BaseException as error:  # nothing may leave through the team: it is raised behind it
+        except BaseException as error:  # an exception may not pass through OpenMP, so it is raised after it
             errors.append(error)
 
     _in_team(work, workers)
     if errors:
         raise errors[0]
     if len(done) < parts:
-        raise KeyboardInterrupt  # it came between two statements of a thread, and was lost on the way out
+        raise KeyboardInterrupt  # a thread was interrupted between two statements, where no handler sees it
 
 
 _PROCESS = os.getpid()
@@ -54,9 +54,9 @@ _Body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _openmp() -> Callable[..., None] | None:
-    """OpenMP's parallel region as a function, where PyTorch has loaded one.
+    """Return OpenMP's parallel region as a function, or ``None`` where PyTorch has not loaded GNU's OpenMP.
 
-    Not in a forked process: the team's threads stayed behind, and GNU's OpenMP would wait for them for ever.
+    In a forked process it is ``None`` too: the threads stayed with the parent, and OpenMP would wait for them for ever.
     """
     if os.getpid() != _PROCESS:
         return None
@@ -67,11 +67,11 @@ def _openmp() -> Callable[..., None] | None:
 
 
 def _in_team(work: Callable[[], None], size: int) -> None:
-    """Call ``work`` in every thread of a team, this one among them.
+    """Call ``work`` in every one of ``size`` threads, the present one included.
 
-    The team is that of PyTorch's own operators where they run on an OpenMP that can be called by name: its threads
-    keep their cores busy for some milliseconds after each operator, waiting for the next, and would be in the way of
-    any others.
+    The threads are those of PyTorch's own operators wherever OpenMP can be called by name: after each operator they
+    spin on their cores for some milliseconds, waiting for the next, and would slow other threads down. Elsewhere they
+    are a pool.
     """
     parallel = _openmp()
     if parallel is not None:
