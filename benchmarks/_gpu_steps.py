@@ -20,7 +20,7 @@ from benchmarks._fit_methods import LR, adam, network_loss
 from benchmarks.models import BATCH, SMALLER, training_step
 from benchmarks.transforms import TRANSFORMS, fitted
 from weightspace.align import distance, match
-from weightspace.bench._sizes import RELEASED
+from weightspace.bench._sizes import RELEASED, SMALL
 from weightspace.fitting._init import initial_weights
 
 ROOT = Path(__file__).parents[1]
@@ -332,7 +332,8 @@ def study(step: Step) -> None:
         for seed in range(1 if step.tiny else 3):
 
             def training(seed: int = seed) -> dict[str, Any]:
-                model = ws.models.build("dwsnet", zoo[0].spec, zoo[0].num_classes, seed=seed, hidden=16, layers=2)
+                name, options = SMALL["dwsnet"]
+                model = ws.models.build(name, zoo[0].spec, zoo[0].num_classes, seed=seed, **options)
                 epochs = 1 if step.tiny else 20
                 found = ws.train(model, zoo[0], epochs=epochs, lr=4e-3, seed=seed, device=step.device)
                 return {"epochs": epochs, "val": found.val, "test": found.test, "seconds": found.seconds}

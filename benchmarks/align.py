@@ -31,6 +31,7 @@ from benchmarks.transforms import fitted
 from weightspace.align import distance, match
 from weightspace.align.solver._descent import descend_tensors
 from weightspace.align.solver._problem import matching_problem
+from weightspace.bench._sizes import SMALL
 
 GROUPS = ("permutation", "signed", "full")
 BATCH = 64
@@ -155,7 +156,8 @@ def share(base: ws.Weights, repeats: int) -> dict[str, object]:
     soft = torch.nn.functional.one_hot(labels, 10).float()
     reference = ws.align.anchor(base[:500])
     aligned, _ = ws.align.align_to(weights, reference)
-    model = ws.models.DWSNet(base.spec, out_features=10, hidden=16, layers=2, seed=0)
+    name, options = SMALL["dwsnet"]
+    model = ws.models.build(name, base.spec, 10, seed=0, **options)
     optimizer = torch.optim.AdamW(model.parameters())
 
     def step() -> None:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 import weightspace as ws
 from weightspace.bench import Entry, Suite
-from weightspace.bench._sizes import SMALL
+from weightspace.bench._sizes import OURS, SMALL
 from weightspace.training import Contrastive, Editing, Reconstruction
 from weightspace.transforms import augmentation
 
@@ -179,14 +179,13 @@ def _contrastive(model: str, options: dict[str, Any], **train: Any) -> Entry:
     return Entry("benchmarks.suites:embedding", options, train, outputs=128, objective=objective, evaluations=PROBE)
 
 
-MESSAGES: dict[str, Any] = {"rbfs": 0}
 CONTRASTIVE = Suite(
     "contrastive",
     {
         "dwsnet": _contrastive(*SMALL["dwsnet"]),
         "dwsnet-untrained": _contrastive(*SMALL["dwsnet"], **UNTRAINED),
-        "forward-messages": _contrastive("forward-messages", MESSAGES),
-        "forward-messages-untrained": _contrastive("forward-messages", MESSAGES, **UNTRAINED),
+        "forward-messages": _contrastive(*OURS["forward-messages"]),
+        "forward-messages-untrained": _contrastive(*OURS["forward-messages"], **UNTRAINED),
     },
     (VIEWS,),
     ws.TrainConfig(epochs=10, batch_size=64),
@@ -213,8 +212,8 @@ def _reconstruction(model: str, options: dict[str, Any], **train: Any) -> Entry:
 RECONSTRUCTION = Suite(
     "reconstruction",
     {
-        "forward-messages": _reconstruction("forward-messages", MESSAGES),
-        "forward-messages-untrained": _reconstruction("forward-messages", MESSAGES, **UNTRAINED),
+        "forward-messages": _reconstruction(*OURS["forward-messages"]),
+        "forward-messages-untrained": _reconstruction(*OURS["forward-messages"], **UNTRAINED),
         "nft": _reconstruction(*SMALL["nft"]),
     },
     ("none",),

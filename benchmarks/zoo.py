@@ -28,6 +28,7 @@ import torch
 
 import weightspace as ws
 from benchmarks._common import peak_mb, save, spread, timed
+from weightspace.bench._sizes import SMALL
 from weightspace.fitting._fit_zoo import SHARD
 from weightspace.zoo import ZooWriter
 
@@ -101,7 +102,8 @@ def fit(path: Path, images: int, steps: int) -> dict[str, Any]:
 def train(path: Path) -> dict[str, Any]:
     """Train on a zoo in this process; return its peak memory."""
     zoo = ws.Zoo.open(path)
-    model = ws.models.DWSNet(zoo.spec, 10, hidden=16, layers=2, seed=0)
+    name, options = SMALL["dwsnet"]
+    model = ws.models.build(name, zoo.spec, 10, seed=0, **options)
     ws.train(model, zoo, transform="noise+mixup", epochs=1, batch_size=512)
     return {"peak_mb": peak_mb(), "networks": sum(zoo.count(s) for s in zoo.splits)}
 

@@ -55,3 +55,10 @@ RELEASED: dict[str, Size] = {
     "probe-gen 128 probes": ("probe-gen", {}),
     "render-cnn 28 x 28": ("render-cnn", {}),
 }
+
+OURS: dict[str, Size] = {
+    "forward-messages": ("forward-messages", {"rbfs": 0}),
+    "query-grid": ("render-cnn", {"hidden": 48, "size": 20, "learned": True, "dropout": 0.3}),
+    "render-cnn": ("render-cnn", {"layers": 4, "dropout": 0.3}),
+}
+"""The sizes of the recipes behind the best figures, where they are not those of a release."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from weightspace.bench._evaluations import AveragedCopies
-from weightspace.bench._sizes import RELEASED, SMALL, Size
+from weightspace.bench._sizes import OURS, RELEASED, SMALL, Size
 from weightspace.bench._suite import Entry, Suite
 from weightspace.training import TrainConfig
 from weightspace.transforms import Affine, Flip, MixUp, RandomApply, Transform
@@ -136,7 +136,7 @@ SUITES: dict[str, Suite] = {
         "ours",
         {
             "forward-messages": _entry(
-                ("forward-messages", {"rbfs": 0}),
+                OURS["forward-messages"],
                 train={"epochs": 30, "ema": 0.998},
                 augmentations=WHOLE,
                 seeds=(1, 2),
@@ -144,7 +144,7 @@ SUITES: dict[str, Suite] = {
                 ensemble=True,
             ),
             "forward-messages-no-ema": _entry(
-                ("forward-messages", {"rbfs": 0}),
+                OURS["forward-messages"],
                 train={"epochs": 30},
                 augmentations=WHOLE,
                 evaluations=BOTH_WAYS,
@@ -156,7 +156,7 @@ SUITES: dict[str, Suite] = {
                 RELEASED["probe-grid-net 14 x 14"], train={"epochs": 10}, augmentations=MOVED, seeds=(1, 2)
             ),
             "query-grid": _entry(
-                ("render-cnn", {"hidden": 48, "size": 20, "learned": True, "dropout": 0.3}),
+                OURS["query-grid"],
                 train={"epochs": 16, "ema": 0.998},
                 augmentations=WHOLE,
                 seeds=(1, 2),
@@ -164,7 +164,7 @@ SUITES: dict[str, Suite] = {
                 ensemble=True,
             ),
             "render-cnn": _entry(
-                ("render-cnn", {"layers": 4, "dropout": 0.3}),
+                OURS["render-cnn"],
                 train={"epochs": 20},
                 augmentations=WHOLE,
                 evaluations=BOTH_WAYS,
