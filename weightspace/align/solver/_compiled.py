@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from weightspace._compile import cached_njit
+from weightspace._compile import cached_njit, source_stamp
+from weightspace.align.solver import _compiled_scales, _lap, _problem
 from weightspace.align.solver._compiled_scales import best_scale, scale_costs
 from weightspace.align.solver._lap import empty_assignment, guess_prices, solve
 from weightspace.align.solver._problem import NeuronGroup, Role
@@ -279,33 +280,42 @@ def improve(axis, params, a, flat, pair, elements, prices, guessed, space, eps):
     return True
 
 
-@compiled
-def descend(target, flat, start, stop, elements, tables, orders, eps):  # pragma: no cover - compiled
-    """Move ``flat[start:stop]`` onto their targets in place, and write down the elements that do it.
+def _entry(stamp):
+    """Return the loop, whose place in numba's cache depends on ``stamp``, see :func:`._compile.source_stamp`."""
 
-    ``target`` holds as many networks as ``flat``, or one for all. ``orders`` is int64 ``[sweep, axis]``.
-    """
-    count, width, features = len(tables.axes), 1, 1
-    for h in range(count):
-        width, features = max(width, tables.axes[h].size), max(features, tables.axes[h].features)
-    space, goals = workspace(width, features, flat), np.empty((count, features, width), flat.dtype)
-    prices, guessed = np.empty((count, width), np.float64), np.empty(count, np.bool_)
-    pending = np.empty(count, np.bool_)
-    for pair in range(start, stop):
-        if pair == start or len(target) > 1:
-            for h in range(count):
-                pack(target, pair if len(target) > 1 else 0, tables.axes[h], tables.params, goals[h])
-        pending[:], guessed[:] = tables.searchable, False
-        for sweep in range(len(orders)):
-            if not pending.any():
-                break
-            for h in orders[sweep]:
-                if not pending[h]:
-                    continue
-                axis, n = tables.axes[h], tables.axes[h].size
-                gained = improve(
-                    axis, tables.params, goals[h], flat, pair, elements, prices[h, :n], guessed[h], space, eps
-                )
-                pending[h], guessed[h] = False, True
-                if gained:
-                    pending |= tables.neighbours[h]
+    @compiled
+    def descend(target, flat, start, stop, elements, tables, orders, eps):  # pragma: no cover - compiled
+        """Move ``flat[start:stop]`` onto their targets in place, and write down the elements that do it.
+
+        ``target`` holds as many networks as ``flat``, or one for all. ``orders`` is int64 ``[sweep, axis]``.
+        """
+        _ = stamp
+        count, width, features = len(tables.axes), 1, 1
+        for h in range(count):
+            width, features = max(width, tables.axes[h].size), max(features, tables.axes[h].features)
+        space, goals = workspace(width, features, flat), np.empty((count, features, width), flat.dtype)
+        prices, guessed = np.empty((count, width), np.float64), np.empty(count, np.bool_)
+        pending = np.empty(count, np.bool_)
+        for pair in range(start, stop):
+            if pair == start or len(target) > 1:
+                for h in range(count):
+                    pack(target, pair if len(target) > 1 else 0, tables.axes[h], tables.params, goals[h])
+            pending[:], guessed[:] = tables.searchable, False
+            for sweep in range(len(orders)):
+                if not pending.any():
+                    break
+                for h in orders[sweep]:
+                    if not pending[h]:
+                        continue
+                    axis, n = tables.axes[h], tables.axes[h].size
+                    gained = improve(
+                        axis, tables.params, goals[h], flat, pair, elements, prices[h, :n], guessed[h], space, eps
+                    )
+                    pending[h], guessed[h] = False, True
+                    if gained:
+                        pending |= tables.neighbours[h]
+
+    return descend
+
+
+descend = _entry(source_stamp(_problem, _lap, _compiled_scales))

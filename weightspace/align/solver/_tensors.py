@@ -130,9 +130,7 @@ def _values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
     now = _diagonal(inner + outer)
     if axis.group == NeuronGroup.TRIVIAL:
         return _Values(inner + outer, now)
-    if (
-        axis.group == NeuronGroup.EVEN_SIGN
-    ):  # the activation swallows the sign of its input
+    if axis.group == NeuronGroup.EVEN_SIGN:  # the activation swallows the sign of its input
         return _Values(inner.abs() + outer, now, _sign(inner))
     return _Values((inner + outer).abs(), now, _sign(inner + outer))
 
