@@ -6,7 +6,6 @@ So few networks and epochs say how it is done, not which augmentation is best: `
 from pathlib import Path
 
 import weightspace as ws
-from weightspace.training import seeded
 
 STEPS = 60
 COUNTS = {"train": 600, "val": 200, "test": 200}
@@ -18,8 +17,7 @@ def main() -> None:
     config = ws.FitConfig(steps=STEPS, lr=5e-3)
     zoo = ws.fit_zoo(OUT / "zoo", ws.datasets.embedded(), ws.siren(2, 16, 16, 1), config=config, counts=COUNTS)
     for name in ("none", "permute+noise"):
-        with seeded(0):  # torch initialises modules from its global generators
-            model = ws.models.DWSNet(zoo.spec, out_features=10, hidden=16, layers=2)
+        model = ws.models.DWSNet(zoo.spec, out_features=10, hidden=16, layers=2, seed=0)
         result = ws.train(
             model,
             zoo,
