@@ -48,7 +48,7 @@ def test_cat_joins_what_all_parts_know() -> None:
     assert (len(both), both.label.tolist()) == (5, [5, 6, 7, 8, 6])  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="label: expected all parts to have it or none, got both"):
         ws.Networks.cat([n, networks()])
-    with pytest.raises(ValueError, match="label: expected values of one kind, got .*float32.*int64"):
+    with pytest.raises(ValueError, match=r"label: expected values of one kind, got .*float32.*int64"):
         ws.Networks.cat([networks(label=[0, 1, 0, 1]), networks(label=[0.5, 1, 0, 1])])
     with pytest.raises(ValueError, match="at least one batch of networks, got none"):
         ws.Networks.cat([])
