@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from weightspace._activation import activation
@@ -56,7 +56,7 @@ class TracedAxis:
 
     def split(self, at: int) -> tuple[TracedAxis, TracedAxis]:
         """Cut a hidden axis into two, of which each has a permutation of its own."""
-        parts = tuple(TracedAxis(size) for size in (at, self.size - at))
+        parts = tuple(TracedAxis(size, fixed=size == 1) for size in (at, self.size - at))
         for part in parts:
             part.bound, part.maxed, part.padded = self.bound, self.maxed, self.padded
             part.activations = list(self.activations)
@@ -65,29 +65,29 @@ class TracedAxis:
 
     def name_of_activation(self) -> tuple[str, float]:
         """Return the activation and omega, where the whole group of its row is proved, or ``("other", 1.0)``."""
-        if self.bound or len(self.activations) != 1:
+        if self.bound or len(set(self.activations)) != 1:
             return "other", 1.0
         name, omega = self.activations[0]
         row = activation(name)
-        lost = (self.maxed and (row.scale == "sign" or row.periodic)) or (self.padded and row.periodic)
+        lost = self.maxed and (row.scale == "sign" or row.periodic)
+        lost |= row.periodic and (self.padded or len(self.activations) > 1)
         return ("other", 1.0) if lost else (name, omega)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of ``outer * axis.size * inner`` features: entry ``(o, i, p)`` belongs to neuron ``i`` of the axis."""
+    """A run of ``axis.size * inner`` features: ``inner`` of them, side by side, belong to each neuron of the axis."""
 
     axis: TracedAxis
-    outer: int = 1
     inner: int = 1
 
     @property
     def size(self) -> int:
-        return self.outer * self.axis.size * self.inner
+        return self.axis.size * self.inner
 
     @property
     def plain(self) -> bool:
-        return self.outer == self.inner == 1
+        return self.inner == 1
 
 
 Layout = tuple[Segment, ...]
@@ -105,13 +105,9 @@ def resolved(layout: Iterable[Segment]) -> list[Segment]:
     for segment in layout:
         axis = segment.axis.root()
         if axis.parts is None:
-            out.append(Segment(axis, segment.outer, segment.inner))
-            continue
-        parts = [Segment(p.axis, p.outer, p.inner * segment.inner) for p in resolved(axis.parts)]
-        if len(parts) == 1:
-            out.append(Segment(parts[0].axis, segment.outer * parts[0].outer, parts[0].inner))
+            out.append(Segment(axis, segment.inner))
         else:
-            out += parts * segment.outer
+            out += [Segment(part.axis, part.inner * segment.inner) for part in resolved(axis.parts)]
     return out
 
 
@@ -145,9 +141,8 @@ def cut(layout: Sequence[Segment], at: int, reason: str) -> tuple[Layout, Layout
         head.append(rest.pop(0))
     if at:
         first = rest.pop(0)
-        if not first.axis.fixed and first.outer == 1 and at % first.inner == 0:
-            parts = first.axis.split(at // first.inner)
-            here, there = (Segment(part, 1, first.inner) for part in parts)
+        if not first.axis.fixed and at % first.inner == 0:
+            here, there = (Segment(part, first.inner) for part in first.axis.split(at // first.inner))
         else:
             freeze((first,), reason)
             here, there = (fixed(size, first.axis.source)[0] for size in (at, first.size - at))
@@ -166,23 +161,20 @@ def unite(a: Layout | None, b: Layout | None, reason: str) -> Layout | None:
     left, right = tuple(resolved(a)), tuple(resolved(b))
     while left:
         x, y = left[0], right[0]
-        if x == y or (x.size == y.size and x.outer == y.outer and x.inner == y.inner):
+        if x == y or (x.size == y.size and x.inner == y.inner):
             x.axis.join(y.axis, reason)
             left, right = left[1:], right[1:]
-        elif x.size == y.size and any(s.plain and not s.axis.fixed for s in (x, y)):
-            plain, other = (x, y) if x.plain and not x.axis.fixed else (y, x)
-            if plain.axis.activations or plain.axis.bound:
-                bind((other,))
-            plain.axis.parts = (other,)
-            left, right = left[1:], right[1:]
-        elif x.axis.fixed or y.axis.fixed or not (x.plain or y.plain):
-            freeze((x, y), reason)
-            step = min(x.size, y.size)
-            left, right = (cut(side, step, reason)[1] for side in (left, right))
-        elif x.size > y.size:
-            left = sum(cut(left, y.size, reason), ())
+        elif x.size != y.size:
+            left, right = (sum(cut(side, min(x.size, y.size), reason), ()) for side in (left, right))
         else:
-            right = sum(cut(right, x.size, reason), ())
+            plain, other = (x, y) if x.plain and not x.axis.fixed else (y, x)
+            if plain.axis.fixed or not plain.plain:
+                freeze((x, y), reason)
+            else:
+                if plain.axis.activations or plain.axis.bound:
+                    bind((other,))
+                plain.axis.parts = (other,)
+            left, right = left[1:], right[1:]
         left, right = tuple(resolved(left)), tuple(resolved(right))
     return tuple(resolved(a))
 
@@ -191,8 +183,8 @@ def unite(a: Layout | None, b: Layout | None, reason: str) -> Layout | None:
 class TracedParam:
     """A parameter or buffer of the module: its state dict keys (several, if it is tied) and its axes.
 
-    ``uses`` counts the operators that read it, ``as_bias`` those that add it to a linear map; ``as_weight`` says
-    whether one reads it as a matrix or kernel.
+    ``uses`` counts the operators that read it, ``as_bias`` those that add it to a linear map; ``as_weight`` is the
+    number of the last one that reads it as a matrix or kernel, 0 for none, and ``made`` what that one makes.
     """
 
     keys: list[str]
@@ -200,7 +192,8 @@ class TracedParam:
     dims: tuple[Layout, ...] = ()
     uses: int = 0
     as_bias: int = 0
-    as_weight: bool = False
+    as_weight: int = 0
+    made: Layout | None = None
 
     def __post_init__(self) -> None:
         # A spec holds hidden axes in the first two places alone.
@@ -209,7 +202,7 @@ class TracedParam:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """The state of a value that is ``factor * z ** power + shift`` of a linear map's output ``z``, named by ``origin``."""
+    """The state of a value ``factor * z ** power + shift`` of a linear map's output ``z``, which ``origin`` names."""
 
     factor: float = 1.0
     power: float = 1.0
@@ -243,6 +236,16 @@ class TracedTensor:
     def axes(self) -> list[TracedAxis]:
         return [axis for layout in self.dims for axis in hidden(layout)]
 
+    def moved(self, shape: Sequence[int], dims: Sequence[Layout | None]) -> TracedTensor:
+        """Return the numbers in other places: the state stays, but its product with this value is no square."""
+        state = replace(self.state, origin=object()) if isinstance(self.state, Affine) else self.state
+        return TracedTensor(tuple(shape), tuple(dims), state)
+
+    def mark(self, site: Site, made: Layout | None) -> None:
+        """Note, if it is a parameter, that an operator reads it as a matrix or kernel that makes an axis."""
+        if self.param is not None:
+            self.param.as_weight, self.param.made = site.number, made
+
     def bind(self) -> TracedTensor:
         """Leave permutations alone on all axes, and return the value without a state."""
         for axis in self.axes:
@@ -252,12 +255,14 @@ class TracedTensor:
 
 @dataclass(frozen=True)
 class Site:
-    """An operator of the graph: its name, where it stands in the module and in the source, the shape of its output."""
+    """An operator of the graph: its name, its place in module, source and graph, and the shape of its output."""
 
     op: str
     path: str
     line: str
     shape: Any = ()
+    number: int = 0
+    target: Any = None
 
     def __str__(self) -> str:
         path = f" in {self.path!r}" if self.path else ""

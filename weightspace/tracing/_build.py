@@ -18,6 +18,9 @@ from weightspace.tracing._axes import (
     resolved,
 )
 
+_PARTS = 64
+"""The largest number of parts into which a tensor is cut because its features repeat an axis."""
+
 
 def settle(params: Sequence[TracedParam]) -> None:
     """Fix the axes that a spec cannot say, until all that is left can be said."""
@@ -42,7 +45,7 @@ def _settle(param: TracedParam) -> None:
     rows, columns = param.dims[0], param.dims[1] if len(param.dims) > 1 else ()
     key = param.keys[0]
     for segment in resolved(columns):
-        if segment.outer > 1 or (segment.inner > 1 and len(param.dims) > 2):
+        if len(resolved(columns)) > _PARTS or (segment.inner > 1 and len(param.dims) > 2):
             freeze((segment,), f"the columns of {key!r}, whose channels are not whole")
     if set(hidden(rows)) & set(hidden(columns)):
         freeze(
@@ -53,7 +56,7 @@ def _settle(param: TracedParam) -> None:
     parts = resolved(rows)
     if not hidden(rows) or (len(parts) == 1 and parts[0].plain):
         return
-    whole = all(s.outer == 1 and (s.inner == 1 or len(param.dims) == 1) for s in parts)
+    whole = len(parts) <= _PARTS and all(s.inner == 1 or len(param.dims) == 1 for s in parts)
     if hidden(columns) or not whole:
         freeze(rows, f"the rows of {key!r}, which hold several axes or parts of one, which a spec cannot say")
     elif param.as_weight or param.as_bias != param.uses or any(s.inner > 1 for s in parts):
@@ -69,7 +72,10 @@ class Names:
         self.counts = {"h": 0, "in": 0}
 
     def of(self, axis: TracedAxis, place: str) -> str:
-        """Return the name of an axis; a fixed one is called by its size and its place, unless it is an end."""
+        """Return the name of an axis; a fixed one is called by its place and size, unless it is an end.
+
+        Rows and columns without symmetry have different names: what lies between them is not recorded.
+        """
         axis = axis.root()
         if axis not in self.names:
             if axis.fixed and axis.source != "in":
@@ -92,7 +98,7 @@ def build(
     params: Sequence[TracedParam], order: Sequence[str], source: TracedTensor, output: TracedTensor, init: Init
 ) -> NetSpec:
     """Return the spec of the parameters, in the order of the state dict; all axes of the output are fixed."""
-    ends = _output(output)
+    ends = _output(output, params)
     settle(params)
     names = Names()
     end = _name_ends(names, ends, output)
@@ -111,14 +117,15 @@ def build(
         raise Refused(str(error)) from error
 
 
-def _output(output: TracedTensor) -> Layout:
-    """Fix the axes of the output, and return the layout of its features."""
-    layouts = [tuple(resolved(layout)) for layout in output.dims if hidden(layout)]
-    for layout in layouts:
+def _output(output: TracedTensor, params: Sequence[TracedParam]) -> Layout:
+    """Fix the axes of the output, and return the layout of its features: else what the last matrix makes."""
+    made = {s.axis for param in params for s in resolved(param.made or ())}
+    found = [tuple(resolved(layout or ())) for layout in output.dims]
+    found = [layout for layout in found if any(s.axis in made for s in layout)]
+    for layout in output.dims:
         freeze(layout, "the output")
-    if layouts:
-        return layouts[-1]
-    return tuple(resolved(output.dims[-1] or ())) if output.dims else ()
+    last = max(params, key=lambda param: param.as_weight, default=None)
+    return found[-1] if found else tuple(resolved(last.made or ())) if last else ()
 
 
 def _name_ends(names: Names, ends: Layout, output: TracedTensor) -> str:
@@ -148,17 +155,15 @@ def _params(param: TracedParam, key: str, names: Names) -> list[Param]:
         kind = "weight"
     elif len(param.dims) == 1 and param.uses == param.as_bias and all(segment.plain for segment in rows):
         kind = "bias"
-    place = "k" if kind == "weight" else "pos"
-    rest = [names.plain(size, place) for size in param.shape[2:]]
+    place, tail = ("columns", "k") if kind == "weight" else ("pos", "pos")
+    rest = [names.plain(size, tail) for size in param.shape[2:]]
     parts = []
     for segment in columns if kind == "weight" else rows:
         inner = [names.plain(segment.inner, "pos")] if segment.inner > 1 else []
-        if kind == "weight":
-            axes = [names.of(rows[0].axis, "n"), names.of(segment.axis, "n"), *inner, *rest]
-            axes[1] = _again(names, axes[1], axes[0])
-        else:
-            axes = [names.of(segment.axis, "n"), *inner]
-            axes += [names.of(s.axis, "pos") for s in columns] + rest
+        first = rows[0] if kind == "weight" else segment
+        others = [segment] if kind == "weight" else columns
+        axes = [names.of(first.axis, "rows"), *(names.of(s.axis, place) for s in others)]
+        axes = [axes[0], *(_again(names, name, axes[0]) for name in [*axes[1:], *inner, *rest])]
         parts.append((tuple(axes), bool(inner)))
     if len(parts) == 1:
         return [Param(key, parts[0][0], kind, key, parts[0][1])]
@@ -176,11 +181,7 @@ def _again(names: Names, name: str, other: str) -> str:
 def _joined(layout: Layout, *, folded: bool) -> list[Segment]:
     """Return the segments of a layout; if nothing is permuted on it, it is one."""
     parts = resolved(layout)
-    if len(parts) > 1 and not hidden(layout):
+    if not hidden(layout) and not (len(parts) == 1 and parts[0].plain):
         return [Segment(TracedAxis(sum(part.size for part in parts), fixed=True))]
-    return [
-        part
-        if part.plain or not part.axis.fixed or (folded and part.outer == 1 and part.axis.source)
-        else Segment(TracedAxis(part.size, fixed=True))
-        for part in parts
-    ]
+    named = [not part.axis.fixed or part.plain or (folded and bool(part.axis.source)) for part in parts]
+    return [p if own else Segment(TracedAxis(p.size, fixed=True)) for p, own in zip(parts, named, strict=True)]

@@ -15,9 +15,9 @@ from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
 from weightspace.tracing._axes import Refused
-from weightspace.tracing._graph import Network
+from weightspace.tracing._module import Network
 
-_SMALL = 2**22  # numbers up to which the check runs in double precision
+_SMALL = (2**20, 2**15)  # parameters and numbers of input up to which the check runs in double precision
 _TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
@@ -33,7 +33,9 @@ def verify(net: Network, spec: NetSpec, *, rounds: bool = False) -> None:
     Raises:
         Refused: if they differ.
     """
-    dtypes = [torch.float64] if spec.num_params <= _SMALL else [torch.float32, torch.float64]
+    size = sum(value.numel() for value in (*net.args, *net.kwargs.values()))
+    small = spec.num_params <= _SMALL[0] and size <= _SMALL[1]
+    dtypes = [torch.float64] if small else [torch.float32, torch.float64]
     difference, error = math.nan, ""
     for dtype in dtypes:
         try:
@@ -56,6 +58,8 @@ def _difference(net: Network, spec: NetSpec, dtype: torch.dtype) -> float:
     state = perturbed(net, dtype, generator)
     args, kwargs = inputs(net, dtype, generator)
     expected = functional_call(net.module, state, args, kwargs, tie_weights=False)
+    if not bool(expected.isfinite().all()):
+        raise Refused("the output on the example is not finite; pass an example_input on which it is")
     names: dict[str, list[str]] = {}
     for name in state:
         for key in net.keys[name]:
@@ -79,17 +83,13 @@ def _element(spec: NetSpec, dtype: torch.dtype, generator: torch.Generator) -> S
 
 
 def perturbed(net: Network, dtype: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return the network's numbers a little off their values, which may be equal, zero or not finite."""
+    """Return the network's numbers, parameters a little off their values, which may be equal, zero or not finite."""
     done: dict[int, Tensor] = {}
     state: dict[str, Tensor] = {}
-    named = [
-        *net.module.named_parameters(remove_duplicate=False),
-        *net.module.named_buffers(remove_duplicate=False),
-    ]
-    for name, value in named:
+    for name, value in net.tensors():
         if value.is_floating_point():
             if id(value) not in done:
-                done[id(value)] = _off(value, name, dtype, generator)
+                done[id(value)] = _off(value, name, dtype, generator) if net.keys[name] else value.to(dtype)
             state[name] = done[id(value)]
     return state
 
@@ -97,11 +97,13 @@ def perturbed(net: Network, dtype: torch.dtype, generator: torch.Generator) -> d
 def _off(value: Tensor, name: str, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
     if name.endswith("running_var"):
         return 0.5 + rand(value.shape, generator=generator, dtype=dtype)
-    value = value.detach().to(dtype, copy=True).nan_to_num_(0.0, 0.0, 0.0)
+    value = value.detach().to(dtype, copy=True)
+    if not bool(value.sum().isfinite()):
+        value.nan_to_num_(0.0, 0.0, 0.0)
     if value.ndim < 2:
-        return value + 0.05 * randn(value.shape, generator=generator, dtype=dtype)
+        return value.add_(randn(value.shape, generator=generator, dtype=dtype), alpha=0.05)
     flat = value.flatten(1)
-    size = 0.1 * max(float(flat.square().mean().sqrt()), 1 / math.sqrt(flat.shape[1]))
+    size = 0.1 * max(float(torch.linalg.vector_norm(flat)) / math.sqrt(flat.numel()), 1 / math.sqrt(flat.shape[1]))
     rows, columns = (randn((n,), generator=generator, dtype=dtype) for n in flat.shape)
     return flat.addr_(rows, columns, alpha=size).view(value.shape)
 
@@ -122,7 +124,7 @@ def inputs(net: Network, dtype: torch.dtype, generator: torch.Generator) -> tupl
 def is_chain(spec: NetSpec) -> bool:
     """Whether :func:`weightspace.evaluate` can compute the network: a chain of linear layers, its activations known."""
     try:
-        return all(spec.axis(layer.produces).activation != "other" for layer in spec.layers)
+        return all(spec.axis(layer.produces).activation not in (None, "other") for layer in spec.layers[:-1])
     except ValueError:
         return False
 

@@ -1,0 +1,202 @@
+"""One rule for all operators that move numbers: they are run on numbered entries, to see where each number goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.node import map_aggregate
+
+from weightspace.tracing._axes import (
+    Affine,
+    Layout,
+    Segment,
+    Site,
+    TracedTensor,
+    cut,
+    fixed,
+    freeze,
+    hidden,
+    resolved,
+    source_of,
+    unite,
+)
+from weightspace.tracing._rules import lift, pointwise, rule
+
+
+@rule(
+    "_unsafe_view cat concat concatenate stack repeat tile flip roll rot90 pixel_shuffle pixel_unshuffle "
+    "channel_shuffle im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d slice_scatter select_scatter copy "
+    "tril triu permute t transpose mH"
+)
+def move(site: Site, *args: Any, **kwargs: Any) -> Any:
+    """Follow every entry: neurons that move together keep their permutation, all others lose it."""
+    return _follow(site, map_aggregate((args, kwargs), lambda x: torch.zeros(x.shape) if isinstance(x, Tensor) else x))
+
+
+@rule("index index_select gather take_along_dim repeat_interleave")
+def choose(site: Site, value: Any, *args: Any, **kwargs: Any) -> Any:
+    """The same, by numbers of entries; where these are inputs, nothing is known of the order."""
+    moving = [x for x in _traced((args, kwargs)) if x.axes] or _traced((args, kwargs))
+    return site.freeze(lift(value), *moving) if moving else _follow(site, ((lift(value), *args), kwargs))
+
+
+@rule("pad constant_pad_nd")
+def pad(site: Site, value: TracedTensor, sizes: Sequence[int], *settings: Any, **named: Any) -> TracedTensor:
+    given = [*settings, *named.values()]
+    mode = [x for x in given if isinstance(x, str) and x != "constant"]
+    out = _follow(site, ((value, list(sizes), *mode), {}))
+    return out.bind() if any(x for x in given if isinstance(x, int | float)) else out
+
+
+@rule("glu")
+def glu(site: Site, value: TracedTensor, dim: int = -1) -> TracedTensor:
+    return pointwise(site, *_follow(replace(site, target=torch.ops.aten.chunk), ((value, 2, dim), {})))
+
+
+def _traced(values: Any) -> list[TracedTensor]:
+    found: list[TracedTensor] = []
+    map_aggregate(values, lambda x: found.append(x) if isinstance(x, TracedTensor) else None)
+    return found
+
+
+def _follow(site: Site, given: Any) -> Any:
+    """Run the operator on numbers from one on, 0 where its output comes from no traced value."""
+    values, start = list(dict.fromkeys(_traced(given))), 1
+    starts: dict[TracedTensor, int] = {}
+    for value in values:
+        starts[value], start = start, start + math.prod(value.shape)
+        for layout in value.dims:  # an axis of one neuron leaves no trace
+            freeze(layout if sum(s.size for s in resolved(layout or ())) == 1 else None, str(site))
+
+    def number(x: Any) -> Any:
+        count = math.prod(x.shape) if isinstance(x, TracedTensor) else 0
+        return torch.arange(starts[x], starts[x] + count, dtype=torch.float64).view(x.shape) if count else x
+
+    args, kwargs = map_aggregate(given, number)
+    found = site.target(*args, **kwargs)
+    states = {value.state if not isinstance(value.state, Affine) or value.state.exact else None for value in values}
+    several = len(values) > 1 and (None in states or len({type(state) for state in states}) > 1)
+    outs = []
+    for labels in [found] if isinstance(found, Tensor) else found:
+        out = values[0].moved(labels.shape, _dims(site, starts, labels.long()))
+        if not bool(labels.all()):
+            for axis in out.axes:
+                axis.padded |= isinstance(out.state, Affine)
+        outs.append(out.bind() if several else _as_view(out, values[0], labels))
+    return outs[0] if isinstance(found, Tensor) else outs
+
+
+def _as_view(out: TracedTensor, value: TracedTensor, labels: Tensor) -> TracedTensor:
+    """Keep in mind that this is a parameter with its axes in another order."""
+    if value.param is None or sorted(out.shape) != sorted(value.shape) or 1 in out.shape:
+        return out
+    strides = [math.prod(value.shape[i + 1 :]) for i in range(len(value.shape))]
+    steps = [int(labels.select(e, 1).min() - labels.min()) for e in range(labels.ndim)]
+    places = [strides.index(step) for step in steps if step in strides]
+    kept = [value.shape[i] for i in places] == list(out.shape)
+    return replace(out, param=value.param, order=tuple(value.order[i] for i in places)) if kept else out
+
+
+Piece = tuple[int, Layout, TracedTensor]
+"""A stretch of an output axis: where it begins, its layout, and the value that it comes from."""
+
+
+def _dims(site: Site, starts: dict[TracedTensor, int], labels: Tensor) -> list[Layout | None]:
+    """Return the layout of each output axis."""
+    pieces: list[list[Piece]] = [[] for _ in labels.shape]
+    for value, start in starts.items():
+        inside = (labels >= start) & (labels < start + math.prod(value.shape))
+        for d, layout in enumerate(value.dims if bool(inside.any()) else ()):
+            if hidden(layout):
+                stride = math.prod(value.shape[d + 1 :])
+                for place, at, found in _trace(site, layout or (), labels - start, stride, inside):
+                    _enter(site, pieces[place], (at, found, value))
+    out: list[Layout | None] = []
+    source = source_of(layout for value in starts for layout in value.dims)
+    for e, size in enumerate(labels.shape):
+        dims: list[Segment] = []
+        for start, layout, _ in sorted(pieces[e], key=lambda piece: piece[0]):
+            dims += [*_gap(start - _size(dims), source), *layout]
+        same = not dims and bool((labels == labels.narrow(e, 0, 1)).all())
+        out.append(None if same else (*dims, *_gap(size - _size(dims), source)))
+    return out
+
+
+def _size(layout: Sequence[Segment]) -> int:
+    return sum(segment.size for segment in layout)
+
+
+def _gap(size: int, source: str) -> Layout:
+    return fixed(size, source) if size else ()
+
+
+def _enter(site: Site, pieces: list[Piece], new: Piece) -> None:
+    """Add a stretch: in the place of one of another value their axes are one; what overlaps otherwise is fixed."""
+    for old in pieces:
+        ends = [(piece[0], piece[0] + _size(piece[1])) for piece in (old, new)]
+        if ends[0] == ends[1] and old[2] is not new[2]:
+            unite(old[1], new[1], str(site))
+            return
+        if ends[0][0] < ends[1][1] and ends[1][0] < ends[0][1]:
+            freeze((*old[1], *new[1]), str(site))
+            return
+    pieces.append(new)
+
+
+def _trace(site: Site, layout: Layout, flat: Tensor, stride: int, inside: Tensor) -> list[tuple[int, int, Layout]]:
+    """Find the output axis along which the neurons of one axis lie, and return its stretches of neurons."""
+    parts = resolved(layout)
+    owner = torch.cat([torch.full((s.size,), k) for k, s in enumerate(parts)])
+    neuron = torch.cat([torch.arange(s.axis.size).repeat_interleave(s.inner) for s in parts])
+    unit = torch.tensor([s.inner * stride for s in parts])[owner] * neuron
+    first = [next(j for j, other in enumerate(parts) if other.axis is s.axis) for s in parts]
+    ids = torch.tensor(first)[owner] * (1 + int(neuron.max())) + neuron
+    at = (flat.clamp_min(0) // stride) % len(owner)
+    mine = torch.where(inside, ids[at], -1)
+    rest = torch.where(inside, flat - unit[at], -1)
+    for e in range(flat.ndim):
+        others = [i for i in range(flat.ndim) if i != e]
+        top = mine.amax(others) if others else mine
+        low = torch.where(inside, mine, 2**62).amin(others) if others else mine
+        if bool(((low == top) | (top < 0)).all()) and len(top.unique()) > 1:
+            lines = rest.movedim(e, 0).reshape(len(top), -1)
+            found = _pieces(site, parts, _stretches(top.tolist(), 1 + int(neuron.max())), lines)
+            return [(e, start, own) for start, own in found]
+    freeze(layout, str(site))
+    return []
+
+
+def _stretches(ids: list[int], base: int) -> list[list[int]]:
+    """Cut a line of neurons into stretches ``[start, part, first neuron, neurons, repeats of each]``."""
+    out: list[list[int]] = []
+    for i, run in groupby(range(len(ids)), key=ids.__getitem__):
+        places = list(run)
+        start, repeats = places[0], len(places)
+        last = out[-1] if out else [0] * 5
+        follows = last[4] == repeats and last[1] * base + last[2] + last[3] == i and i % base
+        if i >= 0 and follows and last[0] + last[3] * repeats == start:
+            last[3] += 1
+        elif i >= 0:
+            out.append([start, i // base, i % base, 1, repeats])
+    return out
+
+
+def _pieces(site: Site, parts: list[Segment], stretches: list[list[int]], rest: Tensor) -> list[tuple[int, Layout]]:
+    """Turn stretches into layouts, where all that does not depend on the neuron is the same for each of them."""
+    pieces: list[tuple[int, Layout]] = []
+    partial = [part for _, part, _, count, _ in stretches if count < parts[part].axis.size]
+    for start, part, first, count, repeats in stretches:
+        axis = (Segment(parts[part].axis),)
+        block = rest[start : start + count * repeats].unflatten(0, (count, repeats))
+        if partial.count(part) > 2 or not bool((block == block[:1]).all()):
+            freeze(axis, str(site))
+        inner = cut(cut(axis, first, str(site))[1], count, str(site))[0]
+        pieces.append((start, tuple(Segment(s.axis, s.inner * repeats) for s in inner)))
+    return pieces
