@@ -114,7 +114,7 @@ def refuse_in_place(node: fx.Node, module: nn.Module) -> None:
 
 
 def _example(module: nn.Module, given: Tensor | None) -> Tensor:
-    """What was given, or the first shape that the module takes."""
+    """Return the example that was given, or the first shape that the module takes."""
     if given is not None:
         example = given.detach().to(device="cpu", dtype=torch.float64)
         if error := _fails(module, example):
@@ -203,7 +203,7 @@ def _walk(
 
 
 def _constant(node: fx.Node, values: dict[fx.Node, Any], found: Any) -> Any:
-    """What is no tensor: sizes, and numbers made of sizes. Anything else could depend on the data."""
+    """Compute a value that is no tensor: sizes, and numbers made of sizes. Anything else could depend on the data."""
     reads = [before.name for before in node.all_input_nodes if isinstance(values[before], Signal | Parameter)]
     sizes = node.target in ("size", "dim") or (node.target is getattr and node.args[1] in ("shape", "ndim"))
     if reads and not sizes:

@@ -1,4 +1,4 @@
-"""What each operator does to the lanes of a network under trace: the rules behind ``spec_of`` beyond chains.
+"""The effect of each operator on the lanes of a network under trace: the rules behind ``spec_of`` beyond chains.
 
 A rule gets the ledger, the shape that the operator's output had on the example, a label for messages, and the
 operator's own arguments. An operator without a rule for what it is given is refused by name.

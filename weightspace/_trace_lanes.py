@@ -1,4 +1,4 @@
-"""What ``spec_of`` knows of a network's axes while it walks the graph: lanes, united where the network ties them."""
+"""The axes of a network while ``spec_of`` walks its graph: lanes, united where the network ties them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Lane:
         a.bind()
 
     def name_of_activation(self) -> str:
-        """What a spec may say of this axis: its activation where the whole group of that row is proved, or 'other'."""
+        """Return the axis's activation as the spec may say it: its own where the whole group of that row is proved, or 'other'."""
         names = set(self.activations)
         if len(names) != 1:
             return "other"
@@ -73,7 +73,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Signal:
-    """What a graph node holds: a tensor whose axis ``dim`` is a concatenation of segments.
+    """The value of a graph node: a tensor whose axis ``dim`` is a concatenation of segments.
 
     ``state`` is ``"affine"`` (straight from linear maps), ``"active"`` (what leaves an activation, and the input) or
     ``"mixed"`` (its lanes are bound).
@@ -158,7 +158,7 @@ class Ledger:
 
     @staticmethod
     def _read(value: Signal) -> None:
-        """What a linear map reads without an activation in between has permutations alone, as far as is proved."""
+        """Leave permutations alone to an axis that a linear map reads without an activation in between, as far as is proved."""
         for lane in value.lanes():
             if not (value.state == "active" and lane.activations):
                 lane.bind()

@@ -1,4 +1,4 @@
-"""What each operator does to a sequential network under trace: the rules behind ``spec_of``.
+"""The effect of each operator on a sequential network under trace: the rules behind ``spec_of``.
 
 A value is either a *point* (the input, or what leaves an activation) or a monomial ``factor * z ** power + shift`` of
 the last affine map's output ``z``. An operator without a rule for what it is given is refused by name.
@@ -32,7 +32,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Value:
-    """What a graph node holds: a point, or ``factor * z ** power + shift`` of the last layer's output ``z``."""
+    """The value of a graph node: a point, or ``factor * z ** power + shift`` of the last layer's output ``z``."""
 
     layers: tuple[Affine, ...] = ()
     linear: bool = False
