@@ -45,7 +45,7 @@ class Lane:
         a.bind()
 
     def name_of_activation(self) -> str:
-        """Return the axis's activation as the spec may say it: its own where the whole group of that row is proved, or 'other'."""
+        """Return its activation where the whole group of that row is proved, or "other"."""
         names = set(self.activations)
         if len(names) != 1:
             return "other"
@@ -158,7 +158,7 @@ class Ledger:
 
     @staticmethod
     def _read(value: Signal) -> None:
-        """Leave permutations alone to an axis that a linear map reads without an activation in between, as far as is proved."""
+        """Leave permutations alone where a linear map reads without an activation in between."""
         for lane in value.lanes():
             if not (value.state == "active" and lane.activations):
                 lane.bind()
