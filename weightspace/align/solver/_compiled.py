@@ -14,7 +14,7 @@ import numpy as np
 from weightspace._compile import cached_njit, source_stamp
 from weightspace.align.solver import _compiled_scales, _lap, _problem
 from weightspace.align.solver._compiled_scales import best_scale, scale_costs
-from weightspace.align.solver._lap import empty_assignment, guess_prices, solve
+from weightspace.align.solver._lap import Assignment, empty_assignment, guess_prices, solve
 from weightspace.align.solver._problem import NeuronGroup, Role
 
 compiled = cached_njit(error_model="numpy")
@@ -48,7 +48,7 @@ class Workspace(NamedTuple):
 
     Fields: ``features`` of the network to move, ``[feature, neuron]``; the ``inner`` products of incoming and ``outer``
     products of outgoing weights, ``[neuron of a, neuron of b]``; the squared ``norms`` of both, ``[2, neuron]``; the
-    ``move``, and what was there ``before`` it, ``[4, neuron]``.
+    ``move``, and what was there ``before`` it, ``[4, neuron]``; the assignment ``found``.
     """
 
     features: np.ndarray
@@ -57,6 +57,7 @@ class Workspace(NamedTuple):
     norms: np.ndarray
     move: Move
     before: np.ndarray
+    found: Assignment
 
 
 @inlined
@@ -64,10 +65,9 @@ def workspace(width, features, flat):  # pragma: no cover - compiled
     """Allocate the arrays for axes of at most ``width`` neurons with at most so many features."""
     inner, outer = np.empty((width, width), flat.dtype), np.empty((width, width), flat.dtype)
     steps, before = np.empty((4, width), np.float64), np.empty((4, width), np.float64)
-    move = Move(steps[0], steps[1], steps[2], steps[3])
-    return Workspace(
-        np.empty((features, width), flat.dtype), inner, outer, np.empty((2, width), flat.dtype), move, before
-    )
+    move, norms = Move(steps[0], steps[1], steps[2], steps[3]), np.empty((2, width), flat.dtype)
+    found = empty_assignment(width)
+    return Workspace(np.empty((features, width), flat.dtype), inner, outer, norms, move, before, found)
 
 
 @inlined
@@ -179,6 +179,14 @@ def phase_costs(axis, inner, outer, a, b, cost):  # pragma: no cover - compiled
             cost[i, j] = -max(same, turned)
 
 
+@compiled
+def linear_costs(inner, signed, n, cost):  # pragma: no cover - compiled
+    """Write the costs of all pairs of neurons, with a sign for each or without."""
+    for i in range(n):
+        for j in range(n):
+            cost[i, j] = -abs(inner[i, j]) if signed else -inner[i, j]
+
+
 @inlined
 def pair_costs(axis, a, space, cost):  # pragma: no cover - compiled
     """Write the costs of all pairs of neurons of one axis, and return the value of where they are now.
@@ -189,10 +197,9 @@ def pair_costs(axis, a, space, cost):  # pragma: no cover - compiled
     here = 0.0
     if group == NeuronGroup.TRIVIAL or group == NeuronGroup.ODD_SIGN:
         products(a, b, n, 0, axis.features, inner)
+        linear_costs(inner, group == NeuronGroup.ODD_SIGN, n, cost)
         for i in range(n):
             here += inner[i, i]
-            for j in range(n):
-                cost[i, j] = -inner[i, j] if group == NeuronGroup.TRIVIAL else -abs(inner[i, j])
         return here
     phases = group == NeuronGroup.ODD_PHASE or group == NeuronGroup.EVEN_PHASE
     bias = axis.bias_start
@@ -265,18 +272,18 @@ def total_value(cost, columns_of):  # pragma: no cover - compiled
 @inlined
 def improve(axis, params, a, flat, pair, elements, prices, guessed, space, eps):  # pragma: no cover - compiled
     """Move one axis of one network by its best element, and return whether that was worth more than rounding."""
-    n = axis.size
-    cost, keys, found = np.empty((n, n), flat.dtype), np.empty((n, n), np.int64), empty_assignment(n)
+    n, columns_of = axis.size, space.found.column
+    cost, keys = np.empty((n, n), flat.dtype), np.empty((n, n), np.int64)
     pack(flat, pair, axis, params, space.features)
     now = pair_costs(axis, a, space, cost)
     if not guessed:
         guess_prices(cost, prices)
-    noise = n * 16 * eps * solve(cost, keys, found, prices)
-    if not total_value(cost, found.column) - now > noise:
+    noise = n * 16 * eps * solve(cost, keys, space.found, prices)
+    if not total_value(cost, columns_of) - now > noise:
         return False
-    choose(axis, a, space, found.column)
-    unpack(flat, pair, axis, params, space.features, found.column, space.move)
-    compose(axis, pair, found.column, space.move, elements, prices, space.before)
+    choose(axis, a, space, columns_of)
+    unpack(flat, pair, axis, params, space.features, columns_of, space.move)
+    compose(axis, pair, columns_of, space.move, elements, prices, space.before)
     return True
 
 

@@ -25,7 +25,7 @@ FAR = np.int64(2**62)
 
 
 class Assignment(NamedTuple):
-    """An assignment and the arrays in which it is found, int64 ``[n]`` each.
+    """An assignment and the arrays in which it is found, int64 each, with room for as many rows as there may be.
 
     Fields: ``column`` of each row and ``row`` of each column, -1 for none; ``free`` rows; the columns' ``price``. Along
     the path that is being searched, for each column: ``distance`` from the start; ``key``, the same until the column is
@@ -44,7 +44,7 @@ class Assignment(NamedTuple):
 
 @compiled
 def empty_assignment(n):  # pragma: no cover - compiled
-    """Allocate the arrays of an assignment of ``n`` rows."""
+    """Allocate the arrays of an assignment of at most ``n`` rows."""
     a = np.empty((8, n), np.int64)
     return Assignment(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7])
 
@@ -105,9 +105,9 @@ def to_integers(cost, keys, guess, price):  # pragma: no cover - compiled
 def two_smallest(keys, i, price):  # pragma: no cover - compiled
     """Return the two smallest keys of a row."""
     best = second = FAR
-    for j in range(len(price)):
+    for j in range(len(keys)):
         best = min(best, keys[i, j] - price[j])
-    for j in range(len(price)):
+    for j in range(len(keys)):
         value = keys[i, j] - price[j]
         second = min(second, value if value > best else FAR)
     return best, second
@@ -117,7 +117,7 @@ def two_smallest(keys, i, price):  # pragma: no cover - compiled
 def reduce_rows(keys, mask, found):  # pragma: no cover - compiled
     """Let rows outbid one another, so that columns grow cheaper; return the number of rows left free."""
     column, row, free, price = found.column, found.row, found.free, found.price
-    n = len(price)
+    n = len(keys)
     budget = 2 * n  # beyond it the shortest paths are quicker
     here, left = 0, 0
     while here < n:
@@ -147,7 +147,7 @@ def reduce_rows(keys, mask, found):  # pragma: no cover - compiled
 def relax(keys, price, row, shift, distance, key, before):  # pragma: no cover - compiled
     """Shorten the paths that end with an edge of ``row``; return the smallest key of a column not yet reached."""
     least = FAR
-    for j in range(len(price)):
+    for j in range(len(keys)):
         value = keys[row, j] - price[j] - shift
         lower = value < distance[j]
         distance[j] = value if lower else distance[j]
@@ -158,30 +158,30 @@ def relax(keys, price, row, shift, distance, key, before):  # pragma: no cover -
 
 
 @compiled
-def augment(keys, mask, found, start):  # pragma: no cover - compiled
-    """Assign a free row along the shortest augmenting path, which reassigns the rows that it passes."""
+def augment(keys, mask, found, left):  # pragma: no cover - compiled
+    """Assign the free rows, each along the shortest augmenting path, which reassigns the rows that it passes."""
     column, row, price, reached = found.column, found.row, found.price, found.reached
     distance, key, before = found.distance, found.key, found.before
-    distance[:] = FAR
-    key[:] = FAR
-    done, least = 0, relax(keys, price, start, 0, distance, key, before)
-    j = least & mask
-    while row[j] >= 0:
-        i = row[j]
-        reached[done] = j
-        done += 1
-        key[j] = FAR
-        shift = keys[i, j] - price[j] - least  # a multiple of mask + 1, as both hold the same column
-        least = relax(keys, price, i, shift, distance, key, before)
+    for start in found.free[:left]:
+        distance[:] = FAR
+        key[:] = FAR
+        done, least = 0, relax(keys, price, start, 0, distance, key, before)
         j = least & mask
-    for k in range(done):
-        price[reached[k]] += (distance[reached[k]] & ~mask) - (least & ~mask)
-    while True:
-        i = before[j]
-        row[j] = i
-        j, column[i] = column[i], j
-        if i == start:
-            break
+        while row[j] >= 0:
+            i = row[j]
+            reached[done] = j
+            done += 1
+            key[j] = FAR
+            shift = keys[i, j] - price[j] - least  # a multiple of mask + 1, as both hold the same column
+            least = relax(keys, price, i, shift, distance, key, before)
+            j = least & mask
+        for k in range(done):
+            price[reached[k]] += (distance[reached[k]] & ~mask) - (least & ~mask)
+        i = -1
+        while i != start:
+            i = before[j]
+            row[j] = i
+            j, column[i] = column[i], j
 
 
 @compiled
@@ -200,9 +200,7 @@ def solve(cost, keys, found, guess):  # pragma: no cover - compiled
     if n == 1:
         column[0] = 0
         return largest
-    left = reduce_rows(keys, mask, found)
-    for k in range(left):
-        augment(keys, mask, found, free[k])
+    augment(keys, mask, found, reduce_rows(keys, mask, found))
     for j in range(n):
         guess[j] = (price[j] >> bits) / factor if factor > 0 else 0.0
     return largest

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -130,8 +130,17 @@ class MatchingProblem:
             factor[self.spec.slices[name]] = root
         return flat * factor
 
+    @cached_property
+    def _tables(self) -> dict[np.dtype[Any], Tables]:
+        return {}
+
     def tables(self, dtype: np.dtype[Any]) -> Tables:
-        """Return the problem as arrays, with floats of ``dtype``."""
+        """Return the problem as arrays with floats of ``dtype``, made once, as they would slow small batches down."""
+        if dtype not in self._tables:
+            self._tables[dtype] = self._make_tables(dtype)
+        return self._tables[dtype]
+
+    def _make_tables(self, dtype: np.dtype[Any]) -> Tables:
         axes: list[tuple[float, ...]] = []
         params: list[tuple[int, ...]] = []
         starts, place = self.spec.slices, 0
