@@ -564,7 +564,7 @@ def test_evaluate_says_that_it_is_for_chains() -> None:
 def test_same_function_by_a_module_needs_both() -> None:
     spec = ws.spec_of(ResNet())
     w = testing.random_weights(spec, 1, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="x: expected what the module takes, got None"):
+    with pytest.raises(ValueError, match="x: expected the input of the module, got None"):
         testing.assert_same_function(w, w, module=ResNet())
     with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got NetSpec"):
         testing.assert_same_function(w, w, x=torch.zeros(1, 3, 8, 8), module=spec)  # type: ignore[arg-type]
