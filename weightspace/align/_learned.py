@@ -91,9 +91,7 @@ class LearnedAligner(nn.Module):
         self.spec = spec
         self.group: Group = group
         self.elements = {axis.name: neuron_elements(spec, axis, group) for axis in spec.hidden}
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # layers draw from the global stream, which is put back; the values that count are drawn below
+        with torch.random.fork_rng(devices=[]):  # the global stream stays; _reset draws the values that count
             self.encoder = Encoder(spec, self.elements, channels=channels, rounds=rounds, trunk=trunk)
         self.temperature = nn.Parameter(torch.tensor(math.log(10.0)))
         self.register_buffer("scale", torch.ones(spec.num_params))

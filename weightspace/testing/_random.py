@@ -127,7 +127,7 @@ def random_symmetry(
     Example:
         >>> import weightspace as ws
         >>> gen = torch.Generator().manual_seed(0)
-        >>> g = ws.testing.random_symmetry(ws.siren(2, 8, 1), 3, generator=gen, group="signed")
+        >>> g = random_symmetry(ws.siren(2, 8, 1), 3, generator=gen, group="signed")
         >>> sorted(g.perm), sorted(g.scale), sorted(g.shift)
         (['h1'], ['h1'], [])
     """
