@@ -506,7 +506,7 @@ class Untouchable(Zoo):
 
 
 def test_transform_that_does_not_fit_is_refused_before_any_work(zoo: Zoo, tmp_path: Path) -> None:
-    guarded = Untouchable(zoo.path, zoo._manifest)
+    guarded = Untouchable(zoo.path, zoo._manifest, zoo._columns)
     with pytest.raises(ValueError, match=r"PositiveScale.*expected activations that commute with positive factors"):
         ws.train(mlp(), guarded, transform=PositiveScale(), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

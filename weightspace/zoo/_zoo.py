@@ -165,7 +165,7 @@ class Zoo:
             raise ValueError(f"{self.path}: expected finished shards to count the classes of, got none")
         labels = torch.cat([self.labels(split) for split in self.splits])
         if labels.is_floating_point():
-            raise ValueError("expected a zoo with classes, got real-valued labels; train with an objective for numbers")
+            raise ValueError("expected a zoo with classes, got real-valued labels; train with objective='regression'")
         if without := int((labels < 0).sum()):
             raise ValueError(
                 f"expected a zoo with labels, got {without} of {len(labels)} networks without (label -1); "
