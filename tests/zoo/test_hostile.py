@@ -235,7 +235,7 @@ def test_infinite_quality_does_not_end_a_summary(tmp_path: Path) -> None:
         ),
         ([2**62, 0, 1, 2, 1, 0], (), f"got the label {2**62}"),
         ([-1, 0, 1, 2, 1, 0], (), r"expected a zoo with labels, got 1 of 6 networks without \(label -1\)"),
-        ([0.5, 0, 1, 2, 1, 0], (), "expected a zoo with classes, got real-valued labels; train with objective='regression'"),
+        ([0.5, 0, 1, 2, 1, 0], (), "got real-valued labels; train with objective='regression'"),
     ],
 )
 def test_labels_that_are_no_classes(tmp_path: Path, labels: list[float], classes: Any, match: str) -> None:
