@@ -54,12 +54,14 @@ def tensors(values: Any) -> list[TracedTensor]:
 _ATOMS = (str, int, float, complex, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
-def broadcast(site: Site, values: Iterable[TracedTensor], shape: Sequence[int]) -> tuple[Layout | None, ...]:
-    """Unite the axes that stand at one place, from the last on, with permutations alone."""
+def broadcast(
+    site: Site, values: Iterable[TracedTensor], shape: Sequence[int], *, alone: bool = True
+) -> tuple[Layout | None, ...]:
+    """Unite the axes that stand at one place, from the last on, with permutations alone unless said otherwise."""
     dims: list[Layout | None] = [None] * len(shape)
     for value in values:
         for i, (size, layout) in enumerate(zip(value.shape, value.dims, strict=True), len(shape) - len(value.shape)):
-            bind(layout)
+            bind(layout if alone else None)
             dims[i] = unite(dims[i], layout, str(site)) if size == shape[i] else dims[i]
     return tuple(dims)
 

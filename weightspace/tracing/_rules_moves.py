@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx.node import map_aggregate
 
 from weightspace.tracing._axes import (
+    ACTIVE,
     Affine,
     Layout,
     Segment,
@@ -26,18 +27,37 @@ from weightspace.tracing._axes import (
     source_of,
     unite,
 )
-from weightspace.tracing._rules import lift, pointwise, rule
+from weightspace.tracing._rules import broadcast, lift, pointwise, rule
 
 
 @rule(
-    "_unsafe_view cat concat concatenate stack repeat tile flip roll rot90 pixel_shuffle pixel_unshuffle "
-    "channel_shuffle im2col reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
-    "replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d slice_scatter select_scatter copy "
-    "tril triu permute t transpose mH"
+    "_unsafe_view repeat tile flip roll rot90 pixel_shuffle pixel_unshuffle channel_shuffle im2col reflection_pad1d "
+    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d slice_scatter select_scatter copy tril triu permute t transpose mH"
 )
 def move(site: Site, *args: Any, **kwargs: Any) -> Any:
     """Follow every entry: neurons that move together keep their permutation, all others lose it."""
-    return _follow(site, map_aggregate((args, kwargs), lambda x: torch.zeros(x.shape) if isinstance(x, Tensor) else x))
+    lifted: Any = lambda x: lift(x) if isinstance(x, Tensor) else x  # noqa: E731
+    return _follow(site, map_aggregate((args, kwargs), lifted))
+
+
+@rule("cat concat concatenate")
+def cat(site: Site, values: Sequence[Any], dim: int = 0) -> TracedTensor:
+    parts, dim = [lift(value) for value in values if math.prod(value.shape)], dim % len(site.shape)
+    rows = [TracedTensor((1, *part.shape), (None, *part.dims[:dim], None, *part.dims[dim + 1 :])) for part in parts]
+    states = [part.state for part in parts]
+    dims = list(broadcast(site, rows, (len(parts), *site.shape), alone=False)[1:])
+    dims[dim] = tuple(s for part in parts for s in part.dims[dim] or fixed(part.shape[dim]))
+    affine = all(isinstance(state, Affine) and state.exact for state in states)
+    out = TracedTensor(site.shape, tuple(dims), ACTIVE if set(states) == {ACTIVE} else Affine() if affine else None)
+    return out if out.state else out.bind()
+
+
+@rule("stack")
+def stack(site: Site, values: Sequence[Any], dim: int = 0) -> TracedTensor:
+    shape, dim = list(site.shape), dim % len(site.shape)
+    shape[dim] = 1
+    return cat(site, [v.moved(shape, (*v.dims[:dim], None, *v.dims[dim:])) for v in map(lift, values)], dim)
 
 
 @rule("index index_select gather take_along_dim repeat_interleave")
@@ -67,29 +87,29 @@ def _traced(values: Any) -> list[TracedTensor]:
 
 
 def _follow(site: Site, given: Any) -> Any:
-    """Run the operator on numbers from one on, 0 where its output comes from no traced value."""
+    """Run the operator on numbers from one on; it puts 0 where its output comes from no value."""
     values, start = list(dict.fromkeys(_traced(given))), 1
     starts: dict[TracedTensor, int] = {}
     for value in values:
         starts[value], start = start, start + math.prod(value.shape)
         for layout in value.dims:  # an axis of one neuron leaves no trace
-            freeze(layout if sum(s.size for s in resolved(layout or ())) == 1 else None, str(site))
+            freeze(layout if _size(resolved(layout or ())) == 1 else None, str(site))
+    dtype = torch.float32 if start < 2**24 else torch.float64
 
     def number(x: Any) -> Any:
         count = math.prod(x.shape) if isinstance(x, TracedTensor) else 0
-        return torch.arange(starts[x], starts[x] + count, dtype=torch.float64).view(x.shape) if count else x
+        return torch.arange(starts[x], starts[x] + count, dtype=dtype).view(x.shape) if count else x
 
     args, kwargs = map_aggregate(given, number)
     found = site.target(*args, **kwargs)
-    states = {value.state if not isinstance(value.state, Affine) or value.state.exact else None for value in values}
-    several = len(values) > 1 and (None in states or len({type(state) for state in states}) > 1)
     outs = []
     for labels in [found] if isinstance(found, Tensor) else found:
-        out = values[0].moved(labels.shape, _dims(site, starts, labels.long()))
+        labels = labels.to(torch.int32 if start < 2**31 else torch.int64)
+        out = values[0].moved(labels.shape, _dims(site, starts, labels))
         if not bool(labels.all()):
             for axis in out.axes:
                 axis.padded |= isinstance(out.state, Affine)
-        outs.append(out.bind() if several else _as_view(out, values[0], labels))
+        outs.append(out.bind() if len(values) > 1 else _as_view(out, values[0], labels))
     return outs[0] if isinstance(found, Tensor) else outs
 
 
@@ -98,7 +118,8 @@ def _as_view(out: TracedTensor, value: TracedTensor, labels: Tensor) -> TracedTe
     if value.param is None or sorted(out.shape) != sorted(value.shape) or 1 in out.shape:
         return out
     strides = [math.prod(value.shape[i + 1 :]) for i in range(len(value.shape))]
-    steps = [int(labels.select(e, 1).min() - labels.min()) for e in range(labels.ndim)]
+    corner = labels[(0,) * labels.ndim]
+    steps = [int(labels[(*(0,) * e, 1, *(0,) * (labels.ndim - e - 1))] - corner) for e in range(labels.ndim)]
     places = [strides.index(step) for step in steps if step in strides]
     kept = [value.shape[i] for i in places] == list(out.shape)
     return replace(out, param=value.param, order=tuple(value.order[i] for i in places)) if kept else out
@@ -111,15 +132,15 @@ Piece = tuple[int, Layout, TracedTensor]
 def _dims(site: Site, starts: dict[TracedTensor, int], labels: Tensor) -> list[Layout | None]:
     """Return the layout of each output axis."""
     pieces: list[list[Piece]] = [[] for _ in labels.shape]
+    source = source_of(layout for value in starts for layout in value.dims)
+    if not labels.numel():
+        return [fixed(size, source) for size in labels.shape]
     for value, start in starts.items():
-        inside = (labels >= start) & (labels < start + math.prod(value.shape))
-        for d, layout in enumerate(value.dims if bool(inside.any()) else ()):
-            if hidden(layout):
-                stride = math.prod(value.shape[d + 1 :])
-                for place, at, found in _trace(site, layout or (), labels - start, stride, inside):
+        for d, layout in enumerate(value.dims):
+            if hidden(layout) or (layout and len(starts) > 1):
+                for place, at, found in _trace(site, value, d, labels - start):
                     _enter(site, pieces[place], (at, found, value))
     out: list[Layout | None] = []
-    source = source_of(layout for value in starts for layout in value.dims)
     for e, size in enumerate(labels.shape):
         dims: list[Segment] = []
         for start, layout, _ in sorted(pieces[e], key=lambda piece: piece[0]):
@@ -150,26 +171,31 @@ def _enter(site: Site, pieces: list[Piece], new: Piece) -> None:
     pieces.append(new)
 
 
-def _trace(site: Site, layout: Layout, flat: Tensor, stride: int, inside: Tensor) -> list[tuple[int, int, Layout]]:
-    """Find the output axis along which the neurons of one axis lie, and return its stretches of neurons."""
-    parts = resolved(layout)
+def _trace(site: Site, value: TracedTensor, d: int, flat: Tensor) -> list[tuple[int, int, Layout]]:
+    """Find the output axis along which the neurons of one axis lie, and return its stretches of neurons.
+
+    Entry ``flat`` of the value is neuron ``mine``; ``rest`` is all of its number that does not depend on the neuron.
+    """
+    parts, stride = resolved(value.dims[d] or ()), math.prod(value.shape[d + 1 :])
+    inside = (flat >= 0) & (flat < math.prod(value.shape))
+    if not bool(inside.any()):
+        return []
     owner = torch.cat([torch.full((s.size,), k) for k, s in enumerate(parts)])
     neuron = torch.cat([torch.arange(s.axis.size).repeat_interleave(s.inner) for s in parts])
-    unit = torch.tensor([s.inner * stride for s in parts])[owner] * neuron
-    first = [next(j for j, other in enumerate(parts) if other.axis is s.axis) for s in parts]
-    ids = torch.tensor(first)[owner] * (1 + int(neuron.max())) + neuron
-    at = (flat.clamp_min(0) // stride) % len(owner)
-    mine = torch.where(inside, ids[at], -1)
-    rest = torch.where(inside, flat - unit[at], -1)
+    first = torch.tensor([next(j for j, other in enumerate(parts) if other.axis is s.axis) for s in parts])
+    base = 1 + int(neuron.max())
+    at = (flat.clamp_min(0) // stride % len(owner)).long()
+    mine = torch.where(inside, (first[owner] * base + neuron)[at], -1)
+    corner = torch.unravel_index(inside.flatten().int().argmax(), flat.shape)
     for e in range(flat.ndim):
-        others = [i for i in range(flat.ndim) if i != e]
-        top = mine.amax(others) if others else mine
-        low = torch.where(inside, mine, 2**62).amin(others) if others else mine
-        if bool(((low == top) | (top < 0)).all()) and len(top.unique()) > 1:
-            lines = rest.movedim(e, 0).reshape(len(top), -1)
-            found = _pieces(site, parts, _stretches(top.tolist(), 1 + int(neuron.max())), lines)
-            return [(e, start, own) for start, own in found]
-    freeze(layout, str(site))
+        line = mine[tuple(slice(None) if i == e else int(c) for i, c in enumerate(corner))]
+        along = line.view([-1 if i == e else 1 for i in range(flat.ndim)])
+        if bool((line == line[0]).all()) or not bool(((mine == along) | ~inside).all()):
+            continue
+        inner = torch.tensor([s.inner * stride for s in parts])
+        rest = torch.where(inside, flat - (inner[owner] * neuron)[at], -1).movedim(e, 0).reshape(len(line), -1)
+        return [(e, *piece) for piece in _pieces(site, parts, _stretches(line.tolist(), base), rest)]
+    freeze(value.dims[d], str(site))
     return []
 
 
