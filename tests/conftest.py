@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -20,6 +23,16 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _modules_end_with_the_test_that_wrote_them(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two tests may each write a module of the same name and import it by its path."""
+    before = set(sys.modules) if "tmp_path" in request.fixturenames else None
+    yield
+    for name in set(sys.modules) - before if before is not None else ():
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(request.getfixturevalue("tmp_path"))):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -100,6 +101,10 @@ def _follow(site: Site, given: Any) -> Any:
         count = math.prod(x.shape) if isinstance(x, TracedTensor) else 0
         return torch.arange(starts[x], starts[x] + count, dtype=dtype).view(x.shape) if count else x
 
+    if isinstance(site.shape, tuple) and math.prod(site.shape) <= min(math.prod(value.shape) for value in values):
+        if not any(value.axes or _constant(value) for value in values):  # nothing to follow
+            source = source_of(layout for value in values for layout in value.dims)
+            return TracedTensor(site.shape, tuple(fixed(n, source) if n > 1 else None for n in site.shape))
     args, kwargs = map_aggregate(given, number)
     found = site.target(*args, **kwargs)
     outs = []
@@ -111,6 +116,11 @@ def _follow(site: Site, given: Any) -> Any:
                 axis.padded |= isinstance(out.state, Affine)
         outs.append(out.bind() if len(values) > 1 else _as_view(out, values[0], labels))
     return outs[0] if isinstance(found, Tensor) else outs
+
+
+def _constant(value: TracedTensor) -> bool:
+    """Whether a value is constant along an axis of several entries."""
+    return any(layout is None and size > 1 for layout, size in zip(value.dims, value.shape, strict=True))
 
 
 def _as_view(out: TracedTensor, value: TracedTensor, labels: Tensor) -> TracedTensor:
@@ -125,6 +135,8 @@ def _as_view(out: TracedTensor, value: TracedTensor, labels: Tensor) -> TracedTe
     return replace(out, param=value.param, order=tuple(value.order[i] for i in places)) if kept else out
 
 
+_PARTS = 256
+"""An axis that is spread over more stretches than these has no symmetry left."""
 Piece = tuple[int, Layout, TracedTensor]
 """A stretch of an output axis: where it begins, its layout, and the value that it comes from."""
 
@@ -135,6 +147,7 @@ def _dims(site: Site, starts: dict[TracedTensor, int], labels: Tensor) -> list[L
     source = source_of(layout for value in starts for layout in value.dims)
     if not labels.numel():
         return [fixed(size, source) for size in labels.shape]
+    repeats = any(_constant(value) or labels.numel() > math.prod(value.shape) for value in starts)
     for value, start in starts.items():
         for d, layout in enumerate(value.dims):
             if hidden(layout) or (layout and len(starts) > 1):
@@ -145,8 +158,8 @@ def _dims(site: Site, starts: dict[TracedTensor, int], labels: Tensor) -> list[L
         dims: list[Segment] = []
         for start, layout, _ in sorted(pieces[e], key=lambda piece: piece[0]):
             dims += [*_gap(start - _size(dims), source), *layout]
-        same = not dims and bool((labels == labels.narrow(e, 0, 1)).all())
-        out.append(None if same else (*dims, *_gap(size - _size(dims), source)))
+        same = size == 1 or (repeats and bool((labels == labels.narrow(e, 0, 1)).all()))
+        out.append(None if same and not dims else (*dims, *_gap(size - _size(dims), source)))
     return out
 
 
@@ -194,7 +207,11 @@ def _trace(site: Site, value: TracedTensor, d: int, flat: Tensor) -> list[tuple[
             continue
         inner = torch.tensor([s.inner * stride for s in parts])
         rest = torch.where(inside, flat - (inner[owner] * neuron)[at], -1).movedim(e, 0).reshape(len(line), -1)
-        return [(e, *piece) for piece in _pieces(site, parts, _stretches(line.tolist(), base), rest)]
+        stretches = _stretches(line.tolist(), base)
+        if len(stretches) > _PARTS:
+            freeze(value.dims[d], str(site))
+            return [(e, 0, fixed(len(line)))]
+        return [(e, *piece) for piece in _pieces(site, parts, stretches, rest)]
     freeze(value.dims[d], str(site))
     return []
 
@@ -217,12 +234,14 @@ def _stretches(ids: list[int], base: int) -> list[list[int]]:
 def _pieces(site: Site, parts: list[Segment], stretches: list[list[int]], rest: Tensor) -> list[tuple[int, Layout]]:
     """Turn stretches into layouts, where all that does not depend on the neuron is the same for each of them."""
     pieces: list[tuple[int, Layout]] = []
-    partial = [part for _, part, _, count, _ in stretches if count < parts[part].axis.size]
+    partial = Counter(part for _, part, _, count, _ in stretches if count < parts[part].axis.size)
     for start, part, first, count, repeats in stretches:
         axis = (Segment(parts[part].axis),)
         block = rest[start : start + count * repeats].unflatten(0, (count, repeats))
-        if partial.count(part) > 2 or not bool((block == block[:1]).all()):
+        if partial[part] > 2 or not bool((block == block[:1]).all()):
             freeze(axis, str(site))
-        inner = cut(cut(axis, first, str(site))[1], count, str(site))[0]
-        pieces.append((start, tuple(Segment(s.axis, s.inner * repeats) for s in inner)))
+            pieces.append((start, fixed(count * repeats)))
+        else:
+            own = cut(cut(axis, first, str(site))[1], count, str(site))[0]
+            pieces.append((start, tuple(Segment(s.axis, s.inner * repeats) for s in own)))
     return pieces
