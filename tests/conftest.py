@@ -28,10 +28,13 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 @pytest.fixture(autouse=True)
 def _modules_end_with_the_test_that_wrote_them(request: pytest.FixtureRequest) -> Iterator[None]:
     """Two tests may each write a module of the same name and import it by its path."""
-    before = set(sys.modules) if "tmp_path" in request.fixturenames else None
+    if "tmp_path" not in request.fixturenames:
+        yield
+        return
+    folder, before = str(request.getfixturevalue("tmp_path")), set(sys.modules)
     yield
-    for name in set(sys.modules) - before if before is not None else ():
-        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(request.getfixturevalue("tmp_path"))):
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(folder):
             del sys.modules[name]
 
 

@@ -101,10 +101,10 @@ def _follow(site: Site, given: Any) -> Any:
         count = math.prod(x.shape) if isinstance(x, TracedTensor) else 0
         return torch.arange(starts[x], starts[x] + count, dtype=dtype).view(x.shape) if count else x
 
-    if isinstance(site.shape, tuple) and math.prod(site.shape) <= min(math.prod(value.shape) for value in values):
-        if not any(value.axes or _constant(value) for value in values):  # nothing to follow
-            source = source_of(layout for value in values for layout in value.dims)
-            return TracedTensor(site.shape, tuple(fixed(n, source) if n > 1 else None for n in site.shape))
+    shorter = isinstance(site.shape, tuple) and math.prod(site.shape) <= min(math.prod(v.shape) for v in values)
+    if shorter and not any(value.axes or _constant(value) for value in values):  # nothing to follow
+        source = source_of(layout for value in values for layout in value.dims)
+        return TracedTensor(site.shape, tuple(fixed(n, source) if n > 1 else None for n in site.shape))
     args, kwargs = map_aggregate(given, number)
     found = site.target(*args, **kwargs)
     outs = []
