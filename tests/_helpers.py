@@ -5,7 +5,9 @@
 - ``normal_networks(spec, batch, seed, dtype)``: ``Weights`` whose entries are standard normal;
 - ``labelled(spec, count, ...)``: ``Networks`` with labels that can be learned from the weights;
 - ``write_small_zoo(path, ...)``: a zoo of such networks on disk, with train and test splits;
-- ``points(dims, count, ...)``: points of the input, uniform in [-1, 1].
+- ``points(dims, count, ...)``: points of the input, uniform in [-1, 1];
+- ``linked_spec(a, b)``: two hidden axes that read each other;
+- ``run_command(capsys, *arguments)``: exit code, stdout and stderr of a command.
 
 Fixtures (``device``, ``dtype``, ``conv_spec``) are in ``conftest.py``.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -71,3 +74,30 @@ def points(
 ) -> Tensor:
     """Draw points of the input, ``[count, dims]``, uniform in [-1, 1]."""
     return (2 * torch.rand(count, dims, generator=generator(seed), dtype=dtype) - 1).to(device)
+
+
+def linked_spec(a: ws.Axis, b: ws.Axis) -> ws.NetSpec:
+    """Make a spec of two inputs and outputs in which ``b`` reads ``a``, and ``a`` reads ``b`` and the inputs."""
+    return ws.NetSpec(
+        (ws.Axis("in", 2), a, b, ws.Axis("out", 2)),
+        (
+            ws.Param("in_a", (a.name, "in")),
+            ws.Param("a_bias", (a.name,), "bias"),
+            ws.Param("a_b", (b.name, a.name)),
+            ws.Param("b_a", (a.name, b.name)),
+            ws.Param("b_bias", (b.name,), "bias"),
+            ws.Param("a_out", ("out", a.name)),
+        ),
+    )
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run a command in this process, and return its exit code and what it wrote to stdout and to stderr."""
+    from weightspace import cli  # late, so that tests without commands import none
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from weightspace import NetSpec
+from weightspace import Axis, NetSpec, Param
 
 torch.set_num_threads(1)  # the networks of tests are tiny: threads would only wait for one another
 
@@ -41,6 +41,20 @@ def _modules_end_with_the_test_that_wrote_them(request: pytest.FixtureRequest) -
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def norm_spec() -> NetSpec:
+    """A convolution, a batch norm and a linear layer."""
+    return NetSpec(
+        (Axis("in", 3), Axis("c", 5, "other"), Axis("k", 3), Axis("out", 2)),
+        (
+            Param("conv.weight", ("c", "in", "k", "k")),
+            Param("bn.weight", ("c",), "norm"),
+            Param("bn.running_var", ("c",), "norm"),
+            Param("fc.weight", ("out", "c")),
+        ),
+    )
 
 
 @pytest.fixture

@@ -8,46 +8,13 @@ import sys
 
 import weightspace as ws
 
-SURFACE = [
-    "Axis",
-    "FitConfig",
-    "NetSpec",
-    "Networks",
-    "Param",
-    "Symmetry",
-    "TrainConfig",
-    "Weights",
-    "Zoo",
-    "align",
-    "bench",
-    "checkpoints",
-    "datasets",
-    "evaluate",
-    "fit",
-    "fit_zoo",
-    "fitting",
-    "mlp",
-    "models",
-    "report",
-    "signals",
-    "siren",
-    "spec_of",
-    "testing",
-    "train",
-    "training",
-    "transforms",
-    "zoo",
-]
-TESTING = [
-    "assert_equivariant",
-    "assert_invariant",
-    "assert_same_function",
-    "check_model",
-    "check_transform",
-    "equivariance_error",
-    "random_spec",
-    "random_weights",
-]
+NOUNS = ["Axis", "FitConfig", "NetSpec", "Networks", "Param", "Symmetry", "TrainConfig", "Weights", "Zoo"]
+FUNCTIONS = ["evaluate", "fit", "fit_zoo", "mlp", "siren", "spec_of", "train"]
+ROOMS = ["align", "bench", "checkpoints", "datasets", "fitting", "models", "report", "signals"]
+ROOMS += ["testing", "training", "transforms", "zoo"]
+SURFACE = NOUNS + FUNCTIONS + ROOMS
+ASSERTIONS = ["assert_equivariant", "assert_invariant", "assert_same_function", "check_model", "check_transform"]
+TESTING = [*ASSERTIONS, "equivariance_error", "random_spec", "random_weights"]
 
 
 def test_the_package_exports_what_is_listed() -> None:

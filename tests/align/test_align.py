@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from _helpers import generator, linked_spec
+from _helpers import normal_networks as networks
 from scipy.optimize import linear_sum_assignment
 
 import weightspace as ws
@@ -16,25 +18,7 @@ from weightspace.align.solver import _assignment, _descent, _tensors
 from weightspace.align.solver._problem import matching_problem
 
 CHAIN = ws.siren(2, 7, 5, 6, 2, omega=2.0)
-RESIDUAL = ws.NetSpec(
-    (ws.Axis("in", 2), ws.Axis("a", 5, "relu"), ws.Axis("b", 4, "tanh"), ws.Axis("out", 2)),
-    (
-        ws.Param("in_a", ("a", "in")),
-        ws.Param("a_bias", ("a",), "bias"),
-        ws.Param("a_b", ("b", "a")),
-        ws.Param("b_a", ("a", "b")),
-        ws.Param("b_bias", ("b",), "bias"),
-        ws.Param("a_out", ("out", "a")),
-    ),
-)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def networks(spec: ws.NetSpec, batch: int, seed: int, dtype: torch.dtype = torch.float64) -> ws.Weights:
-    return ws.Weights(torch.randn(batch, spec.num_params, generator=generator(seed), dtype=dtype), spec)
+RESIDUAL = linked_spec(ws.Axis("a", 5, "relu"), ws.Axis("b", 4, "tanh"))
 
 
 @pytest.mark.parametrize("name", ["chain", "residual", "convolution"])

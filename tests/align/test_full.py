@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from _helpers import generator, linked_spec
+from _helpers import normal_networks as networks
 from scipy.optimize import linear_sum_assignment, minimize_scalar
 
 import weightspace as ws
@@ -25,17 +27,7 @@ SPECS = {
     "cosine": ws.mlp(3, 6, 5, 2, activation=["cosine", "tanh"]),
     "no bias": ws.mlp(2, 6, 5, 2, activation="sine", bias=False),
     "one neuron": ws.siren(2, 1, 3, 1, omega=2.0),
-    "residual": ws.NetSpec(
-        (ws.Axis("in", 2), ws.Axis("a", 5, "relu"), ws.Axis("b", 4, "sine", 3.0), ws.Axis("out", 2)),
-        (
-            ws.Param("in_a", ("a", "in")),
-            ws.Param("a_bias", ("a",), "bias"),
-            ws.Param("a_b", ("b", "a")),
-            ws.Param("b_a", ("a", "b")),
-            ws.Param("b_bias", ("b",), "bias"),
-            ws.Param("a_out", ("out", "a")),
-        ),
-    ),
+    "residual": linked_spec(ws.Axis("a", 5, "relu"), ws.Axis("b", 4, "sine", 3.0)),
 }
 NAMES = [*SPECS, "convolution"]
 
@@ -43,14 +35,6 @@ NAMES = [*SPECS, "convolution"]
 @pytest.fixture
 def spec(request: pytest.FixtureRequest, conv_spec: ws.NetSpec) -> ws.NetSpec:
     return conv_spec if request.param == "convolution" else SPECS[request.param]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def networks(spec: ws.NetSpec, batch: int, seed: int, dtype: torch.dtype = torch.float64) -> ws.Weights:
-    return ws.Weights(torch.randn(batch, spec.num_params, generator=generator(seed), dtype=dtype), spec)
 
 
 def orders(spec: ws.NetSpec) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers import generator, linked_spec
 
 import weightspace as ws
 from weightspace.align import LearnedAligner, distance
@@ -11,36 +12,9 @@ from weightspace.align import _encoder as module
 from weightspace.testing._random import random_symmetry
 
 SIREN = ws.siren(2, 6, 5, 1, omega=3.0)
-EVEN = ws.NetSpec(
-    (ws.Axis("in", 2), ws.Axis("a.0", 5, "cosine", 2.0), ws.Axis("b", 4, "gaussian"), ws.Axis("out", 2)),
-    (
-        ws.Param("in_a", ("a.0", "in")),
-        ws.Param("a_bias", ("a.0",), "bias"),
-        ws.Param("a_b", ("b", "a.0")),
-        ws.Param("b_a", ("a.0", "b")),
-        ws.Param("b_bias", ("b",), "bias"),
-        ws.Param("a_out", ("out", "a.0")),
-    ),
-)
+EVEN = linked_spec(ws.Axis("a.0", 5, "cosine", 2.0), ws.Axis("b", 4, "gaussian"))
 TANH = ws.mlp(3, 5, 4, 2, activation="tanh")
 RELU = ws.mlp(2, 5, 4, 1, activation="relu")
-
-
-@pytest.fixture
-def norm_spec() -> ws.NetSpec:
-    return ws.NetSpec(
-        (ws.Axis("in", 3), ws.Axis("c", 5, "other"), ws.Axis("k", 3), ws.Axis("out", 2)),
-        (
-            ws.Param("conv.weight", ("c", "in", "k", "k")),
-            ws.Param("bn.weight", ("c",), "norm"),
-            ws.Param("bn.running_var", ("c",), "norm"),
-            ws.Param("fc.weight", ("out", "c")),
-        ),
-    )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def networks(spec: ws.NetSpec, batch: int = 4, seed: int = 1, dtype: torch.dtype = torch.float64) -> ws.Weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _helpers import generator, networks
 
 import weightspace as ws
 from weightspace.align import _relaxation, distance, match, sinkhorn
@@ -13,27 +14,6 @@ from weightspace.align._relaxation import Relaxation, doubly_stochastic
 from weightspace.testing._random import random_symmetry
 
 SPEC = ws.siren(2, 8, 7, 1, omega=3.0)
-
-
-@pytest.fixture
-def norm_spec() -> ws.NetSpec:
-    return ws.NetSpec(
-        (ws.Axis("in", 3), ws.Axis("c", 5, "other"), ws.Axis("k", 3), ws.Axis("out", 2)),
-        (
-            ws.Param("conv.weight", ("c", "in", "k", "k")),
-            ws.Param("bn.weight", ("c",), "norm"),
-            ws.Param("bn.running_var", ("c",), "norm"),
-            ws.Param("fc.weight", ("out", "c")),
-        ),
-    )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def networks(spec: ws.NetSpec, batch: int = 6, seed: int = 1, dtype: torch.dtype = torch.float64) -> ws.Weights:
-    return ws.testing.random_weights(spec, batch, generator=generator(seed), dtype=dtype)
 
 
 def test_plans_are_doubly_stochastic_and_those_of_plain_iterations(dtype: torch.dtype) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _helpers import run_command
 from torch import Tensor, nn
 
 import weightspace as ws
-from weightspace import checkpoints, cli
+from weightspace import checkpoints
 from weightspace.checkpoints._align import without_statistics
 from weightspace.checkpoints._files import read_metadata
 from weightspace.checkpoints._merge import interpolate_state_dicts
@@ -362,12 +363,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main(["align", *arguments])
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
+        return run_command(capsys, "align", *arguments)
 
     return call
 

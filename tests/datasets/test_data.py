@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _helpers import run_command
 
-from weightspace import cli, datasets, signals
+from weightspace import datasets, signals
 from weightspace._files import sha256
 from weightspace.cli._options import argument_help
 from weightspace.datasets import DATASETS, _emoji, _packages, _parts, _places
@@ -526,23 +527,14 @@ def test_cifar_10_is_read_where_it_was_put(cache: Path, tmp_path: Path, monkeypa
 # --- the commands ---
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out, err
-
-
 def test_the_command_lists_data_sets(
     capsys: pytest.CaptureFixture[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, out, err = run(capsys, "data", "list")
+    code, out, err = run_command(capsys, "data", "list")
     assert (code, err) == (0, "")
     assert all(name in out for name in DATASETS)
-    code, out, _ = run(capsys, "data", "list", "emoji")
+    code, out, _ = run_command(capsys, "data", "list", "emoji")
     entry = DATASETS["emoji"]
     words = " ".join(out.split())
     assert code == 0
@@ -554,11 +546,11 @@ def test_the_command_lists_data_sets(
 
 def test_the_command_prepares(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
     source = npm_folder(tmp_path / "source")
-    code, out, err = run(capsys, "data", "prepare", "emoji", "--source", source, "--size", "8", "--tones")
+    code, out, err = run_command(capsys, "data", "prepare", "emoji", "--source", source, "--size", "8", "--tones")
     assert (code, err) == (0, "")
     assert f"wrote {cache / 'emoji.npz'}" in out
     assert "ImageSet('emoji', 88 images 8x8x3 uint8" in out
-    code, out, _ = run(capsys, "data", "list", "emoji")
+    code, out, _ = run_command(capsys, "data", "list", "emoji")
     assert "state here" in " ".join(out.split())
 
 
@@ -580,7 +572,7 @@ def test_the_command_prepares(capsys: pytest.CaptureFixture[str], cache: Path, t
 def test_the_command_fails_in_one_line(
     arguments: list[str], code: int, text: str, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
-    got, _, err = run(capsys, "data", *arguments)
+    got, _, err = run_command(capsys, "data", *arguments)
     assert got == code
     assert err.count("\n") == 1
     assert text in err

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _helpers import run_command
 
-from weightspace import cli, datasets
+from weightspace import datasets
 from weightspace.datasets import DATASETS, DataSet
 from weightspace.datasets._catalogue import find
 
@@ -62,15 +63,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WEIGHTSPACE_CACHE", str(tmp_path / "cache"))
     return name
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*arguments])
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out, err
 
 
 def test_a_data_set_is_found_by_import_path(package: str, tmp_path: Path) -> None:
@@ -131,7 +123,7 @@ def test_a_wrong_import_path_is_wrong_usage(
     with pytest.raises(ValueError, match=text):
         find(path)
     for command in (["data", "list", path], ["data", "prepare", path], ["fit", path, "zoo"]):
-        code, _, err = run(capsys, *command)
+        code, _, err = run_command(capsys, *command)
         assert (code, err.count("\n")) == (2, 1), err
         assert text in err
     assert not (tmp_path / "zoo").exists()
@@ -140,21 +132,21 @@ def test_a_wrong_import_path_is_wrong_usage(
 
 def test_the_commands_derive_their_flags(package: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"{package}:SQUARES"
-    code, out, _ = run(capsys, "data", "prepare", name, "--help")
+    code, out, _ = run_command(capsys, "data", "prepare", name, "--help")
     assert code == 0
     assert "--side" in out
     assert "pixels each way." in out
     assert "--bright" in out
     assert "--points" not in out
-    code, out, err = run(capsys, "data", "prepare", name, "--side", "3", "--bright")
+    code, out, err = run_command(capsys, "data", "prepare", name, "--side", "3", "--bright")
     assert (code, err) == (0, "")
     assert "ImageSet('squares', 6 images 3x3 uint8" in out
-    code, out, _ = run(capsys, "data", "list", name)
+    code, out, _ = run_command(capsys, "data", "list", name)
     assert code == 0
     assert "option      side (4): pixels each way." in out
-    code, _, err = run(capsys, "data", "prepare", name, "--side", "0")
+    code, _, err = run_command(capsys, "data", "prepare", name, "--side", "0")
     assert (code, "side: expected at least 1, got 0" in err) == (2, True)
-    code, _, err = run(capsys, "data", "prepare", name, "--size", "0")
+    code, _, err = run_command(capsys, "data", "prepare", name, "--size", "0")
     assert (code, f"{name}: expected no --size: see weightspace data list {name}" in err) == (2, True)
 
 

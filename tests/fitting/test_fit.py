@@ -22,16 +22,6 @@ from weightspace.fitting._init import initial_weights
 from weightspace.fitting.kernels._problem import FitProblem
 from weightspace.fitting.kernels._tensor import fit_tensor
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The networks here are far too small for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # The slow reference: one network at a time, nn.Linear, autograd, torch.optim.Adam.
 
 FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {

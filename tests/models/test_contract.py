@@ -25,13 +25,9 @@ TIGHT = {"atol": 1e-8, "rtol": 1e-8, "dtype": torch.float64}
 
 
 @pytest.fixture(autouse=True)
-def quick_and_seeded():
-    """One thread for tiny networks; models draw their initial parameters from the global generator."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def seeded() -> None:
+    """Models draw their initial parameters from the global generator."""
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

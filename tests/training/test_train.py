@@ -8,7 +8,6 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -46,15 +45,6 @@ def synthetic(path: Path, *, views: int = 2, sources: int = 60, seed: int = 0, v
     if val:
         splits["val"] = split(sources + 20, 15)
     return write_zoo(path, splits, classes=("a", "b", "c"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small are slower on more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

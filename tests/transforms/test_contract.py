@@ -12,32 +12,9 @@ import torch
 from _helpers import generator, networks
 
 import weightspace as ws
+from weightspace import transforms as t
 from weightspace.testing import _transform as contract
 from weightspace.testing import check_transform
-from weightspace.transforms import (
-    AUGMENTATIONS,
-    Affine,
-    Compose,
-    Flip,
-    GaussianNoise,
-    Identity,
-    LabelSmoothing,
-    MixUp,
-    OneOf,
-    Permute,
-    PhaseShift,
-    PositiveScale,
-    QuantilePrune,
-    RandomApply,
-    Rotate,
-    Scale,
-    SelfMixUp,
-    Shear,
-    SignFlip,
-    Transform,
-    Translate,
-    WeightDropout,
-)
 
 
 @dataclass(frozen=True)
@@ -52,7 +29,7 @@ class Row:
         changes: whether it changes the weights.
     """
 
-    transform: Transform
+    transform: t.Transform
     specs: tuple[str, ...]
     refuses: tuple[str, ...] = ()
     random: bool = True
@@ -82,41 +59,47 @@ def match_full(a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
 
 
 ROWS = [
-    Row(Rotate(40.0), PLANE, ("siren1", "gelu4")),
-    Row(Translate(0.3), BIASED, ("nobias",)),
-    Row(Scale(0.7, 1.4), ANY),
-    Row(Scale(0.7, 1.4, isotropic=False), ANY),
-    Row(Shear(0.3), (*PLANE, "gelu4"), ("siren1",)),
-    Row(Flip(0.5), ANY),
-    Row(Flip(0.5, axes=(1,)), (*PLANE, "gelu4"), ("siren1",)),
-    Row(Affine([[1.0, 0.2], [0.1, 0.9]], [0.1, -0.2]), ("siren2", "relu2"), ("siren1", "nobias"), random=False),
-    Row(Affine([[0.0, -1.0], [1.0, 0.0]]), ("siren2", "nobias"), ("siren3",), random=False),
-    Row(GaussianNoise(0.2), ANY),
-    Row(WeightDropout(0.3), ANY),
-    Row(QuantilePrune(0.6), tuple(n for n in ANY if n != "linear")),
-    Row(LabelSmoothing(0.2), ("siren2",), random=False, changes=False),
-    Row(Identity(), ("siren2",), random=False, changes=False),
-    Row(Permute(), DEEP, ("linear",)),
-    Row(SignFlip(), ("siren2", "siren3", "siren1", "tanh2", "even2", "nobias"), ("relu2", "gelu4", "linear")),
-    Row(PhaseShift(2), ("siren2", "siren3", "siren1"), ("relu2", "tanh2", "even2", "nobias", "linear")),
-    Row(PositiveScale(3.0), ("relu2",), ("siren2", "tanh2", "gelu4", "linear")),
-    Row(MixUp(), ANY),
-    Row(MixUp("random", alpha=0.4), ANY),
-    Row(MixUp("permutation", per_layer=True), ANY),
-    Row(MixUp("signed", labels="hard"), ("siren2", "tanh2", "even2"), ("relu2",)),
-    Row(MixUp("scaled"), ("siren2", "relu2", "gelu4")),
-    Row(MixUp("full"), ("siren2", "tanh2", "even2", "relu2")),
-    Row(MixUp(match_full), ("siren2", "tanh2", "relu2", "linear")),
-    Row(SelfMixUp(Permute(), alpha=0.4), DEEP, ("linear",)),
-    Row(RandomApply(Rotate(40.0), 0.5), PLANE, ("siren1",)),
-    Row(RandomApply(MixUp(), 0.9), ("siren2",)),
-    Row(OneOf([Translate(), Flip(), Permute()]), tuple(n for n in BIASED if n != "linear"), ("nobias", "linear")),
-    Row(OneOf([MixUp(), LabelSmoothing()], [0.8, 0.2]), ("siren2",)),
-    Row(Compose([]), ("siren2",), random=False, changes=False),
-    Row(Compose([Rotate(20.0), Translate(), Shear()]), ("siren2", "siren3", "relu2"), ("siren1",)),
-    Row(Compose([Permute(), SignFlip(), PhaseShift()]), ("siren2", "siren3"), ("relu2",)),
-    Row(Compose([RandomApply(Rotate()), Compose([Permute(), Translate()])]), ("siren2", "tanh2"), ("linear",)),
-    Row(Compose([GaussianNoise(0.1), MixUp(), Rotate(), LabelSmoothing()]), ("siren2", "relu2")),
+    Row(t.Rotate(40.0), PLANE, ("siren1", "gelu4")),
+    Row(t.Translate(0.3), BIASED, ("nobias",)),
+    Row(t.Scale(0.7, 1.4), ANY),
+    Row(t.Scale(0.7, 1.4, isotropic=False), ANY),
+    Row(t.Shear(0.3), (*PLANE, "gelu4"), ("siren1",)),
+    Row(t.Flip(0.5), ANY),
+    Row(t.Flip(0.5, axes=(1,)), (*PLANE, "gelu4"), ("siren1",)),
+    Row(t.Affine([[1.0, 0.2], [0.1, 0.9]], [0.1, -0.2]), ("siren2", "relu2"), ("siren1", "nobias"), random=False),
+    Row(t.Affine([[0.0, -1.0], [1.0, 0.0]]), ("siren2", "nobias"), ("siren3",), random=False),
+    Row(t.GaussianNoise(0.2), ANY),
+    Row(t.WeightDropout(0.3), ANY),
+    Row(t.QuantilePrune(0.6), tuple(n for n in ANY if n != "linear")),
+    Row(t.LabelSmoothing(0.2), ("siren2",), random=False, changes=False),
+    Row(t.Identity(), ("siren2",), random=False, changes=False),
+    Row(t.Permute(), DEEP, ("linear",)),
+    Row(t.SignFlip(), ("siren2", "siren3", "siren1", "tanh2", "even2", "nobias"), ("relu2", "gelu4", "linear")),
+    Row(t.PhaseShift(2), ("siren2", "siren3", "siren1"), ("relu2", "tanh2", "even2", "nobias", "linear")),
+    Row(t.PositiveScale(3.0), ("relu2",), ("siren2", "tanh2", "gelu4", "linear")),
+    Row(t.MixUp(), ANY),
+    Row(t.MixUp("random", alpha=0.4), ANY),
+    Row(t.MixUp("permutation", per_layer=True), ANY),
+    Row(t.MixUp("signed", labels="hard"), ("siren2", "tanh2", "even2"), ("relu2",)),
+    Row(t.MixUp("scaled"), ("siren2", "relu2", "gelu4")),
+    Row(t.MixUp("full"), ("siren2", "tanh2", "even2", "relu2")),
+    Row(t.MixUp(match_full), ("siren2", "tanh2", "relu2", "linear")),
+    Row(t.SelfMixUp(t.Permute(), alpha=0.4), DEEP, ("linear",)),
+    Row(t.RandomApply(t.Rotate(40.0), 0.5), PLANE, ("siren1",)),
+    Row(t.RandomApply(t.MixUp(), 0.9), ("siren2",)),
+    Row(
+        t.OneOf([t.Translate(), t.Flip(), t.Permute()]), tuple(n for n in BIASED if n != "linear"), ("nobias", "linear")
+    ),
+    Row(t.OneOf([t.MixUp(), t.LabelSmoothing()], [0.8, 0.2]), ("siren2",)),
+    Row(t.Compose([]), ("siren2",), random=False, changes=False),
+    Row(t.Compose([t.Rotate(20.0), t.Translate(), t.Shear()]), ("siren2", "siren3", "relu2"), ("siren1",)),
+    Row(t.Compose([t.Permute(), t.SignFlip(), t.PhaseShift()]), ("siren2", "siren3"), ("relu2",)),
+    Row(
+        t.Compose([t.RandomApply(t.Rotate()), t.Compose([t.Permute(), t.Translate()])]),
+        ("siren2", "tanh2"),
+        ("linear",),
+    ),
+    Row(t.Compose([t.GaussianNoise(0.1), t.MixUp(), t.Rotate(), t.LabelSmoothing()]), ("siren2", "relu2")),
 ]
 CASES = [pytest.param(row, name, id=f"{row.transform!r}-{name}") for row in ROWS for name in row.specs]
 REFUSED = [pytest.param(row.transform, name, id=f"{row.transform!r}-{name}") for row in ROWS for name in row.refuses]
@@ -128,14 +111,14 @@ def test_contract(row: Row, name: str, dtype: torch.dtype, device: torch.device)
     check_transform(row.transform, SPECS[name], dtype=dtype, device=device, **settings)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", t.AUGMENTATIONS)
 def test_contract_of_the_registry_on_all_kinds_of_networks(name: str) -> None:
     plain = name == "label-smoothing"
-    check_transform(AUGMENTATIONS[name], random=not plain, changes=not plain)
+    check_transform(t.AUGMENTATIONS[name], random=not plain, changes=not plain)
 
 
 @pytest.mark.parametrize(("transform", "name"), REFUSED)
-def test_refuses_specs_that_lack_a_requirement(transform: Transform, name: str) -> None:
+def test_refuses_specs_that_lack_a_requirement(transform: t.Transform, name: str) -> None:
     w = networks(SPECS[name], dtype=torch.float32)
     contract.check_refusal(transform, SPECS[name])
     for use in (transform, transform.sample):
@@ -147,31 +130,31 @@ def test_refuses_specs_that_lack_a_requirement(transform: Transform, name: str) 
 
 def test_every_public_transform_has_a_row() -> None:
     public = [getattr(ws.transforms, name) for name in ws.transforms.__all__]
-    concrete = {c for c in public if isinstance(c, type) and issubclass(c, Transform) and not c.__abstractmethods__}
+    concrete = {c for c in public if isinstance(c, type) and issubclass(c, t.Transform) and not c.__abstractmethods__}
     assert concrete <= {type(row.transform) for row in ROWS}
 
 
 MIXES = [
-    MixUp(),
-    Compose([MixUp(), MixUp()]),
-    RandomApply(MixUp(), 0.6),
-    RandomApply(Compose([MixUp(), MixUp()]), 1.0),
-    RandomApply(Compose([MixUp(), MixUp(alpha=0.5)]), 0.5),
-    RandomApply(RandomApply(Compose([MixUp(), MixUp(), MixUp()]), 0.7), 0.7),
-    Compose([RandomApply(Compose([MixUp(), MixUp()]), 0.6), MixUp()]),
-    Compose([MixUp(), RandomApply(MixUp(), 0.5), OneOf([MixUp(alpha=2.0), Identity()])]),
-    OneOf([MixUp(), Compose([MixUp(), RandomApply(MixUp(), 0.5)])]),
-    RandomApply(OneOf([Compose([MixUp(), MixUp()]), MixUp()], [0.7, 0.3]), 0.8),
+    t.MixUp(),
+    t.Compose([t.MixUp(), t.MixUp()]),
+    t.RandomApply(t.MixUp(), 0.6),
+    t.RandomApply(t.Compose([t.MixUp(), t.MixUp()]), 1.0),
+    t.RandomApply(t.Compose([t.MixUp(), t.MixUp(alpha=0.5)]), 0.5),
+    t.RandomApply(t.RandomApply(t.Compose([t.MixUp(), t.MixUp(), t.MixUp()]), 0.7), 0.7),
+    t.Compose([t.RandomApply(t.Compose([t.MixUp(), t.MixUp()]), 0.6), t.MixUp()]),
+    t.Compose([t.MixUp(), t.RandomApply(t.MixUp(), 0.5), t.OneOf([t.MixUp(alpha=2.0), t.Identity()])]),
+    t.OneOf([t.MixUp(), t.Compose([t.MixUp(), t.RandomApply(t.MixUp(), 0.5)])]),
+    t.RandomApply(t.OneOf([t.Compose([t.MixUp(), t.MixUp()]), t.MixUp()], [0.7, 0.3]), 0.8),
 ]
 
 
 @pytest.mark.parametrize("transform", MIXES, ids=repr)
-def test_labels_say_what_each_network_is_made_of(transform: Transform, device: torch.device) -> None:
+def test_labels_say_what_each_network_is_made_of(transform: t.Transform, device: torch.device) -> None:
     contract.check_labels_follow(transform, networks(SPECS["siren2"], device=device))
 
 
-@pytest.mark.parametrize("transform", [*(row.transform for row in ROWS), *MIXES, *AUGMENTATIONS.values()], ids=repr)
-def test_every_transform_can_be_pickled(transform: Transform) -> None:
+@pytest.mark.parametrize("transform", [*(row.transform for row in ROWS), *MIXES, *t.AUGMENTATIONS.values()], ids=repr)
+def test_every_transform_can_be_pickled(transform: t.Transform) -> None:
     again = pickle.loads(pickle.dumps(transform))
     assert again == transform
     assert again.preserves == transform.preserves
@@ -183,14 +166,14 @@ def test_every_transform_can_be_pickled(transform: Transform) -> None:
 
 
 @pytest.mark.parametrize(
-    "transform", [row.transform for row in ROWS if row.transform != MixUp(match_full)] + MIXES, ids=repr
+    "transform", [row.transform for row in ROWS if row.transform != t.MixUp(match_full)] + MIXES, ids=repr
 )
-def test_the_text_of_a_transform_makes_it_again(transform: Transform) -> None:
+def test_the_text_of_a_transform_makes_it_again(transform: t.Transform) -> None:
     again = eval(repr(transform), {name: getattr(ws.transforms, name) for name in ws.transforms.__all__})
     assert repr(again) == repr(transform)
     assert again == transform
     assert hash(again) == hash(transform)
-    w = networks(SPECS["relu2" if isinstance(transform, PositiveScale) else "siren2"])
+    w = networks(SPECS["relu2" if isinstance(transform, t.PositiveScale) else "siren2"])
     if not contract.accepts(transform, w.spec):
         return
     assert again(w, generator=generator()).flat.equal(transform(w, generator=generator()).flat)
@@ -199,19 +182,19 @@ def test_the_text_of_a_transform_makes_it_again(transform: Transform) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (OneOf([Flip(), Rotate()], [0.1, 0.9]), OneOf([Flip(), Rotate()], [0.9, 0.1])),
-        (RandomApply(Flip(), 0.1), RandomApply(Flip(), 0.2)),
-        (SelfMixUp(Permute(), alpha=0.1), SelfMixUp(Permute(), alpha=0.2)),
-        (Affine([[1.0000001]]), Affine([[1.0000002]])),
-        (Affine([[1.0]], [0.0]), Affine([[1.0]])),
-        (Compose([MixUp(alpha=0.5)]), Compose([MixUp(alpha=0.6)])),
-        (Scale(isotropic=True), Scale(isotropic=False)),
-        (Flip(axes=(0,)), Flip(axes=(1,))),
-        (MixUp("full"), MixUp("signed")),
-        (MixUp(match_full), MixUp(ws.align.match)),
+        (t.OneOf([t.Flip(), t.Rotate()], [0.1, 0.9]), t.OneOf([t.Flip(), t.Rotate()], [0.9, 0.1])),
+        (t.RandomApply(t.Flip(), 0.1), t.RandomApply(t.Flip(), 0.2)),
+        (t.SelfMixUp(t.Permute(), alpha=0.1), t.SelfMixUp(t.Permute(), alpha=0.2)),
+        (t.Affine([[1.0000001]]), t.Affine([[1.0000002]])),
+        (t.Affine([[1.0]], [0.0]), t.Affine([[1.0]])),
+        (t.Compose([t.MixUp(alpha=0.5)]), t.Compose([t.MixUp(alpha=0.6)])),
+        (t.Scale(isotropic=True), t.Scale(isotropic=False)),
+        (t.Flip(axes=(0,)), t.Flip(axes=(1,))),
+        (t.MixUp("full"), t.MixUp("signed")),
+        (t.MixUp(match_full), t.MixUp(ws.align.match)),
     ],
 )
-def test_the_text_of_a_transform_holds_every_setting(one: Transform, other: Transform) -> None:
+def test_the_text_of_a_transform_holds_every_setting(one: t.Transform, other: t.Transform) -> None:
     assert repr(one) != repr(other)
     assert one != other
 
@@ -221,10 +204,10 @@ def test_the_text_of_a_transform_holds_every_setting(one: Transform, other: Tran
 SIREN = SPECS["siren2"]
 
 
-class Broken(Transform):
+class Broken(t.Transform):
     """A transform whose parts are replaced, to be caught by the contract."""
 
-    def __init__(self, inner: Transform, spoil: Callable[[ws.Weights, ws.Weights], ws.Weights]) -> None:
+    def __init__(self, inner: t.Transform, spoil: Callable[[ws.Weights, ws.Weights], ws.Weights]) -> None:
         self.inner, self.spoil, self.preserves = inner, spoil, inner.preserves
         self.requires, self.mixes_networks = inner.requires, inner.mixes_networks
 
@@ -256,18 +239,18 @@ def _shift_beyond_the_first_layer(before: ws.Weights, after: ws.Weights) -> ws.W
 @pytest.mark.parametrize(
     ("inner", "spoil"),
     [
-        (SignFlip(), _forget_next_column),
-        (SignFlip(), _forget_bias),
-        (Permute(), _forget_next_column),
-        (PhaseShift(), _forget_next_column),
-        (Translate(), _forget_bias),
-        (Translate(), _shift_beyond_the_first_layer),
-        (Rotate(), lambda before, after: after.replace(2 * before.flat - after.flat)),
-        (GaussianNoise(), lambda before, after: before),
-        (GaussianNoise(), lambda before, after: before.clone()),
+        (t.SignFlip(), _forget_next_column),
+        (t.SignFlip(), _forget_bias),
+        (t.Permute(), _forget_next_column),
+        (t.PhaseShift(), _forget_next_column),
+        (t.Translate(), _forget_bias),
+        (t.Translate(), _shift_beyond_the_first_layer),
+        (t.Rotate(), lambda before, after: after.replace(2 * before.flat - after.flat)),
+        (t.GaussianNoise(), lambda before, after: before),
+        (t.GaussianNoise(), lambda before, after: before.clone()),
     ],
 )
-def test_a_broken_transform_fails_the_contract(inner: Transform, spoil: Callable) -> None:
+def test_a_broken_transform_fails_the_contract(inner: t.Transform, spoil: Callable) -> None:
     w = networks(SIREN)
     contract.check_preserves(inner, w)
     check_transform(inner, SIREN)
@@ -289,17 +272,17 @@ def _shared(before: ws.Weights, after: ws.Weights) -> ws.Weights:
 @pytest.mark.parametrize(
     ("inner", "spoil", "changes", "text"),
     [
-        (Permute(), _written, True, "expected the input to stay as it is, got it written"),
-        (Permute(), lambda before, after: after.to(torch.float16), True, "expected spec, shape, dtype and device"),
-        (Permute(), lambda before, after: after[:2], True, "expected spec, shape, dtype and device"),
-        (Permute(), lambda before, after: ws.Weights(after.flat, ws.siren(2, 7, 5, 1)), True, "expected spec"),
-        (Identity(), lambda before, after: after, True, "expected other weights, got the same; pass changes=False"),
-        (Permute(), lambda before, after: after, False, "expected the weights to stay as they are, got others"),
-        (Identity(), _shared, False, "expected a result in new memory, got one that shares the input's"),
+        (t.Permute(), _written, True, "expected the input to stay as it is, got it written"),
+        (t.Permute(), lambda before, after: after.to(torch.float16), True, "expected spec, shape, dtype and device"),
+        (t.Permute(), lambda before, after: after[:2], True, "expected spec, shape, dtype and device"),
+        (t.Permute(), lambda before, after: ws.Weights(after.flat, ws.siren(2, 7, 5, 1)), True, "expected spec"),
+        (t.Identity(), lambda before, after: after, True, "expected other weights, got the same; pass changes=False"),
+        (t.Permute(), lambda before, after: after, False, "expected the weights to stay as they are, got others"),
+        (t.Identity(), _shared, False, "expected a result in new memory, got one that shares the input's"),
     ],
 )
 def test_a_result_of_another_outline_fails_the_contract(
-    inner: Transform, spoil: Callable, changes: bool, text: str
+    inner: t.Transform, spoil: Callable, changes: bool, text: str
 ) -> None:
     with pytest.raises(AssertionError, match=text):
         contract.check_outline(Broken(inner, spoil), networks(SIREN, dtype=torch.float32), changes=changes)
@@ -325,10 +308,10 @@ class Labels(Broken):
 )
 def test_labels_that_are_no_distributions_fail_the_contract(spoil: Callable, text: str) -> None:
     with pytest.raises(AssertionError, match=text):
-        contract.check_outline(Labels(Permute(), spoil), networks(SIREN, dtype=torch.float32))
+        contract.check_outline(Labels(t.Permute(), spoil), networks(SIREN, dtype=torch.float32))
 
 
-class Unseeded(Permute):
+class Unseeded(t.Permute):
     """A transform that draws from the global stream, or always the same."""
 
     mode = "global"
@@ -342,7 +325,7 @@ class Fixed(Unseeded):
     mode = "fixed"
 
 
-class Noisy(Permute):
+class Noisy(t.Permute):
     """A transform that follows its generator but advances the global stream as well."""
 
     def sample(self, weights: ws.Weights, *, generator: torch.Generator) -> ws.Symmetry:
@@ -357,12 +340,12 @@ def test_random_numbers_from_elsewhere_fail_the_contract() -> None:
     with pytest.raises(AssertionError, match="expected another seed to give another result, got the same"):
         contract.check_seeds(Fixed(), w)
     with pytest.raises(AssertionError, match="expected no random numbers, got results that depend on the seed"):
-        contract.check_seeds(Permute(), w, random=False)
+        contract.check_seeds(t.Permute(), w, random=False)
     with pytest.raises(AssertionError, match="got some from the global stream"):
         contract.check_seeds(Noisy(), w)
 
 
-class Called(Permute):
+class Called(t.Permute):
     """A transform whose call differs from sample and apply."""
 
     part = "weights"
@@ -376,7 +359,7 @@ class CalledLabels(Called):
     part = "labels"
 
 
-class LongDraw(Transform):
+class LongDraw(t.Transform):
     """A transform whose draw has one entry too many."""
 
     preserves = "nothing"
@@ -420,7 +403,7 @@ class Loose(LongDraw):
         return super().apply(weights, draw.values)
 
 
-class Mixed(Transform):
+class Mixed(t.Transform):
     """A transform that reads the batch in ``apply``: a row alone gives another result."""
 
     preserves = "nothing"
@@ -432,7 +415,7 @@ class Mixed(Transform):
         return weights.replace(weights.flat + weights.flat.mean(0) * draw[:, None].to(weights.flat))
 
 
-class FirstLabels(Permute):
+class FirstLabels(t.Permute):
     """A transform whose labels go by the place in the batch instead of the draw."""
 
     def apply_labels(self, soft: torch.Tensor, draw: Any, *, pool: torch.Tensor | None = None) -> torch.Tensor:
@@ -447,7 +430,7 @@ def test_draws_that_do_not_follow_rows_fail_the_contract() -> None:
         contract.check_rows(FirstLabels(), w)
 
 
-class Kept(Permute):
+class Kept(t.Permute):
     """A transform that makes a network out of none."""
 
     def apply(self, weights: ws.Weights, draw: ws.Symmetry) -> ws.Weights:
@@ -459,7 +442,7 @@ def test_networks_out_of_none_fail_the_contract() -> None:
         contract.check_empty(Kept(), networks(SIREN))
 
 
-class OneDraw(Permute):
+class OneDraw(t.Permute):
     """A transform with one draw for the whole batch."""
 
     def sample(self, weights: ws.Weights, *, generator: torch.Generator) -> ws.Symmetry:
@@ -471,14 +454,14 @@ def test_one_draw_for_the_whole_batch_fails_the_contract() -> None:
         contract.check_independence(OneDraw(), networks(SIREN, dtype=torch.float32))
 
 
-class Careless(Permute):
+class Careless(t.Permute):
     """A transform whose call does not look at its requirements."""
 
     def __call__(self, weights: Any, labels: Any = None, **options: Any) -> Any:
         return weights.clone()
 
 
-class Curt(Permute):
+class Curt(t.Permute):
     """A transform whose error does not say what was expected."""
 
     def __call__(self, weights: Any, labels: Any = None, **options: Any) -> Any:
@@ -486,7 +469,7 @@ class Curt(Permute):
 
 
 def test_specs_that_are_not_refused_well_fail_the_contract() -> None:
-    contract.check_refusal(Permute(), SPECS["linear"])
+    contract.check_refusal(t.Permute(), SPECS["linear"])
     with pytest.raises(AssertionError, match=r"expected a ValueError as from check\(spec\), got a result"):
         contract.check_refusal(Careless(), SPECS["linear"])
     with pytest.raises(AssertionError, match="expected an error that says expected and got, got 'no'"):
@@ -505,17 +488,17 @@ def test_specs_that_are_not_refused_well_fail_the_contract() -> None:
     ],
 )
 def test_declarations_that_the_library_cannot_read_fail_the_contract(name: str, value: Any, text: str) -> None:
-    broken = type("Odd", (Permute,), {name: value})()
+    broken = type("Odd", (t.Permute,), {name: value})()
     with pytest.raises(AssertionError, match=text):
         check_transform(broken)
 
 
-class LabelsOfChosenRows(Transform):
+class LabelsOfChosenRows(t.Transform):
     """RandomApply, but it hands on the labels of the chosen rows alone: partners' labels are then the raw ones."""
 
     preserves, mixes_networks = "nothing", True
 
-    def __init__(self, inner: RandomApply) -> None:
+    def __init__(self, inner: t.RandomApply) -> None:
         self.inner = inner
 
     def sample(self, weights: ws.Weights, *, generator: torch.Generator, pool: ws.Weights | None = None) -> Any:
@@ -533,22 +516,22 @@ class LabelsOfChosenRows(Transform):
 
 def test_labels_that_do_not_follow_the_weights_fail_the_contract() -> None:
     w = networks(SIREN)
-    twice = RandomApply(Compose([MixUp(), MixUp()]), 1.0)
-    for broken in (LabelsOfChosenRows(twice), MixUp("random"), MixUp(labels="hard"), MixUp(per_layer=True)):
+    twice = t.RandomApply(t.Compose([t.MixUp(), t.MixUp()]), 1.0)
+    for broken in (LabelsOfChosenRows(twice), t.MixUp("random"), t.MixUp(labels="hard"), t.MixUp(per_layer=True)):
         with pytest.raises(AssertionError, match="labels of the mixture"):
             contract.check_labels_follow(broken, w)
     with pytest.raises(AssertionError, match="expected mixed weights, got the networks as they were"):
-        contract.check_labels_follow(Identity(), w)
+        contract.check_labels_follow(t.Identity(), w)
 
 
 def test_what_cannot_be_checked_is_refused() -> None:
     with pytest.raises(TypeError, match="transform: expected a Transform, got str"):
         check_transform("permute")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="spec: expected a NetSpec, got int"):
-        check_transform(Permute(), 3)  # type: ignore[arg-type]
+        check_transform(t.Permute(), 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"dtype: expected torch.float32, torch.float64 or None, got torch.float16"):
-        check_transform(Permute(), dtype=torch.float16)
-    far = Affine(torch.eye(7).tolist())
+        check_transform(t.Permute(), dtype=torch.float16)
+    far = t.Affine(torch.eye(7).tolist())
     with pytest.raises(ValueError, match=r"expected a transform that takes one of .*; pass spec="):
         check_transform(far)
     check_transform(far, ws.mlp(7, 4, 1), random=False, changes=False)

@@ -186,10 +186,21 @@ class Model(WeightModel):
         """Return the outputs for normalised weights."""
 
 
-def check_sizes(hidden: int, layers: int, dropout: float, seed: int | None) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for sizes that no model can have, or a seed that is not a whole number."""
-    whole_number("hidden", hidden, 2)
-    whole_number("layers", layers)
-    probability("dropout", dropout)
+def checked_config(hidden: int, layers: int, dropout: float, seed: int | None, **others: Any) -> dict[str, Any]:
+    """Check the arguments that most models have, and collect a model's ``config``.
+
+    Args:
+        hidden: width or channels, at least 2.
+        layers: number of layers, at least 1.
+        dropout: probability.
+        seed: of the initial weights, or ``None``; it is checked, and is not part of the config.
+        others: the model's own arguments, which it checks itself.
+
+    Raises:
+        TypeError: for something other than plain numbers.
+        ValueError: for sizes out of range.
+    """
     if seed is not None:
         whole_number("seed", seed, 0)
+    sizes = {"hidden": whole_number("hidden", hidden, 2), "layers": whole_number("layers", layers)}
+    return {**sizes, **others, "dropout": probability("dropout", dropout)}

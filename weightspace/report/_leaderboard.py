@@ -125,13 +125,13 @@ def leaderboard_markdown(result: Result | str | Path) -> str:
     model's cost. The order follows the validation accuracy of the better of the two.
 
     Args:
-        result: the ``result.json`` that ``run_suite`` returned, its folder, or what it holds.
+        result: what ``run_suite`` returned: the path of ``result.json`` or of its folder; or the result that it holds.
 
     Returns:
-        Markdown.
+        Markdown: a table for each track, and below them the rules of the ranking.
 
     Raises:
-        ValueError: for rows that were not trained to classify, and for a file that cannot be read.
+        ValueError: for a file that cannot be read, or rows of objectives other than classification.
 
     Example:
         >>> from weightspace.bench._record import Result, Row

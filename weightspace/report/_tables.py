@@ -142,7 +142,7 @@ def markdown_table(result: Result | str | Path) -> str:
         result: the ``result.json`` that ``run_suite`` returned, its folder, or what it holds.
 
     Returns:
-        Markdown.
+        Markdown: tables with a blank line between them, each with a row for every augmentation.
 
     Raises:
         ValueError: for rows that were not trained to classify, and for a file that cannot be read.

@@ -84,6 +84,17 @@ def output_of(model: Any, networks: Networks, kind: type) -> Any:
     return output
 
 
+def _output_like(targets: Tensor, model: Any, networks: Networks, *, each: str) -> Tensor:
+    """Run the model and check that it has an output for each class or number of the targets."""
+    output = output_of(model, networks, Tensor)
+    if output.shape != targets.shape:
+        raise ValueError(
+            f"expected outputs {list(targets.shape)}, one a {each}, got {list(output.shape)}; "
+            f"build the model with out_features={targets.shape[1]}"
+        )
+    return output
+
+
 class Classification(Objective):
     """Cross-entropy with (mixed, smoothed) class probabilities; the score is accuracy.
 
@@ -122,12 +133,7 @@ class Classification(Objective):
     def __call__(
         self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        output = output_of(model, networks, Tensor)
-        if output.shape != targets.shape:
-            raise ValueError(
-                f"expected outputs {list(targets.shape)}, one a class, got {list(output.shape)}; "
-                f"build the model with out_features={self.num_classes}"
-            )
+        output = _output_like(targets, model, networks, each="class")
         return F.cross_entropy(output, targets), (output.detach().argmax(1) == _labels(networks)).float()
 
 
@@ -204,12 +210,7 @@ class Regression(Objective):
     def __call__(
         self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        output = output_of(model, networks, Tensor)
-        if output.shape != targets.shape:
-            raise ValueError(
-                f"expected outputs {list(targets.shape)}, one a number, got {list(output.shape)}; "
-                f"build the model with out_features={targets.shape[1]}"
-            )
+        output = _output_like(targets, model, networks, each="number")
         loss = ((output - targets.to(output)) / self.std.to(output)).square().mean()
         return loss, -(output.detach() - self.targets(networks).to(output)).abs().mean(1)
 

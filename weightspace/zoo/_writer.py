@@ -77,12 +77,12 @@ class ZooWriter:
 
     @property
     def path(self) -> Path:
-        """The folder of the zoo."""
+        """The folder that is written."""
         return self._path
 
     @property
     def spec(self) -> NetSpec:
-        """The spec of its networks."""
+        """The spec that all networks written here have."""
         return self._manifest.spec
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -70,6 +72,44 @@ class ChainEmbedding(nn.Module):
         nodes += [b.unsqueeze(-1) * row for b, row in zip(biases, self.of_biases, strict=True)]
         nodes[-1] = nodes[-1] + self.outputs
         return nodes, edges
+
+
+class GatedMessagePass(nn.Module, ABC):
+    """Send messages along one layer's weights, and update the neurons that receive them.
+
+    A subclass has the functions of a pair and of the receiving neuron, and the gate that reads them, and says how a
+    message updates a feature.
+
+    Args:
+        fresh: whether the feature that is updated holds nothing yet, so that messages read the other one.
+    """
+
+    of_pair: nn.Module
+    of_own: nn.Module
+    gate: nn.Module
+
+    def __init__(self, *, fresh: bool) -> None:
+        super().__init__()
+        self.fresh = fresh
+
+    def forward(self, sent: Tensor, edge: Tensor, own: Tensor, dual: Tensor, over: int) -> Tensor:
+        """Return the updated feature.
+
+        Args:
+            sent: what the sources send, with an axis of size one for the targets.
+            edge: features of the weights, ``[batch, out, in, channel]``.
+            own: the targets' feature that is updated, ``[batch, neuron, channel]``.
+            dual: their other feature.
+            over: the axis of the sources in ``edge``.
+        """
+        pairs = edge * sent
+        of_own = self.of_own(dual if self.fresh else own).unsqueeze(over)
+        message = self.gate(pairs, [self.of_pair(pairs), of_own]).sum(over) / math.sqrt(pairs.shape[over])
+        return self.updated(own, message, dual)
+
+    @abstractmethod
+    def updated(self, own: Tensor, message: Tensor, dual: Tensor) -> Tensor:
+        """Return the feature after a message, ``[batch, neuron, channel]``."""
 
 
 class ForwardBackwardRound(nn.Module):

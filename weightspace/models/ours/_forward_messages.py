@@ -12,7 +12,7 @@ from weightspace._checks import whole_number
 from weightspace._random import seeded_by
 from weightspace._spec import Axis, NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._chain import affine, axes_of
 from weightspace.models.layers._heads import BatchNorm, normed_mlp
@@ -103,9 +103,9 @@ class ForwardMessages(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "channels": channels, "functions": functions, "rbfs": rbfs}
-        config |= {"rank": rank, "learned": learned, "dropout": dropout}
+        config = checked_config(
+            hidden, layers, dropout, seed, channels=channels, functions=functions, rbfs=rbfs, rank=rank, learned=learned
+        )
         track = "weights-only" if learned else "probing"
         super().__init__(spec, out_features, Normalize(spec, per="nothing"), config, track=track)
         whole_number("channels", channels, 2)

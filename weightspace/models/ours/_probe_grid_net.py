@@ -12,7 +12,7 @@ from weightspace._evaluate import grid
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._grid_cnn import VALUE, check_grid, convolutions
 from weightspace.models.layers._probed import GRADIENT, ProbedPass
@@ -80,8 +80,7 @@ class ProbeGridNet(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "size": size, "rank": rank, "phase": phase, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed, size=size, rank=rank, phase=phase)
         normalize, group = Normalize(spec, per="nothing"), "full" if phase else "scaled"
         super().__init__(spec, out_features, normalize, config, equivariance=group)
         whole_number("rank", rank, 0)

@@ -11,7 +11,7 @@ from weightspace._checks import whole_number
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._heads import normed_mlp
 from weightspace.models.layers._probed import GRADIENT, ProbedPass
@@ -50,7 +50,7 @@ class ProbeNet(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, fewer than two points, or another size out of range.
 
     Example:
         >>> import weightspace as ws
@@ -86,10 +86,9 @@ class ProbeNet(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "points": points, "rank": rank, "phase": phase}
+        config = checked_config(hidden, layers, dropout, seed, points=points, rank=rank, phase=phase)
         normalize, group = Normalize(spec, per="nothing"), "full" if phase else "scaled"
-        super().__init__(spec, out_features, normalize, {**config, "dropout": dropout}, equivariance=group)
+        super().__init__(spec, out_features, normalize, config, equivariance=group)
         whole_number("points", points, 2)
         whole_number("rank", rank, 0)
         with seeded_by(seed):

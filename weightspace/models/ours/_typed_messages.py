@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._chain import affine, axes_of
 from weightspace.models.layers._heads import NeuronReadout
@@ -49,7 +49,7 @@ class TypedMessages(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for a spec that is not a chain with a hidden layer, or sizes out of range.
 
     Example:
         >>> import weightspace as ws
@@ -78,8 +78,7 @@ class TypedMessages(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed)
         super().__init__(spec, out_features, Normalize(spec, center=False, fold=True), config)
         self.chain = spec.layers
         axes, depth = [spec.axis(name) for name in axes_of(self.chain)], len(self.chain)

@@ -9,7 +9,7 @@ from torch import Tensor
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._model import Head, Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._stack import EquivariantStack
 
@@ -68,8 +68,7 @@ class DWSNet(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        sizes = {"hidden": hidden, "layers": layers, "head": head, "attention": attention, "dropout": dropout}
+        sizes = checked_config(hidden, layers, dropout, seed, head=head, attention=attention)
         super().__init__(spec, out_features, Normalize(spec), sizes)
         with seeded_by(seed):
             self.stack = EquivariantStack(spec, 1, out_features=out_features, **sizes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import Literal, final
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._model import Head, Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._message_passing import (
     ChainEmbedding,
@@ -20,14 +21,91 @@ from weightspace.models.layers._message_passing import (
     ForwardBackwardReadout,
     ForwardBackwardRound,
     Gate,
+    GatedMessagePass,
     rms_normalize,
 )
 
 Direction = Literal["forward", "bidirectional"]
 
 
+class RoundOptions(NamedTuple):
+    """Which parts a round of messages has.
+
+    Args:
+        first: whether it is the first round, in which duals hold nothing yet.
+        back: whether messages go back too.
+        edges: whether weights are updated.
+        dropout: probability, in all functions.
+    """
+
+    first: bool
+    back: bool
+    edges: bool
+    dropout: float
+
+
+class ForwardBackwardModel(Model):
+    """The constructor and the forward pass of :class:`GMN` and :class:`ScaleGMN`, which differ in their features.
+
+    A subclass says how weights are normalised where that is not the default, and makes a round of messages and the
+    functions that read invariants from the last features. Arguments and errors are those that :class:`GMN` states.
+    """
+
+    reads = "chain"
+    heads = ("invariant", "equivariant")
+
+    def __init__(
+        self,
+        spec: NetSpec,
+        out_features: int,
+        *,
+        hidden: int = 64,
+        layers: int = 2,
+        direction: Direction = "bidirectional",
+        head: Head = "invariant",
+        dropout: float = 0.0,
+        seed: int | None = None,
+    ) -> None:
+        if direction not in ("forward", "bidirectional"):
+            raise ValueError(f"direction: expected 'forward' or 'bidirectional', got {direction!r}")
+        config = checked_config(hidden, layers, dropout, seed, direction=direction, head=head)
+        back, edges = direction == "bidirectional", head == "equivariant"
+        group = "scaled" if edges and self.equivariance == "full" else self.equivariance
+        super().__init__(spec, out_features, self.normalization(spec, edges=edges), config, equivariance=group)
+        with seeded_by(seed):
+            embed = ChainEmbedding(spec, hidden)
+            rounds = [
+                self.make_round(spec, hidden, RoundOptions(not i, back, edges or i + 1 < layers, dropout))
+                for i in range(layers)
+            ]
+            if edges:
+                out = ChainOutput(spec, hidden, out_features)
+            else:
+                invariants = self.make_invariants(spec, hidden, back=back)
+                out = ForwardBackwardReadout(spec, hidden, invariants, out_features, back=back, dropout=dropout)
+            self.net = ForwardBackward(embed, rounds, out)
+
+    def compute(self, weights: Weights) -> Tensor | Weights:
+        return self.net(weights)
+
+    @staticmethod
+    def normalization(spec: NetSpec, *, edges: bool) -> Normalize:
+        """Return the layer that weights pass first; ``edges`` tells whether the model returns weights."""
+        return Normalize(spec)
+
+    @staticmethod
+    @abstractmethod
+    def make_round(spec: NetSpec, width: int, options: RoundOptions) -> ForwardBackwardRound:
+        """Make a round of messages of so many channels."""
+
+    @staticmethod
+    @abstractmethod
+    def make_invariants(spec: NetSpec, width: int, *, back: bool) -> Sequence[nn.Module]:
+        """Make the functions that read invariants from the neurons of each axis, from inputs to outputs."""
+
+
 @final
-class GMN(Model):
+class GMN(ForwardBackwardModel):
     r"""Pass messages from a network's inputs to its outputs and back, and update the features of its weights too.
 
     .. math::
@@ -51,14 +129,16 @@ class GMN(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, an unknown direction or head, or sizes out of range.
 
     Example:
         >>> import weightspace as ws
-        >>> spec = ws.siren(2, 32, 32, 1)
-        >>> model = ws.models.GMN(spec, 10, hidden=8, layers=1, seed=0)
-        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
+        >>> spec = ws.siren(2, 16, 16, 1)
+        >>> forward = ws.models.GMN(spec, 10, hidden=8, layers=1, direction="forward", seed=0)
+        >>> forward(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
         torch.Size([4, 10])
+        >>> forward.num_parameters < ws.models.GMN(spec, 10, hidden=8, layers=1, seed=0).num_parameters
+        True
 
     Reference:
         Lim et al., *Graph Metanetworks for Processing Diverse Neural Architectures*, 2024, section 2; both directions
@@ -68,50 +148,16 @@ class GMN(Model):
     """
 
     name = "gmn"
-    reads = "chain"
     equivariance = "permutation"
-    heads = ("invariant", "equivariant")
 
-    def __init__(
-        self,
-        spec: NetSpec,
-        out_features: int,
-        *,
-        hidden: int = 64,
-        layers: int = 2,
-        direction: Direction = "bidirectional",
-        head: Head = "invariant",
-        dropout: float = 0.0,
-        seed: int | None = None,
-    ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        check_direction(direction)
-        config = {"hidden": hidden, "layers": layers, "direction": direction, "head": head, "dropout": dropout}
-        super().__init__(spec, out_features, Normalize(spec), config)
-        depth, back, edges = len(spec.layers), direction == "bidirectional", head == "equivariant"
-        with seeded_by(seed):
-            embed = ChainEmbedding(spec, hidden)
-            rounds = [
-                gmn_round(depth, hidden, first=not i, back=back, edges=edges or i + 1 < layers, dropout=dropout)
-                for i in range(layers)
-            ]
-            if edges:
-                out = ChainOutput(spec, hidden, out_features)
-            else:
-                invariants = [
-                    ConcatLinear(hidden, 1 + (back and 0 < i < depth)) for i in range(0 if back else 1, depth + 1)
-                ]
-                out = ForwardBackwardReadout(spec, hidden, invariants, out_features, back=back, dropout=dropout)
-            self.net = ForwardBackward(embed, rounds, out)
+    @staticmethod
+    def make_round(spec: NetSpec, width: int, options: RoundOptions) -> ForwardBackwardRound:
+        return gmn_round(len(spec.layers), width, **options._asdict())
 
-    def compute(self, weights: Weights) -> Tensor | Weights:
-        return self.net(weights)
-
-
-def check_direction(direction: str) -> None:
-    """Raise ``ValueError`` for something other than a direction of messages."""
-    if direction not in ("forward", "bidirectional"):
-        raise ValueError(f"direction: expected 'forward' or 'bidirectional', got {direction!r}")
+    @staticmethod
+    def make_invariants(spec: NetSpec, width: int, *, back: bool) -> list[nn.Module]:
+        depth = len(spec.layers)
+        return [ConcatLinear(width, 1 + (back and 0 < i < depth)) for i in range(0 if back else 1, depth + 1)]
 
 
 def gmn_round(depth: int, width: int, *, first: bool, back: bool, edges: bool, dropout: float) -> ForwardBackwardRound:
@@ -151,7 +197,7 @@ class ConcatLinear(nn.Module):
         return self.linear(there[0] if len(there) == 1 else torch.cat(there, -1))
 
 
-class GMNMessagePass(nn.Module):
+class GMNMessagePass(GatedMessagePass):
     """Send messages along one layer's weights, and update the neurons that receive them.
 
     Args:
@@ -162,27 +208,15 @@ class GMNMessagePass(nn.Module):
     """
 
     def __init__(self, width: int, *, dual: bool, fresh: bool = False, dropout: float) -> None:
-        super().__init__()
-        self.dual, self.fresh, count = dual, fresh, 1 + (not fresh) + dual
+        super().__init__(fresh=fresh)
+        self.dual, count = dual, 1 + (not fresh) + dual
         self.of_pair, self.of_own = nn.Linear(width, width), nn.Linear(width, width)
         self.gate = Gate(width, width, dropout=dropout)
         self.mix = nn.Linear(width * count, width)
         self.inputs = nn.Linear(width * count, width)
         self.update = Gate(width, width, dropout=dropout)
 
-    def forward(self, sent: Tensor, edge: Tensor, own: Tensor, dual: Tensor, over: int) -> Tensor:
-        """Return the updated feature.
-
-        Args:
-            sent: what the sources send, with an axis of size one for the targets.
-            edge: features of the weights, ``[batch, out, in, channel]``.
-            own: the targets' feature that is updated, ``[batch, neuron, channel]``.
-            dual: their other feature.
-            over: the axis of the sources in ``edge``.
-        """
-        pairs = edge * sent
-        of_own = self.of_own(dual if self.fresh else own).unsqueeze(over)
-        message = self.gate(pairs, [self.of_pair(pairs), of_own]).sum(over) / math.sqrt(pairs.shape[over])
+    def updated(self, own: Tensor, message: Tensor, dual: Tensor) -> Tensor:
         held = torch.cat([*([] if self.fresh else [own]), message, *([dual] if self.dual else [])], -1)
         value = self.update(self.mix(held), [self.inputs(held)])
         return rms_normalize(value if self.fresh else own + value)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._chain import affine
 from weightspace.models.layers._heads import check_divisor
@@ -83,8 +83,7 @@ class INR2Vec(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed)
         super().__init__(spec, out_features, Normalize(spec, per="entry"), config)
         with seeded_by(seed):
             self.rows = RowTokens(spec, hidden)
@@ -117,7 +116,8 @@ class WeightTokens(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, attention heads that do not divide ``hidden``, or sizes out of
+            range.
 
     Example:
         >>> import weightspace as ws
@@ -147,8 +147,7 @@ class WeightTokens(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "attention_heads": attention_heads, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed, attention_heads=attention_heads)
         super().__init__(spec, out_features, Normalize(spec, per="entry"), config)
         check_divisor("attention_heads", attention_heads, hidden)
         with seeded_by(seed):

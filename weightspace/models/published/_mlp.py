@@ -9,7 +9,7 @@ from torch import Tensor
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._heads import normed_mlp
 
@@ -59,8 +59,7 @@ class MLP(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed)
         super().__init__(spec, out_features, Normalize(spec, per="entry"), config)
         with seeded_by(seed):
             self.net = normed_mlp(spec.num_params, hidden, layers, out_features, dropout=dropout)

@@ -12,7 +12,7 @@ from weightspace._checks import whole_number
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._model import Head, Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._stack import EquivariantStack
 
@@ -78,8 +78,7 @@ class NFN(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        sizes = {"hidden": hidden, "layers": layers, "head": head, "dropout": dropout}
+        sizes = checked_config(hidden, layers, dropout, seed, head=head)
         super().__init__(spec, out_features, Normalize(spec), {"variant": variant, **sizes, "fourier": fourier})
         if variant not in ("np", "hnp"):
             raise ValueError(f"variant: expected 'np' or 'hnp', got {variant!r}")

@@ -13,7 +13,7 @@ from weightspace._checks import whole_number
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._model import Head, Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._chain import without_channel
 from weightspace.models.layers._graph import Fourier
@@ -81,9 +81,9 @@ class NFT(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "attention_heads": attention_heads, "queries": queries}
-        config |= {"fourier": fourier, "head": head, "dropout": dropout}
+        config = checked_config(
+            hidden, layers, dropout, seed, attention_heads=attention_heads, queries=queries, fourier=fourier, head=head
+        )
         super().__init__(spec, out_features, Normalize(spec), config)
         check_divisor("attention_heads", attention_heads, hidden)
         which, kinds = entry_kinds(spec)

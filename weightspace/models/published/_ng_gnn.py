@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._model import Head, Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._graph import GraphHead, GraphInput, neurons, pair_sums
 
@@ -44,7 +44,7 @@ class NeuralGraphGNN(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, an unknown head, or sizes out of range.
 
     Example:
         >>> import weightspace as ws
@@ -79,9 +79,7 @@ class NeuralGraphGNN(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "head": head, "probes": probes}
-        config |= {"fourier": fourier, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed, head=head, probes=probes, fourier=fourier)
         track = "probing" if probes else "weights-only"
         super().__init__(spec, out_features, Normalize(spec), config, track=track)
         with seeded_by(seed):

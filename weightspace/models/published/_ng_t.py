@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
+from weightspace.models._model import Head, Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._graph import GraphHead, GraphInput, neurons, pair_sums
 from weightspace.models.layers._heads import check_divisor
@@ -48,14 +48,15 @@ class NeuralGraphTransformer(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, an unknown head, a number of attention heads that does not divide
+            ``2 * hidden``, or sizes out of range.
 
     Example:
         >>> import weightspace as ws
-        >>> spec = ws.siren(2, 32, 32, 1)
-        >>> model = ws.models.NeuralGraphTransformer(spec, 10, hidden=8, layers=2, seed=0)
-        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
-        torch.Size([4, 10])
+        >>> spec = ws.siren(2, 16, 16, 1)
+        >>> model = ws.models.NeuralGraphTransformer(spec, 10, hidden=8, layers=1, probes=4, seed=0)
+        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape, model.track
+        (torch.Size([4, 10]), 'probing')
 
     Reference:
         Kofinas et al., *Graph Neural Networks for Learning Equivariant Representations of Neural Networks*, 2024,
@@ -85,15 +86,9 @@ class NeuralGraphTransformer(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {
-            "hidden": hidden,
-            "layers": layers,
-            "attention_heads": attention_heads,
-            "head": head,
-            "probes": probes,
-        }
-        config |= {"fourier": fourier, "dropout": dropout}
+        config = checked_config(
+            hidden, layers, dropout, seed, attention_heads=attention_heads, head=head, probes=probes, fourier=fourier
+        )
         track = "probing" if probes else "weights-only"
         super().__init__(spec, out_features, Normalize(spec), config, track=track)
         check_divisor("attention_heads", attention_heads, 2 * hidden)

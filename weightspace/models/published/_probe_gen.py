@@ -14,7 +14,7 @@ from weightspace._evaluate import evaluate
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._heads import normed_mlp
 
@@ -42,7 +42,7 @@ class ProbeGen(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, and for a width, depth or number of probes out of range.
 
     Example:
         >>> import weightspace as ws
@@ -75,9 +75,8 @@ class ProbeGen(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "probes": probes, "latent": latent, "depth": depth}
-        super().__init__(spec, out_features, Normalize(spec, per="nothing"), {**config, "dropout": dropout})
+        config = checked_config(hidden, layers, dropout, seed, probes=probes, latent=latent, depth=depth)
+        super().__init__(spec, out_features, Normalize(spec, per="nothing"), config)
         whole_number("probes", probes)
         whole_number("latent", latent)
         sizes = [latent] + [hidden] * (whole_number("depth", depth) - 1) + [spec.in_features]

@@ -10,7 +10,7 @@ from weightspace._evaluate import evaluate, grid
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._grid_cnn import VALUE, check_grid, convolutions
 
@@ -74,8 +74,7 @@ class RenderCNN(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "size": size, "learned": learned, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed, size=size, learned=learned)
         super().__init__(spec, out_features, Normalize(spec, per="nothing"), config)
         self.shape = check_grid(spec, size, layers)
         if not isinstance(learned, bool):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import final
@@ -10,30 +9,24 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
-from weightspace._weights import Weights
-from weightspace.models._model import Head, Model, check_sizes
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._chain import axes_of
 from weightspace.models.layers._message_passing import (
-    ChainEmbedding,
-    ChainOutput,
-    ForwardBackward,
-    ForwardBackwardReadout,
     ForwardBackwardRound,
     Gate,
+    GatedMessagePass,
     rms_normalize,
 )
 from weightspace.models.layers._typed import ActivationMap, NodeInvariants, TypedInvariant, Types, types_of
-from weightspace.models.published._gmn import Direction, check_direction
+from weightspace.models.published._gmn import ForwardBackwardModel, RoundOptions
 
 Both = tuple[Types, Types]
 """The types of a neuron's pre-activation and of its output."""
 
 
 @final
-class ScaleGMN(Model):
+class ScaleGMN(ForwardBackwardModel):
     r"""Pass messages in which every feature keeps the type of the weight or neuron that it belongs to.
 
     Under an element that multiplies pre-activation ``i`` by ``q_i`` (a sign for sine and tanh, a positive scale for
@@ -55,8 +48,8 @@ class ScaleGMN(Model):
         spec: the networks to read: MLPs and SIRENs of any depth and width.
         out_features: outputs of the invariant head, or channels of the equivariant one.
         hidden: channels, at least 2.
-        layers: number of rounds; each goes through the network from inputs to outputs (and back).
-        direction: ``"bidirectional"``, or ``"forward"`` alone.
+        layers: number of rounds of messages, each through all layers of the network.
+        direction: ``"bidirectional"``: from inputs to outputs and back; ``"forward"``: not back.
         head: ``"invariant"`` returns ``[batch, out_features]``; ``"equivariant"`` returns ``Weights`` and folds no
             phases, so that it respects permutations, signs and scales.
         dropout: probability, in all functions of invariants.
@@ -64,14 +57,15 @@ class ScaleGMN(Model):
 
     Raises:
         TypeError: for something other than a ``NetSpec`` and plain numbers.
-        ValueError: for convolutions, no hidden layer, or sizes out of range.
+        ValueError: for convolutions, no hidden layer, sizes out of range, or a direction or head that does not exist.
 
     Example:
         >>> import weightspace as ws
-        >>> spec = ws.siren(2, 32, 32, 1)
-        >>> model = ws.models.ScaleGMN(spec, 10, hidden=8, layers=1, seed=0)
-        >>> model(ws.Weights(torch.randn(4, spec.num_params), spec)).shape
-        torch.Size([4, 10])
+        >>> model = ws.models.ScaleGMN(ws.mlp(2, 16, 3, activation="relu"), 10, hidden=8, layers=1, seed=0)
+        >>> w = ws.Weights(torch.randn(4, model.spec.num_params), model.spec)
+        >>> rescaled = ws.Symmetry.sample(model.spec, batch=4, generator=torch.Generator()).act(w)
+        >>> torch.allclose(model(w), model(rescaled), rtol=1e-3, atol=1e-4)
+        True
 
     Reference:
         Kalogeropoulos et al., *Scale Equivariant Graph Metanetworks*, 2024, sections 4 and 5. Published, on
@@ -82,49 +76,26 @@ class ScaleGMN(Model):
     """
 
     name = "scale-gmn"
-    reads = "chain"
     equivariance = "full"
-    heads = ("invariant", "equivariant")
 
-    def __init__(
-        self,
-        spec: NetSpec,
-        out_features: int,
-        *,
-        hidden: int = 64,
-        layers: int = 2,
-        direction: Direction = "bidirectional",
-        head: Head = "invariant",
-        dropout: float = 0.0,
-        seed: int | None = None,
-    ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        check_direction(direction)
-        config = {"hidden": hidden, "layers": layers, "direction": direction, "head": head, "dropout": dropout}
-        edges, back = head == "equivariant", direction == "bidirectional"
-        normalize = Normalize(spec, center=False, fold=not edges)
-        super().__init__(spec, out_features, normalize, config, equivariance="scaled" if edges else "full")
-        types = [types_of(spec.axis(name)) for name in axes_of(spec.layers)]
-        with seeded_by(seed):
-            embed = ChainEmbedding(spec, hidden)
-            rounds = [
-                scale_gmn_round(types, hidden, first=not i, back=back, edges=edges or i + 1 < layers, dropout=dropout)
-                for i in range(layers)
-            ]
-            if edges:
-                out = ChainOutput(spec, hidden, out_features)
-            else:
-                last = len(types) - 1
-                invariants = [
-                    ReadInvariants(own, hidden, dual=back and 0 < i < last)
-                    for i, (own, _) in enumerate(types)
-                    if back or i
-                ]
-                out = ForwardBackwardReadout(spec, hidden, invariants, out_features, back=back, dropout=dropout)
-            self.net = ForwardBackward(embed, rounds, out)
+    @staticmethod
+    def normalization(spec: NetSpec, *, edges: bool) -> Normalize:
+        return Normalize(spec, center=False, fold=not edges)
 
-    def compute(self, weights: Weights) -> Tensor | Weights:
-        return self.net(weights)
+    @staticmethod
+    def make_round(spec: NetSpec, width: int, options: RoundOptions) -> ForwardBackwardRound:
+        return scale_gmn_round(axis_types(spec), width, **options._asdict())
+
+    @staticmethod
+    def make_invariants(spec: NetSpec, width: int, *, back: bool) -> list[nn.Module]:
+        types = axis_types(spec)
+        last = len(types) - 1
+        return [ReadInvariants(own, width, dual=back and 0 < i < last) for i, (own, _) in enumerate(types) if back or i]
+
+
+def axis_types(spec: NetSpec) -> list[Both]:
+    """Return the types of the features of every axis, from inputs to outputs."""
+    return [types_of(spec.axis(name)) for name in axes_of(spec.layers)]
 
 
 def scale_gmn_round(
@@ -159,7 +130,7 @@ def normalized(value: Tensor, types: Types) -> Tensor:
     return value if "positive" in types else rms_normalize(value)
 
 
-class MessagePass(nn.Module):
+class MessagePass(GatedMessagePass):
     """Send messages along one layer's weights, and update the neurons that receive them.
 
     Args:
@@ -174,8 +145,8 @@ class MessagePass(nn.Module):
     def __init__(
         self, message: Types, own: Types, width: int, *, dual: bool, fresh: bool = False, dropout: float
     ) -> None:
-        super().__init__()
-        self.own, self.fresh, self.matches = own, fresh, message == own
+        super().__init__(fresh=fresh)
+        self.own, self.matches = own, message == own
         self.dual, self.mixes = dual, dual and "positive" not in own
         self.of_pair, self.of_own = TypedInvariant(message, width, width), TypedInvariant(own, width, width)
         self.gate = Gate(width, width, dropout=dropout)
@@ -185,19 +156,7 @@ class MessagePass(nn.Module):
         self.of_message = None if self.matches else TypedInvariant(message, width, width)
         self.update = Gate(width, width, dropout=dropout)
 
-    def forward(self, sent: Tensor, edge: Tensor, own: Tensor, dual: Tensor, over: int) -> Tensor:
-        """Return the updated feature.
-
-        Args:
-            sent: what the sources send, with an axis of size one for the targets.
-            edge: features of the weights, ``[batch, out, in, channel]``.
-            own: the targets' feature that is updated, ``[batch, neuron, channel]``.
-            dual: their other feature.
-            over: the axis of the sources in ``edge``.
-        """
-        pairs = edge * sent
-        of_own = self.of_own(dual if self.fresh else own).unsqueeze(over)
-        message = self.gate(pairs, [self.of_pair(pairs), of_own]).sum(over) / math.sqrt(pairs.shape[over])
+    def updated(self, own: Tensor, message: Tensor, dual: Tensor) -> Tensor:
         same = [value for value, there in ((own, not self.fresh), (message, self.matches)) if there]
         invariants = [self.inputs(same, dual if self.dual else None)]
         if self.of_message is not None:

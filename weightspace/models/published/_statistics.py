@@ -10,7 +10,7 @@ from torch import Tensor
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.models._model import Model, check_sizes
+from weightspace.models._model import Model, checked_config
 from weightspace.models._normalize import Normalize
 from weightspace.models.layers._heads import normed_mlp
 
@@ -65,8 +65,7 @@ class Statistics(Model):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        check_sizes(hidden, layers, dropout, seed)
-        config = {"hidden": hidden, "layers": layers, "dropout": dropout}
+        config = checked_config(hidden, layers, dropout, seed)
         super().__init__(spec, out_features, Normalize(spec), config)
         inputs = (2 + len(QUANTILES)) * len(spec.params)
         with seeded_by(seed):
