@@ -27,9 +27,9 @@ if TYPE_CHECKING:  # the same names as below, for readers and type checkers
     from weightspace._networks import Networks
     from weightspace._spec import Axis, NetSpec, Param
     from weightspace._symmetry import Symmetry
-    from weightspace._trace import spec_of
     from weightspace._weights import Weights
     from weightspace.fitting import FitConfig, fit, fit_zoo
+    from weightspace.tracing import spec_of
     from weightspace.training import TrainConfig, train
     from weightspace.zoo import Zoo
 
@@ -72,7 +72,6 @@ __getattr__ = _lazy(  # importing the package itself must cost nothing: the comm
         "_networks": ["Networks"],
         "_spec": ["Axis", "NetSpec", "Param"],
         "_symmetry": ["Symmetry"],
-        "_trace": ["spec_of"],
         "_weights": ["Weights"],
         "align": [],
         "bench": [],
@@ -83,6 +82,7 @@ __getattr__ = _lazy(  # importing the package itself must cost nothing: the comm
         "report": [],
         "signals": [],
         "testing": [],
+        "tracing": ["spec_of"],
         "training": ["TrainConfig", "train"],
         "transforms": [],
         "zoo": ["Zoo"],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 Scale = Literal["none", "sign", "positive"]
@@ -32,8 +32,8 @@ class Activation:
         periodic: whether a shift of ``k * pi / omega`` is allowed, giving a factor ``(-1) ** k``.
         kernel: the number by which compiled kernels know the function, or ``None`` where they do not have it. The
             number 0 stands for no activation.
-        spellings: the functions, modules and names of tensor methods by which PyTorch code writes it; the settings
-            that they take (a slope, an approximation) must be those of the formula.
+        operator: the name of its ATen operator, if it has one; settings (a slope, an approximation) must be those of
+            the formula.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Activation:
     parity: Parity = "none"
     periodic: bool = False
     kernel: int | None = None
-    spellings: tuple[Any, ...] = ()
+    operator: str = ""
 
     def phase_step(self, omega: float) -> float:
         """Return the shift that one step of phase adds to the pre-activation: ``pi / omega``, or 0 without phases."""
@@ -84,7 +84,7 @@ _ROWS = (
         parity="odd",
         periodic=True,
         kernel=1,
-        spellings=(torch.sin, "sin"),
+        operator="sin",
     ),
     Activation(
         "cosine",
@@ -94,7 +94,7 @@ _ROWS = (
         parity="even",
         periodic=True,
         kernel=2,
-        spellings=(torch.cos, "cos"),
+        operator="cos",
     ),
     Activation(
         "relu",
@@ -102,7 +102,7 @@ _ROWS = (
         lambda z, omega: (z > 0).to(z.dtype),
         scale="positive",
         kernel=3,
-        spellings=(torch.relu, F.relu, nn.ReLU, "relu"),
+        operator="relu",
     ),
     Activation(
         "leaky_relu",
@@ -110,7 +110,7 @@ _ROWS = (
         lambda z, omega: torch.where(z > 0, torch.ones_like(z), LEAKY_SLOPE),
         scale="positive",
         kernel=4,
-        spellings=(F.leaky_relu, nn.LeakyReLU),
+        operator="leaky_relu",
     ),
     Activation(
         "tanh",
@@ -119,7 +119,7 @@ _ROWS = (
         scale="sign",
         parity="odd",
         kernel=5,
-        spellings=(torch.tanh, F.tanh, nn.Tanh, "tanh"),
+        operator="tanh",
     ),
     Activation(
         "gaussian",
@@ -129,14 +129,14 @@ _ROWS = (
         parity="even",
         kernel=6,
     ),
-    Activation("gelu", lambda z, omega: F.gelu(z), _gelu_derivative, spellings=(F.gelu, nn.GELU)),
-    Activation("silu", lambda z, omega: F.silu(z), _silu_derivative, kernel=8, spellings=(F.silu, nn.SiLU)),
+    Activation("gelu", lambda z, omega: F.gelu(z), _gelu_derivative, operator="gelu"),
+    Activation("silu", lambda z, omega: F.silu(z), _silu_derivative, kernel=8, operator="silu"),
     Activation(
         "sigmoid",
         lambda z, omega: torch.sigmoid(z),
         lambda z, omega: torch.sigmoid(z) * (1 - torch.sigmoid(z)),
         kernel=7,
-        spellings=(torch.sigmoid, F.sigmoid, torch.special.expit, nn.Sigmoid, "sigmoid"),
+        operator="sigmoid",
     ),
 )
 ACTIVATIONS: dict[str, Activation] = {row.name: row for row in _ROWS}

@@ -247,6 +247,18 @@ def test_complex_numbers_are_refused() -> None:
             call()
 
 
+def test_tensors_without_plain_numbers() -> None:
+    """Sparse and meta tensors and eight bits a number are refused by name."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    a = module.state_dict()
+    for bad in ({**a, "0.weight": a["0.weight"].to_sparse()}, {**a, "0.weight": a["0.weight"].to("meta")}):
+        with pytest.raises(ValueError, match=r"^b: expected dense tensors .* in \['0.weight'\]; load the numbers, and"):
+            checkpoints.align_state_dicts(module, a, bad)
+    small = {**a, "0.weight": a["0.weight"].to(torch.float8_e4m3fn)}
+    with pytest.raises(TypeError, match=r"^b: expected 16 bits or more a number, got torch\.float8_e4m3fn in \['0.wei"):
+        checkpoints.align_state_dicts(module, a, small)
+
+
 def test_results_print_short() -> None:
     a, b = network(0), network(1)
     text = repr(checkpoints.align_state_dicts(a, a.state_dict(), b.state_dict()))
@@ -429,7 +441,7 @@ ERRORS = {
         "expected an object named 'f' in the module merge_net, got none",
     ),
     "no network": (("a.pth", "a.pth", "--module", "merge_net:number"), "to be or to make an nn.Module, got int"),
-    "refused": (("a.pth", "a.pth", "--module", "merge_net:recurrent"), "cannot prove symmetric: LSTM ('2')"),
+    "refused": (("a.pth", "a.pth", "--module", "merge_net:recurrent"), "without a hidden axis: aten.lstm in '2'"),
     "another network": (("a.pth", "a.pth", "--module", "merge_net:plain"), "state dict 0: expected the keys"),
     "input": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--input", "2,8,8"), "fails on the example input"),
     "group": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--group", "signed"), "group='signed'"),
@@ -450,6 +462,10 @@ def test_errors_are_one_line(run: Run, name: str) -> None:
 
 
 def test_usage_is_checked(run: Run) -> None:
+    for option in ("--out", "--merge"):  # before anything is read
+        code, _, err = run("none.pth", "none.pth", "--module", "merge_net:Residual", option, "x.ckpt")
+        assert code == 2
+        assert "x.ckpt: expected a file that ends in .safetensors, .pth, .pt, got '.ckpt'" in err
     for arguments in (("a.pth",), ("a.pth", "b.pth"), ("a.pth", "b.pth", "--module", "x:y", "--input", "1,a")):
         code, _, err = run(*arguments)
         assert code == 2

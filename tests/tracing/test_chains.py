@@ -159,6 +159,7 @@ ACTIVATIONS = {
     "silu, function": (F.silu, "silu", 1.0),
     "sigmoid": (nn.Sigmoid(), "sigmoid", 1.0),
     "sigmoid, function": (torch.sigmoid, "sigmoid", 1.0),
+    "sigmoid, special function": (torch.special.expit, "sigmoid", 1.0),
     "dropout in eval": (nn.Sequential(nn.Tanh(), nn.Dropout(0.5)).eval(), "tanh", 1.0),
     "dropout off": (lambda z: F.dropout(torch.tanh(z), 0.5, training=False), "tanh", 1.0),
 }
@@ -234,13 +235,6 @@ class WithCoords(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.net(x), x
-
-
-class Widen(nn.Linear):
-    """A subclass with a forward of its own is looked into, not trusted."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return F.softplus(super().forward(input))
 
 
 def _tail(function: Callable[[Tensor], Tensor]) -> nn.Module:
@@ -386,6 +380,82 @@ def test_an_activation_that_is_not_the_tables_is_found_out(monkeypatch: pytest.M
     monkeypatch.setattr(_rules, "monomial", lambda op, a, b=None: right(op, a, 2 * b if op == "aten.mul" else b))
     with pytest.raises(ValueError, match="the traced network differs from the module by"):
         spec_of(_mlp(lambda z: torch.sin(3 * z)))
+
+
+class Tied(nn.Module):
+    """Two layers, whose weights may be one, and a function of what each of them returns."""
+
+    def __init__(self, merge: Callable[[Tensor, Tensor], Tensor], *, shared: bool = False) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+        self.merge = merge
+        if shared:
+            self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        return self.c(self.merge(h, torch.relu(self.b(h))))
+
+
+def _twice() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(4, 1))
+
+
+TIES = "a network without a hidden axis: a sum that ties what 'b.weight' reads to what it makes"
+REFUSED = {
+    "sum around one layer": (lambda: Tied(lambda a, b: a + b), TIES),
+    "rows of both": (lambda: Tied(lambda a, b: torch.cat([a, b])), TIES),
+    "gate around one layer": (lambda: Tied(lambda a, b: a * b), TIES),
+    "shared weight": (
+        lambda: Tied(lambda a, b: b, shared=True),
+        r"aten\.linear in 'a' \(test_chains\.py:\d+\) leaves no",
+    ),
+    "layer used twice": (_twice, r"a network without a hidden axis: aten\.linear in '0'"),
+    "group norm": (lambda: _mlp(nn.GroupNorm(3, 6)), r"a network without a hidden axis: aten\.group_norm in '1'"),
+    "no layer": (nn.Identity, "no shape was found .*it has no layer of torch.nn and no matrix to tell one"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(3)), "parameter '0.weight' of type UninitializedParameter"),
+    "complex": (
+        lambda: nn.Linear(2, 3, dtype=torch.complex64),
+        "parameter 'weight' .*expected initialised real numbers",
+    ),
+    "widths that do not fit": (
+        lambda: nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(4, 1)),
+        r"no shape was found .*shapes cannot be multiplied \(2x3 and 4x1\)",
+    ),
+    "two inputs": (lambda: Extra(None, lambda m, x, y: m.net(x + y)), r"no shape was found that the module takes"),
+    "out": (
+        lambda: _mlp(lambda z: torch.add(z, 1, out=z)),
+        r"torch\.export cannot trace .*functions with out=\.\.\. argu",
+    ),
+    "dropout, function": (lambda: _mlp(lambda z: F.dropout(torch.tanh(z))), r"dropout with p=0\.5 in training mode"),
+    "unused parameter": (
+        lambda: Extra(nn.Parameter(torch.ones(2))),
+        r"parameters \['extra'\] that the output does not",
+    ),
+    "learned factor without axes": (
+        lambda: Extra(nn.Parameter(torch.tensor(3.0)), lambda m, x: m.net(x) * m.extra),
+        "parameter 'extra' without axes",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_proved_is_refused_by_name(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    make, text = REFUSED[name]
+    with pytest.raises(ValueError, match="cannot prove symmetric: .*" + text):
+        spec_of(make())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_examples_that_are_empty_or_not_finite_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"example_input: expected at least one input, got shape \[0, 2\]; pass a batch"
+    ):
+        spec_of(_mlp(nn.Tanh()), torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="example_input: expected finite numbers, got NaN or infinity; torch"):
+        spec_of(_mlp(nn.Tanh()), torch.full((2, 2), math.nan))
 
 
 def test_an_unknown_convention_or_type_is_refused() -> None:

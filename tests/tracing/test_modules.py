@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,34 @@ def _first(found: Any) -> Tensor:
 
 def _hidden(spec: ws.NetSpec) -> list[tuple[int, str | None]]:
     return [(axis.size, axis.activation) for axis in spec.hidden]
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A subclass that adds nothing."""
+
+
+class Widen(nn.Linear):
+    """A subclass with a forward of its own is looked into, not trusted."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softplus(super().forward(input))
+
+
+def _conv(between: Callable[..., Any], *, channels: int = 4, **parts: Any) -> nn.Module:
+    """Two convolutions, the second behind a function of the module and what the first returns."""
+    return Fn(lambda m, x: m.b(between(m, m.a(x))), a=nn.Conv2d(1, 4, 3), b=nn.Conv2d(channels, 2, 1), **parts)
+
+
+def _written(write: Callable[[nn.Module, Tensor], object]) -> nn.Module:
+    """A statement of its own that writes into what leaves an activation."""
+    parts = {**_linear(3, 6, 2), "relu": nn.ReLU(inplace=True), "dropout": nn.Dropout(inplace=True)}
+    return Fn(lambda m, x: (lambda h: (write(m, h), m.b(h))[1])(torch.sigmoid(m.a(x))), **parts)
+
+
+def _hooked() -> nn.Module:
+    module = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Conv2d(5, 6, 3), nn.ReLU(), nn.Conv2d(6, 7, 1), nn.ReLU())
+    module[2].register_forward_hook(lambda _m, _a, out: out * torch.arange(6.0)[:, None, None].to(out))
+    return nn.Sequential(*module, nn.Conv2d(7, 2, 1))
 
 
 # Layers and blocks, and the hidden axes that they leave: (size, activation) in the order of the state dict.
@@ -189,12 +218,23 @@ def _encoder(norm_first: bool) -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), stack, nn.LayerNorm(8), nn.Linear(8, 2))
 
 
+def _normed(inputs: int, outputs: int) -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Linear(inputs, outputs))
+
+
 def _old(norm: Callable[[nn.Module], nn.Module]) -> Callable[[int, int], nn.Module]:
     def make(inputs: int, outputs: int) -> nn.Module:
-        with pytest.warns(FutureWarning):
+        with pytest.warns(FutureWarning) if norm is nn.utils.weight_norm else nullcontext():
             return norm(nn.Linear(inputs, outputs))
 
     return make
+
+
+def _used(module: nn.Module) -> nn.Module:
+    """After a forward pass without gradients a weight that is an attribute is no leaf, and can be copied."""
+    with torch.no_grad():
+        module(torch.zeros(1, 3))
+    return module
 
 
 RELU2 = [(6, "relu"), (5, "relu")]
@@ -276,7 +316,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
         [(4, "other")],
     ),
     "weight norm": (
-        lambda: _mlp(lambda i, o: nn.utils.parametrizations.weight_norm(nn.Linear(i, o))),
+        lambda: _mlp(_normed),
         _randn(4, 3),
         PLAIN2,
     ),
@@ -393,6 +433,65 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
         _randn(2, 3),
         [(6, "other")],
     ),
+    "relu as a statement": (lambda: _written(lambda m, h: torch.relu_(h)), _randn(4, 3), [(6, "other")]),
+    "elu as a statement": (lambda: _written(lambda m, h: F.elu(h, inplace=True)), _randn(4, 3), [(6, "other")]),
+    "layer as a statement": (lambda: _written(lambda m, h: m.relu(h)), _randn(4, 3), [(6, "other")]),
+    "dropout as a statement": (lambda: _written(lambda m, h: m.dropout(h)), _randn(4, 3), [(6, "sigmoid")]),
+    "subclass with a function of its own": (
+        lambda: nn.Sequential(Widen(3, 6), nn.Linear(6, 2)),
+        _randn(4, 3),
+        [(6, "other")],
+    ),
+    "subclass of a norm": (
+        lambda: _conv(lambda m, h: torch.relu(m.n(h)), n=OwnNorm(4)),
+        _randn(2, 1, 6, 6),
+        [(4, "other")],
+    ),
+    "weight that is computed": (
+        lambda: Fn(lambda m, x: F.linear(m.a(x).tanh(), m.w * 2), a=nn.Linear(3, 6), w=nn.Parameter(torch.ones(2, 6))),
+        _randn(4, 3),
+        [(6, "other")],
+    ),
+    "gate of convolutions": (
+        lambda: Fn(
+            lambda m, x: m.b(torch.relu(m.a(x)) * torch.sigmoid(m.g(x))),
+            a=nn.Conv2d(1, 4, 3),
+            g=nn.Conv2d(1, 4, 3),
+            b=nn.Conv2d(4, 1, 1),
+        ),
+        _randn(2, 1, 6, 6),
+        [(4, "other")],
+    ),
+    "transposed convolution": (
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 5, 3), nn.ReLU(), nn.Conv2d(5, 1, 1)
+        ),
+        _randn(2, 1, 6, 6),
+        [(4, "other"), (5, "other")],
+    ),
+    "prelu of channels": (
+        lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.PReLU(4), nn.Conv2d(4, 1, 1)),
+        _randn(2, 1, 6, 6),
+        [(4, "other")],
+    ),
+    "first half of the channels": (
+        lambda: _conv(lambda m, h: torch.relu(h).chunk(2, 1)[0], channels=2),
+        _randn(2, 1, 6, 6),
+        [(2, "other"), (2, "other")],
+    ),
+    "mask in a buffer": (
+        lambda: _conv(lambda m, h: torch.relu(h) * m.mask, mask=torch.ones(4, 1, 1)),
+        _randn(2, 1, 6, 6),
+        [(4, "other")],
+    ),
+    "weight norm of every layer": (
+        lambda: nn.Sequential(_normed(3, 6), nn.ReLU(), _normed(6, 5), nn.ReLU(), _normed(5, 2)),
+        _randn(4, 3),
+        PLAIN2,
+    ),
+    "hook": (_hooked, _randn(2, 1, 7, 7), [(5, "relu"), (7, "relu")]),
+    "spectral norm, as it was": (lambda: _mlp(_old(nn.utils.spectral_norm)), _randn(4, 3), PLAIN2),
+    "weight norm, as it was, used": (lambda: _used(_mlp(_old(nn.utils.weight_norm))), _randn(4, 3), PLAIN2),
     "pixel shuffle": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 8, 3), nn.PixelShuffle(2), nn.Conv2d(2, 1, 1)

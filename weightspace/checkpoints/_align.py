@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._symmetry import Group, Symmetry
-from weightspace._trace import spec_of
 from weightspace._weights import Weights
 from weightspace.align import distance, match
 from weightspace.checkpoints._checks import check_state_dict
 from weightspace.checkpoints._responses import match_responses
+from weightspace.tracing import spec_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         {'w': tensor([1., 1.])}
     """
     path = Path(path)
-    _check_form(path)
+    check_form(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a state dict, got no such file")
     try:
@@ -85,7 +85,7 @@ def write_checkpoint(
         OSError: if the disk is full or the folder cannot be written; an earlier file stays as it was.
     """
     path = Path(path)
-    _check_form(path)
+    check_form(path)
     check_tensors("state_dict", state_dict)
     if path.suffix in SAFETENSORS:
         tensors = {name: value.detach().contiguous().clone() for name, value in state_dict.items()}
@@ -119,6 +119,7 @@ def load_module(name: str) -> nn.Module:
     return made
 
 
-def _check_form(path: Path) -> None:
+def check_form(path: Path) -> None:
+    """Raise ``ValueError`` for a name with another ending than those of checkpoints."""
     if path.suffix not in (*SAFETENSORS, *TORCH):
         raise ValueError(f"{path}: expected {FORMS}, got {path.suffix or 'no ending'!r}")

@@ -40,9 +40,12 @@ def align(
     """Move one checkpoint onto another of the same network; its function stays."""
     import torch
 
-    from weightspace.checkpoints._files import load_module, read_metadata
+    from weightspace.checkpoints._files import check_form, load_module, read_metadata
     from weightspace.checkpoints._merge import interpolate_state_dicts
 
+    for path in (out, merge):
+        if path is not None:
+            usage(check_form, path)
     states = [ws.checkpoints.read_checkpoint(path) for path in (a, b)]
     net = usage(load_module, module)
     example = None if shape is None else torch.zeros(1, *numbers(shape))

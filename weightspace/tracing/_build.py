@@ -107,8 +107,8 @@ def build(
         for param in params:
             if key in param.keys:
                 found[key] = _params(param, key, names)
-    if not any(name == "in" for name in names.axes):
-        names.axes["in"] = Axis("in", source.shape[-1] if source.shape else 1)
+    if "in" not in names.axes:  # no parameter has it: channels of pictures, else the last axis
+        names.axes["in"] = Axis("in", source.shape[1 if len(source.shape) > 3 else -1] if source.shape else 1)
     last = [names.axes.pop(name) for name in dict.fromkeys(("in", end))]
     axes = (last[0], *names.axes.values(), *last[1:])
     try:
@@ -121,7 +121,7 @@ def _output(output: TracedTensor, params: Sequence[TracedParam]) -> Layout:
     """Fix the axes of the output, and return the layout of its features: else what the last matrix makes."""
     made = {s.axis for param in params for s in resolved(param.made or ())}
     found = [tuple(resolved(layout or ())) for layout in output.dims]
-    found = [layout for layout in found if any(s.axis in made for s in layout)]
+    found = [layout for layout in found if any(s.axis in made or not s.axis.fixed for s in layout)]
     for layout in output.dims:
         freeze(layout, "the output")
     last = max(params, key=lambda param: param.as_weight, default=None)

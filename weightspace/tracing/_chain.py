@@ -10,10 +10,9 @@ from torch import Tensor
 from weightspace._activation import ACTIVATIONS, LEAKY_SLOPE
 from weightspace.tracing._axes import ACTIVE, Affine, TracedTensor, hidden
 
-_NAMED = {f"aten.{getattr(s, '__name__', s)}": row.name for row in ACTIVATIONS.values() for s in row.spellings}
+_NAMED = {f"aten.{row.operator}": row.name for row in ACTIVATIONS.values() if row.operator}
 """The activations of the table by their ATen operator. A Gaussian has none: it is the exponential of a square."""
-
-
+_NAMED["aten.special_expit"] = "sigmoid"
 _ALIASES = {"aten.multiply": "aten.mul", "aten.divide": "aten.div", "aten.subtract": "aten.sub"}
 _ALIASES["aten.true_divide"] = "aten.div"
 

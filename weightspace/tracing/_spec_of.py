@@ -30,7 +30,67 @@ def spec_of(
 ) -> NetSpec:
     r"""Read the spec of a network off a module: its parameters, and which axes are tied to one another.
 
-    DOC
+    The module is traced by ``torch.export`` into a graph of ATen operators. One rule for each operator says which axes
+    it ties together and what it leaves of their symmetry. A sequential network
+
+    .. math:: x \mapsto W_L a_{L-1}(... a_1(W_1 x + b_1) ...) + b_L + shift
+
+    keeps the whole group of its activations, and :func:`weightspace.evaluate` computes what the module does. Any other
+    network, in evaluation mode, gets a group that is proved, not the largest there is:
+
+    - An axis between a linear layer or convolution and the next, with one activation and maybe pooling, reshapes or
+      concatenation in between, keeps its activation's group; maximum pooling takes signs and phases away.
+    - An axis that a sum, a norm, a product, a softmax, a depthwise or transposed convolution, attention, or an
+      activation outside the table acts on has permutations alone (activation ``"other"``). What is added or multiplied
+      shares one permutation. Scales and running statistics of norms (kind ``"norm"``) are permuted with their axis.
+    - An axis that is read in its order has no symmetry: heads of attention, groups of a norm or convolution, the hidden
+      state of a recurrent layer, channels that are cut out one by one.
+
+    What a network of more outputs, constants or buffers computes around that needs no rule of its own. Parametrised
+    layers (weight norm, spectral norm, low-rank adapters) are read on their own parameters, tied ones as each of their
+    keys. A square matrix that reads and makes one axis, as in a residual sum around one layer, leaves it without
+    symmetry. At the end the result is compared with the module: outputs of a chain, and elsewhere that random
+    symmetries leave them. Works on a copy that shares the module's tensors: the module, its mode and the global random
+    state stay as they are.
+
+    Args:
+        module: any network; wrappers of ``torch.compile`` and ``nn.DataParallel`` keep their keys.
+        example_input: what the module takes, usually ``[batch, channel, ...]`` or ``[batch, feature]``: one tensor,
+            several in a tuple, or named ones in a mapping. Only shapes and whole numbers count. Without it, usual sizes
+            are tried until one fits.
+        init: the initialisation to record, which a module does not tell; see :func:`weightspace.siren`.
+        on_unknown: with ``"freeze"`` an operator without a rule leaves no symmetry on the axes around it, and
+            parameters that the output does not depend on have none; with ``"refuse"`` both are an error.
+        ignore: patterns (``"fc.*"``) of state dict keys to leave out of the spec. Their tensors count as constants.
+        output: which entry of a tuple, mapping or data class is the output; by default its first tensor.
+
+    Returns:
+        A spec whose parameters are the tensors of real numbers in ``module.state_dict()``, in that order: by name, with
+        linear layers after a flatten unfolded, ``("out", "h2", "pos49")``, and what reads a concatenation cut into
+        ``"name[0]"``, ...
+
+    Raises:
+        TypeError: if ``module`` is not an ``nn.Module``, an example no tensor, or ``ignore`` a single string.
+        ValueError: for an example that is empty or not finite, a module that ``torch.export`` cannot trace, and for
+            what cannot be proved, naming the operator, its module and its line of source.
+
+    Example:
+        >>> import torch
+        >>> import weightspace as ws
+        >>> module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        >>> spec = ws.spec_of(module)
+        >>> [p.name for p in spec.params], spec.axis("h1").activation
+        (['0.weight', '0.bias', '2.weight', '2.bias'], 'tanh')
+        >>> len(ws.Weights.from_state_dicts([module.state_dict()], spec))
+        1
+        >>> cnn = [torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Conv2d(4, 6, 3)]
+        >>> cnn += [torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(24, 10)]
+        >>> spec = ws.spec_of(torch.nn.Sequential(*cnn), torch.zeros(1, 1, 8, 8))
+        >>> [(a.name, a.size, a.activation) for a in spec.hidden], spec.param("7.weight").axes
+        ([('h1', 4, 'other'), ('h2', 6, 'relu')], ('out', 'h2', 'pos4'))
+        >>> encoder = torch.nn.TransformerEncoderLayer(8, 2, 16)
+        >>> [(a.size, a.activation) for a in ws.spec_of(encoder, torch.zeros(5, 1, 8), ignore=("norm*",)).hidden]
+        [(16, 'relu')]
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")
