@@ -10,7 +10,7 @@ from torch import Tensor
 
 import weightspace as ws
 from weightspace.zoo import Zoo, write_zoo
-from weightspace.zoo._rows import ShardRows, row_numbers
+from weightspace.zoo._columns import ShardRows, row_numbers
 
 SPEC = ws.siren(2, 4, 1)
 COUNT = 37

@@ -1,17 +1,20 @@
-"""The columns of a zoo's shards: checked before they are read for the first time, mapped, and joined where they fit."""
+"""The columns of a zoo's shards: checked before they are read, mapped, joined where they fit, and read in batches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._networks import COLUMNS, Networks
+from weightspace._weights import Weights
 from weightspace.zoo._format import Manifest, Shard
-from weightspace.zoo._rows import ShardRows
 from weightspace.zoo._shards import map_shard, shard_problem
 
 MOST_PROBLEMS = 3
@@ -28,7 +31,7 @@ class Columns:
     """
 
     def __init__(self, path: Path, manifest: Manifest, *, hashed: bool) -> None:
-        self._path, self._num_params = path, manifest.spec.num_params
+        self._path, self._spec = path, manifest.spec
         self.of_split = dict[str, list[Shard]]()
         for shard in manifest.shards:
             if shard.done:
@@ -58,7 +61,7 @@ class Columns:
             return ShardRows([joined])
         shards = self.shards(split)
         if unread := [shard for shard in shards if shard.file in self._unread]:
-            check_shards(self._path, unread, self._num_params, digest=True)
+            check_shards(self._path, unread, self._spec.num_params, digest=True)
             self._unread.difference_update(shard.file for shard in unread)
         for shard in shards:
             if shard.file not in self._maps:
@@ -71,7 +74,19 @@ class Columns:
             self._whole[name, split] = self.rows(name, split).tensor()
         return self._whole[name, split]
 
-    def weights(self, split: str, device: torch.device, resident_bytes: int) -> ShardRows:
+    def batches(
+        self, split: str, order: Tensor | None, stop: int, batch_size: int, device: torch.device, resident_bytes: int
+    ) -> Iterator[Networks]:
+        """Iterate over the first ``stop`` networks of an order, batch by batch; ``None`` is the order on disk."""
+        flat = self._weights(split, device, resident_bytes)
+        columns = [self.whole(name, split) for name in COLUMNS]
+        for start in range(0, stop, batch_size):
+            end = min(start + batch_size, stop)
+            rows = slice(start, end) if order is None else order[start:end]
+            own = flat.stretch(start, end) if order is None else flat.take(order[start:end])
+            yield Networks(Weights(own.to(device), self._spec), *(column[rows] for column in columns))
+
+    def _weights(self, split: str, device: torch.device, resident_bytes: int) -> ShardRows:
         """Return the weights of a split for an epoch: on the device if they are small enough, else mapped."""
         if (held := self._resident.get((split, device))) is not None:
             return held
@@ -100,3 +115,70 @@ def check_shards(path: Path, shards: Sequence[Shard], num_params: int, *, digest
         raise ValueError(
             f"{path}: {'; '.join(found[:MOST_PROBLEMS])}{more}; copy the zoo again, or run the fit again to mend it"
         )
+
+
+class ShardRows:
+    """Tensors laid end to end, to take rows of in any order.
+
+    Args:
+        parts: ``[rows, ...]`` each, alike in dtype and in the shape of a row: mapped files, or one tensor in memory or
+            on a device.
+    """
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts])
+        self._firsts = self._ends - [len(part) for part in parts]
+        self._arrays = [part.numpy() for part in parts] if len(parts) > 1 else []
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all rows in bytes."""
+        return sum(part.numel() * part.element_size() for part in self._parts)
+
+    def tensor(self) -> Tensor:
+        """Return all rows as one tensor: the part itself where there is one, else a copy in memory."""
+        return self._parts[0] if len(self._parts) == 1 else torch.cat(self._parts)
+
+    def stretch(self, start: int, end: int) -> Tensor:
+        """Return the rows ``start`` to ``end``; a view where one part holds them."""
+        if len(self._parts) == 1:
+            return self._parts[0][start:end]
+        first, last = np.searchsorted(self._ends, [start, end - 1], side="right").tolist()
+        firsts = self._firsts.tolist()
+        pieces = [self._parts[k][max(start - firsts[k], 0) : end - firsts[k]] for k in range(first, last + 1)]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the rows ``index``, in that order; every row must be there."""
+        rows = index.cpu().numpy()
+        if len(self._parts) == 1 or not len(rows):
+            return self._parts[0].index_select(0, index.to(self._parts[0].device))
+        part = np.searchsorted(self._ends, rows, side="right")
+        places = zip(part.tolist(), (rows - self._firsts[part]).tolist(), strict=True)
+        return torch.from_numpy(np.concatenate([self._arrays[number][row : row + 1] for number, row in places]))
+
+
+def row_numbers(name: str, rows: Any, count: int) -> Tensor:
+    """Return numbers of rows as int64 ``[batch]``.
+
+    Args:
+        name: what the rows are called, for the message.
+        rows: such numbers, or a mask ``[count]``.
+        count: the number of rows that there are.
+
+    Raises:
+        ValueError: for rows of another form.
+        IndexError: for a row that is not there.
+    """
+    found = torch.as_tensor(rows).cpu()
+    if found.dtype == torch.bool and list(found.shape) == [count]:
+        return torch.nonzero(found).flatten()
+    if found.ndim != 1 or (len(found) and (found.is_floating_point() or found.dtype == torch.bool)):
+        raise ValueError(f"{name}: expected indices or a mask [{count}], got {list(found.shape)} of {found.dtype}")
+    if len(found) and not (int(found.min()) >= 0 and int(found.max()) < count):
+        raise IndexError(f"{name}: expected indices in [0, {count}), got others")
+    return found.to(torch.int64)

@@ -14,8 +14,8 @@ from weightspace._checks import check_generator, number, whole_number
 from weightspace._files import check_empty, staged
 from weightspace._networks import Networks
 from weightspace._split import split_by_source
+from weightspace.zoo._columns import row_numbers
 from weightspace.zoo._format import MANIFEST
-from weightspace.zoo._rows import row_numbers
 from weightspace.zoo._shards import doubled
 from weightspace.zoo._writer import ZooWriter
 from weightspace.zoo._zoo import Zoo

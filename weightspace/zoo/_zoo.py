@@ -14,9 +14,8 @@ from weightspace._checks import whole_number
 from weightspace._networks import COLUMNS, Networks
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.zoo._columns import Columns, check_shards
+from weightspace.zoo._columns import Columns, check_shards, row_numbers
 from weightspace.zoo._format import InitRegime, Manifest, Shard, ZooSettings
-from weightspace.zoo._rows import row_numbers
 from weightspace.zoo._summary import summary
 from weightspace.zoo._target import read_settled
 
@@ -256,7 +255,7 @@ class Zoo:
             order = drawn if order is None else order[drawn]
         stop = count - count % batch_size if drop_last else count
         device = torch.device("cpu" if device is None else device)
-        return self._epoch(split, order, stop, batch_size, device, resident_bytes)
+        return self._columns.batches(split, order, stop, batch_size, device, resident_bytes)
 
     def take(self, split: str, rows: Tensor) -> Networks:
         """Return the networks of a split at ``rows``, in that order, gathered from the mapped files.
@@ -279,15 +278,3 @@ class Zoo:
         An imported zoo says under ``"imported"`` how the keys of its files were matched and what was assumed.
         """
         return summary(self)
-
-    def _epoch(
-        self, split: str, order: Tensor | None, stop: int, batch_size: int, device: torch.device, resident_bytes: int
-    ) -> Iterator[Networks]:
-        """Iterate over the first ``stop`` networks of an order, batch by batch."""
-        flat = self._columns.weights(split, device, resident_bytes)
-        columns = [self._columns.whole(name, split) for name in COLUMNS]
-        for start in range(0, stop, batch_size):
-            end = min(start + batch_size, stop)
-            rows = slice(start, end) if order is None else order[start:end]
-            own = flat.stretch(start, end) if order is None else flat.take(order[start:end])
-            yield Networks(Weights(own.to(device), self.spec), *(column[rows] for column in columns))

@@ -2,8 +2,9 @@
 
 from weightspace._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
 from weightspace._random import seeded_by
-from weightspace.models.layers._heads import InvariantHead, NeuronReadout
+from weightspace.models.layers._heads import NeuronReadout
 from weightspace.models.layers._rbf import GaussianRBF
+from weightspace.models.layers._stack import InvariantHead
 
 __all__ = [
     "EquivariantLinear",

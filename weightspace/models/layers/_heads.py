@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
-from weightspace._equivariant import InvariantPool
-from weightspace._spec import NetSpec, check_spec
-from weightspace._weights import Weights, check_features
+from weightspace._spec import NetSpec
 from weightspace.models.layers._chain import axes_of
 
 
@@ -49,46 +47,6 @@ class BatchNorm(nn.BatchNorm1d):
             mean, variance = self.running_mean, self.running_var
             return nn.functional.batch_norm(input, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(input)
-
-
-class InvariantHead(nn.Module):
-    r"""Average every parameter over its hidden axes, then apply an MLP with one hidden layer.
-
-    .. math:: y = MLP\Big( \big\Vert_p \, mean_{H_p} x_p \Big)
-
-    Args:
-        spec: the networks.
-        channels: of the features that it reads, ``[batch, param, channel]``.
-        out_features: numbers per network.
-        ends: whether inputs and outputs count as hidden axes too.
-        dropout: probability, before the last layer.
-
-    Raises:
-        TypeError: for something other than a ``NetSpec``.
-        ValueError: on call, for networks of another spec or features with other channels.
-
-    Example:
-        >>> import weightspace as ws
-        >>> spec = ws.siren(2, 8, 8, 1)
-        >>> InvariantHead(spec, 4, 10)(ws.Weights(torch.randn(3, spec.num_params, 4), spec)).shape
-        torch.Size([3, 10])
-
-    Reference:
-        Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, section 5 (invariant layer).
-    """
-
-    def __init__(
-        self, spec: NetSpec, channels: int, out_features: int, *, ends: bool = False, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        check_spec(spec)
-        self.spec, self.in_channels = spec, channels
-        self.pool = InvariantPool(spec, ends=ends)
-        self.mlp = normed_mlp(channels * self.pool.size, 4 * channels, 1, out_features, dropout=dropout)
-
-    def forward(self, features: Weights) -> Tensor:
-        check_features(self.spec, features, self.in_channels)
-        return self.mlp(self.pool(features))
 
 
 class NeuronReadout(nn.Module):
