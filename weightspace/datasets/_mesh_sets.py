@@ -16,7 +16,7 @@ from weightspace._checks import number, whole_number
 from weightspace.datasets._mesh import SHARES, STD, Mesh, check_shape, share_out
 from weightspace.datasets._mesh_files import SUFFIXES, read_mesh
 from weightspace.signals._groups import group_numbers, shuffled, split_groups, stable_numbers
-from weightspace.signals._sets import PointSet
+from weightspace.signals._point_set import PointSet
 
 _SPLITS = ("train", "val", "test")
 

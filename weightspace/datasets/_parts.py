@@ -16,7 +16,7 @@ from weightspace.datasets._mesh_files import parse_mesh
 from weightspace.datasets._mesh_sets import Model, Sampling, build, from_meshes, without_digits
 from weightspace.datasets._packages import debian_files, debian_names, debian_package
 from weightspace.signals._groups import at_most
-from weightspace.signals._sets import PointSet
+from weightspace.signals._point_set import PointSet
 
 _ENTRY = re.compile(r"^(name|category|model)#(\d+)\s*=\s*(.*?)\s*$", re.MULTILINE)
 _CATALOGUE = "PluginFurnitureCatalog.properties"

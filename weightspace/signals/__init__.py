@@ -2,7 +2,8 @@
 
 from weightspace._evaluate import grid, psnr
 from weightspace.signals._coordinates import images, series
-from weightspace.signals._sets import ImageSet, PointSet, SignalSet
+from weightspace.signals._point_set import PointSet
+from weightspace.signals._sets import ImageSet, SignalSet
 from weightspace.signals._store import save
 
 __all__ = [

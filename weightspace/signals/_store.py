@@ -14,7 +14,8 @@ import numpy as np
 
 from weightspace._files import write_atomic
 from weightspace.signals._coordinates import series
-from weightspace.signals._sets import ImageSet, PointSet, SignalSet
+from weightspace.signals._point_set import PointSet
+from weightspace.signals._sets import ImageSet, SignalSet
 
 FORMAT = "weightspace-signals-1"
 _KINDS: dict[str, type[ImageSet] | type[PointSet]] = {"images": ImageSet, "points": PointSet}

@@ -17,7 +17,7 @@ from weightspace._networks import Networks
 from weightspace._random import seeded
 from weightspace._weights import check_finite
 from weightspace.training._config import TrainConfig, schedule
-from weightspace.training._objectives import Objective
+from weightspace.training._objective import Objective
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
 

@@ -19,7 +19,7 @@ from weightspace._files import remove_leftovers, write_atomic
 from weightspace._version import __version__
 from weightspace.models import save_model
 from weightspace.training._config import TrainConfig
-from weightspace.training._objectives import Objective
+from weightspace.training._objective import Objective
 from weightspace.training._run import Run
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo

@@ -13,7 +13,9 @@ from torch import nn
 from weightspace._split import split_by_source
 from weightspace.models import Normalize
 from weightspace.training._config import TrainConfig
-from weightspace.training._objectives import Classification, Objective, objective_for
+from weightspace.training._labelled import Classification
+from weightspace.training._objective import Objective
+from weightspace.training._objectives import objective_for
 from weightspace.training._run import EVAL_BATCH, Part, Run, score
 from weightspace.training._run_folder import RunFolder
 from weightspace.transforms import Transform, augmentation
