@@ -14,8 +14,7 @@ import weightspace as ws
 from weightspace import testing
 from weightspace.models import Model, Normalize, WeightModel
 from weightspace.models._wrappers import Embedding
-from weightspace.testing import _model as contract
-from weightspace.testing import check_model
+from weightspace.testing import _model, _model_checks, check_model
 
 SPEC = ws.mlp(2, 6, 4, 1, activation=["relu", "tanh"])
 RELU = ws.mlp(2, 6, 1, activation="relu")
@@ -446,7 +445,7 @@ def test_embeddings_have_length_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_saved_model_that_comes_back_another_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     make = build("mlp")
     check_model(make, SIREN)
-    monkeypatch.setattr(contract, "load_model", lambda folder: make(SIREN))
+    monkeypatch.setattr(_model_checks, "load_model", lambda folder: make(SIREN))
     with pytest.raises(AssertionError, match="expected the saved model to come back with the same outputs"):
         check_model(make, SIREN)
 
@@ -470,7 +469,7 @@ def test_a_model_reads_what_it_declares(reads: str, taken: str, text: str) -> No
         return model
 
     with pytest.raises(AssertionError, match=text):
-        contract.check_reads(make)
+        _model.check_reads(make)
 
 
 def test_what_cannot_be_checked_as_a_model_is_refused() -> None:

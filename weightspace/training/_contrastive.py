@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from weightspace._checks import number
 from weightspace._networks import Networks
-from weightspace.training._objective import Objective, output_of
+from weightspace.training._objective import Objective, check_output
 from weightspace.transforms import Transform
 
 
@@ -66,7 +66,8 @@ class Contrastive(Objective):
     def __call__(
         self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        output = output_of(model, networks, Tensor)
+        output = model(networks.weights)
+        check_output(output, Tensor)
         if not bool(((output.detach().float().norm(dim=-1) - 1).abs() < 1e-2).all()):
             raise ValueError("expected outputs of length one, got others; build the model with head='embedding'")
         view = model(self.transform(networks.weights, generator=generator))

@@ -14,7 +14,7 @@ from weightspace._networks import Networks
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_built_for
 from weightspace.models import Autoencoder
-from weightspace.training._objective import Objective, digest, output_of
+from weightspace.training._objective import Objective, check_output, digest
 
 PROBE_SEED = 0
 """Seed of the values by whose edits an edit is known."""
@@ -81,7 +81,8 @@ class Editing(Objective):
         self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         check_built_for(self.spec, networks.weights)
-        output, coords = output_of(model, networks, Weights), self.coords.to(networks.weights.device)
+        output, coords = model(networks.weights), self.coords.to(networks.weights.device)
+        check_output(output, Weights)
         with torch.no_grad():
             wanted = self.edit(evaluate(networks.weights, coords))
         errors = (evaluate(output, coords) - wanted).square().mean((1, 2))
@@ -134,7 +135,8 @@ class Reconstruction(Objective):
     def __call__(
         self, model: Any, networks: Networks, targets: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        output, coords = output_of(model, networks, Tensor), self.coords.to(networks.weights.device)
+        output, coords = model(networks.weights), self.coords.to(networks.weights.device)
+        check_output(output, Tensor)
         if model.training and self.points is not None:
             drawn = torch.randperm(len(coords), generator=generator, device=generator.device)[: self.points]
             coords = coords[drawn.to(coords.device)]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from weightspace._checks import check_tensor, number, whole_number
 from weightspace._networks import Networks
-from weightspace.training._objective import Objective, digest, output_of
+from weightspace.training._objective import Objective, check_output, digest
 from weightspace.zoo import Zoo
 
 
@@ -136,7 +136,8 @@ class Regression(Objective):
 
 def _output_like(targets: Tensor, model: Any, networks: Networks, *, each: str) -> Tensor:
     """Run the model and check that it has an output for each class or number of the targets."""
-    output = output_of(model, networks, Tensor)
+    output = model(networks.weights)
+    check_output(output, Tensor)
     if output.shape != targets.shape:
         raise ValueError(
             f"expected outputs {list(targets.shape)}, one a {each}, got {list(output.shape)}; "

@@ -59,16 +59,14 @@ class Objective(ABC):
         """
 
 
-def output_of(model: Any, networks: Networks, kind: type) -> Any:
-    """Run the model and check that its output has the type that an objective expects."""
-    output = model(networks.weights)
+def check_output(output: Any, kind: type) -> None:
+    """Raise ``TypeError`` for a model's output that is not of the type that an objective expects."""
     if not isinstance(output, kind):
         words, head = ("Weights", "equivariant") if kind is Weights else ("a tensor", "invariant")
         raise TypeError(
             f"expected a model with an {head} head, which returns {words}, got {type(output).__name__}; "
             f"build it with head={head!r}"
         )
-    return output
 
 
 def digest(values: Tensor) -> str:
