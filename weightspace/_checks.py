@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
 import torch
+
+WIDE = 10.0
+"""Span of values from which on signals are taken to be of another range than one, such as pixels of 0 to 255."""
 
 
 def number(
@@ -71,6 +75,23 @@ def whole_number(name: str, value: Any, least: int | None = 1) -> int:
     if least is not None and value < least:
         raise ValueError(f"{name}: expected at least {least}, got {value}")
     return int(value)
+
+
+def warn_if_wide(name: str, low: float, high: float) -> None:
+    """Warn of signals whose range is far from one: the PSNR would say too much, and fits may diverge.
+
+    Args:
+        name: what they are, for the message.
+        low: their least value.
+        high: their largest value.
+    """
+    if high - low > WIDE:
+        warnings.warn(
+            f"{name}: expected signals of range one, as PSNR in dB takes them to be, got values from {low:g} to "
+            f"{high:g}; divide them by their range",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def check_generator(generator: Any) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hashlib
+import io
 import itertools
 import json
 import os
 import shutil
 import stat
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,9 @@ from weightspace._lock import LOCK, lock
 TEMPORARY = ".weightspace-tmp"
 MOST_JSON = 1 << 24
 """The largest JSON file that :func:`read_json` reads where its caller states no other limit, in bytes."""
+MOST_RATIO = 100
+"""How many times its size the content of a compressed file may have; smaller contents than 64 MiB always may."""
+_LEAST_UNPACKED = 1 << 26
 _MOST_DEPTH = 100
 _MOST_DIGITS = 100
 _MOST_NAME = 150
@@ -213,13 +219,17 @@ def _remove_abandoned(path: Path) -> None:
         os.close(handle)
 
 
-def read_json(path: str | Path, what: str, *, most: int = MOST_JSON) -> Any:
+def read_json(
+    path: str | Path, what: str, *, most: int = MOST_JSON, finite: bool = False, remedy: str | None = None
+) -> Any:
     """Read a JSON file that may be damaged or hostile.
 
     Args:
         path: the file.
         what: what it should be, for the message, such as ``"a zoo manifest"``.
         most: the largest size to read, in bytes.
+        finite: whether ``NaN`` and ``Infinity``, which are no JSON but which Python writes, are refused.
+        remedy: what to do if it is something else, for the message.
 
     Raises:
         OSError: if it is not there or may not be read.
@@ -234,22 +244,37 @@ def read_json(path: str | Path, what: str, *, most: int = MOST_JSON) -> Any:
         Traceback (most recent call last):
         ValueError: ...a.json: expected a list in JSON, got something else: ...
     """
-    path = Path(path)
+    path, then = Path(path), f"; {remedy}" if remedy else ""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise ValueError(f"{path}: expected {what} in JSON, got something other than a file")
+        raise ValueError(f"{path}: expected {what} in JSON, got something other than a file{then}")
     with open(handle, "rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise ValueError(f"{path}: expected {what} of at most {most / 2**20:g} MiB, got a larger file")
+        raise ValueError(f"{path}: expected {what} of at most {most / 2**20:g} MiB, got a larger file{then}")
     try:
-        found = json.loads(data, parse_int=_whole)
+        return parse_json(data, finite=finite)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected {what} in JSON, got something else: {error}{then}") from error
+
+
+def parse_json(data: bytes | str, *, finite: bool = False) -> Any:
+    """Parse JSON that may be damaged or hostile.
+
+    Raises:
+        ValueError: for something else, values nested more than 100 deep, and whole numbers of more than 100 digits.
+    """
+    try:
+        found = json.loads(data, parse_int=_whole, parse_constant=_refuse if finite else None)
         _check_depth(found)
-    except (ValueError, RecursionError) as error:
-        reason = "too deeply nested" if isinstance(error, RecursionError) else error
-        raise ValueError(f"{path}: expected {what} in JSON, got something else: {reason}") from error
+    except RecursionError as error:
+        raise ValueError("too deeply nested") from error
     return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def _whole(digits: str) -> int:
@@ -273,6 +298,30 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise RecursionError
+
+
+def most_unpacked(size: int) -> int:
+    """Return how many bytes the content of a compressed file of ``size`` bytes may take: 100 times that, or 64 MiB."""
+    return max(_LEAST_UNPACKED, MOST_RATIO * size)
+
+
+def unzip(data: bytes, where: str | Path) -> bytes:
+    """Unpack a gzip file whose content is of a size that fits it.
+
+    Raises:
+        ValueError: for content beyond :func:`most_unpacked`, or another or a damaged file; the message names ``where``.
+    """
+    most = most_unpacked(len(data))
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            content = file.read(most + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{where}: expected a gzip file, got {error}; fetch it again") from error
+    if len(content) > most:
+        raise ValueError(
+            f"{where}: expected content of at most {MOST_RATIO} times the file's {len(data)} bytes, got more; unpack it"
+        )
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from weightspace._activation import OTHER, Activation, activation
 from weightspace._checks import number
+from weightspace._files import parse_json
 
 SPEC_FORMAT = 1
 MOST_SIZE, MOST_AXES = 1 << 40, 64
@@ -333,9 +334,9 @@ class NetSpec:
                 f"expected a NetSpec as JSON text, got {type(text).__name__}; make the text with spec.to_json()"
             )
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             found = data.pop("format")
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"expected a NetSpec as JSON with a 'format' field, got {text[:60]!r}") from error
         if found != SPEC_FORMAT:
             raise ValueError(f"expected NetSpec format {SPEC_FORMAT}, got {found!r}; a newer weightspace may read it")

@@ -115,7 +115,7 @@ def test_a_folder_of_the_first_version_is_refused_with_its_version(
             record({"model": "m", "augmentation": "n", "test_mean": True}),
             "test_mean: expected a finite number, got True",
         ),
-        (record({**NAMED, "test_mean": 10**400}), "test_mean: expected a finite number"),
+        (record({**NAMED, "test_mean": 10**400}), "something else: a whole number of 401 digits"),
         (record({**NAMED, "seeds": 5}), r"rows\[0\]\.seeds: expected a list, got 5"),
         (record({**NAMED, "seeds": [0.5]}), r"seeds\[0\]: expected a whole number, got 0.5"),
         (record({**NAMED, "runs": [None]}), r"runs\[0\]: expected an object, got None"),
@@ -143,9 +143,7 @@ def test_other_files_are_refused_with_the_place(tmp_path: Path, data: Any, messa
 def test_cut_and_foreign_files_are_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "result.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(
-        ValueError, match=r"result\.json: expected a benchmark result in JSON, got a file that is cut or"
-    ):
+    with pytest.raises(ValueError, match=r"result\.json: expected a benchmark result in JSON, got something else: "):
         read_result(path)
 
 
@@ -165,9 +163,7 @@ def test_cut_files_of_a_grid_are_refused_by_name(
     shutil.copytree(done, tmp_path / "out")
     path = tmp_path / "out" / name
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(
-        ValueError, match=rf"{name}: expected .*got a file that is cut or not JSON.*; .*(remove|another)"
-    ):
+    with pytest.raises(ValueError, match=rf"{name}: expected .*got something else: .*; .*(remove|another)"):
         run_suite(ONE, zoo.path, tmp_path / "out", workers=1)
 
 

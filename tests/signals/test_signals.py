@@ -20,7 +20,6 @@ import weightspace.signals as signals
 from weightspace import datasets
 from weightspace._split import split_by_source
 from weightspace.datasets import _named, _places
-from weightspace.signals import _cifar
 from weightspace.signals._cifar import from_cifar10
 from weightspace.signals._idx import from_idx
 from weightspace.signals._read import from_folder, from_npz
@@ -78,7 +77,7 @@ def test_images_of_other_kinds():
 
 
 def test_images_share_no_memory_and_write_nothing():
-    array = pictures(2, 3, 3).astype(np.float32)
+    array = pictures(2, 3, 3).astype(np.float32) / 255
     before = array.copy()
     signals.images(array)[1].zero_()
     np.testing.assert_array_equal(array, before)
@@ -320,7 +319,6 @@ def test_folder_of_class_folders(tmp_path: Path):
     images = pictures(4, 5, 7)
     for i, name in enumerate(["dog/b.png", "cat/a.PNG", "cat/c.png", "dog/a.png"]):
         save(tmp_path / name, images[i])
-    (tmp_path / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden").mkdir()
     data = from_folder(tmp_path)
     np.testing.assert_array_equal(data.images, images[[1, 2, 3, 0]])
@@ -357,7 +355,7 @@ def test_folder_refuses(tmp_path: Path):
     with pytest.raises(ValueError, match="at least one pixel"):
         from_folder(tmp_path, size=0)
     (tmp_path / "a" / "1.png").write_bytes((tmp_path / "a" / "0.png").read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"1\.png: expected a PNG or JPEG"):
+    with pytest.raises(ValueError, match=r"1\.png: expected a picture"):
         from_folder(tmp_path)
     save(tmp_path / "a" / "1.png", np.full((4, 4), 40_000, np.uint16))
     with pytest.raises(ValueError, match="expected 8 bits a channel"):
@@ -555,7 +553,6 @@ def test_cifar10_pickle_cannot_reach_numpy(tmp_path: Path):
         (tmp_path / "test_batch").write_bytes(f"\x80\x02c{module}\n{attribute}\n.".encode("latin1"))
         with pytest.raises(ValueError, match="refused"):
             from_cifar10(tmp_path)
-    assert all(stand_in.__module__ == _cifar.__name__ for stand_in in _cifar._ADMITTED.values())
 
 
 def test_cifar10_refuses(tmp_path: Path):

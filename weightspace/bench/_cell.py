@@ -11,12 +11,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from weightspace._files import read_json
 from weightspace._plugins import find
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.bench._environment import environment
 from weightspace.bench._evaluations import scores
-from weightspace.bench._json import read_as, read_json, write_json
+from weightspace.bench._json import read_as, write_json
 from weightspace.bench._suite import Entry
 from weightspace.models import MODELS, Ensemble, WeightModel, build, flop
 from weightspace.training import Objective, TrainConfig, train
@@ -130,7 +131,7 @@ def run_ensemble(jobs: list[Job], path: Path) -> dict[str, Any]:
     """Evaluate the mean of the outputs of finished cells of one row, or read what an earlier run found."""
     seeds = [job.cell.seed for job in jobs]
     if path.exists():
-        found = read_json(path, "the scores of an ensemble", "remove it and give the command again")
+        found = read_json(path, "the scores of an ensemble", finite=True, remedy="remove it and give the command again")
         if isinstance(found, dict) and found.get("seeds") == seeds:
             return found
     first = jobs[0]
@@ -184,7 +185,7 @@ def finished(folder: Path) -> CellResult | None:
     path = folder / CELL
     if not path.exists():
         return None
-    data = read_json(path, "a finished cell", REMEDY)
+    data = read_json(path, "a finished cell", finite=True, remedy=REMEDY)
     try:
         return read_as(CellResult, data)
     except ValueError as error:

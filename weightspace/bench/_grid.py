@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from weightspace.bench._json import read_as, read_json, write_json
+from weightspace._files import read_json
+from weightspace.bench._json import read_as, write_json
 from weightspace.bench._suite import Entry, Suite
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
@@ -63,7 +64,7 @@ def check_grid(suite: Suite, transforms: Mapping[tuple[str, str], Transform | No
 
 
 def _read(path: Path) -> Grid:
-    data = read_json(path, "the settings of a grid", REMEDY)
+    data = read_json(path, "the settings of a grid", finite=True, remedy=REMEDY)
     found = data.get("format", 1) if isinstance(data, Mapping) else None
     if found != GRID_FORMAT:
         raise ValueError(

@@ -53,30 +53,6 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (dumps(value) + "\n").encode())
 
 
-def read_json(path: Path, expected: str, remedy: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        expected: what the file should be, for the message.
-        remedy: what to do if it is something else.
-
-    Raises:
-        ValueError: for a file that is cut, is not JSON, or holds numbers that are not finite.
-        OSError: if the file cannot be read.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: expected {expected}, got a file that is cut or not JSON: {error}; {remedy}"
-        ) from error
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a number of JSON")
-
-
 def read_as(kind: type[T], data: Any, place: str = "") -> T:
     """Read a dataclass from parsed JSON; keys that it does not declare are left out.
 

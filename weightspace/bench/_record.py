@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from weightspace._files import write_atomic
-from weightspace.bench._json import read_as, read_json, write_json
+from weightspace._files import parse_json, read_json, unzip, write_atomic
+from weightspace.bench._json import read_as, write_json
 
 RESULT_SCHEMA = 2
 HISTORY = "history.jsonl.gz"
@@ -192,7 +192,7 @@ def read_result(path: Path) -> Result:
         ValueError: for a file that is not such a result, with its path.
         OSError: if a file cannot be read.
     """
-    data = read_json(path, "a benchmark result in JSON", "run the suite again, it goes on where it stopped")
+    data = read_json(path, "a benchmark result", finite=True, remedy="run the suite again, it goes on where it stopped")
     try:
         result = Result.from_json(data)
     except ValueError as error:
@@ -204,11 +204,11 @@ def read_result(path: Path) -> Result:
 def _with_history(result: Result, path: Path) -> Result:
     lines: dict[tuple[str, str, int], list[dict[str, float | None]]] = {}
     try:
-        for text in gzip.decompress(path.read_bytes()).decode().splitlines():
-            line = json.loads(text)
+        for text in unzip(path.read_bytes(), path).decode().splitlines():
+            line = parse_json(text, finite=True)
             key = (line.pop("model"), line.pop("augmentation"), line.pop("seed"))
             lines.setdefault(key, []).append(read_as(Run, {"seed": 0, "history": [line]}).history[0])
-    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the histories of a grid, got another file: {error}; remove it") from error
     rows = [
         replace(

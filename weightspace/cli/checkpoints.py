@@ -67,13 +67,11 @@ def align(
 
 def _array(path: Path) -> Tensor:
     """Read the inputs of a network, ``[input, ...]`` in float32."""
-    import numpy as np
     import torch
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: expected an array in an .npy file, got no such file")
-    try:
-        with path.open("rb") as file:  # NumPy leaves an archive open
-            return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
-    except (ValueError, EOFError, AttributeError) as error:  # another or a damaged file, or an archive of arrays
-        raise ValueError(f"{path}: expected an array of numbers in an .npy file ({error})") from error
+    from weightspace.signals._npz import read_array
+
+    found = read_array(path)
+    if found.dtype.kind not in "fiub":
+        raise ValueError(f"{path}: expected an array of numbers in an .npy file, got {found.dtype}")
+    return torch.from_numpy(found.astype("float32"))

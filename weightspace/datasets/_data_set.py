@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightspace._files import sha256
+from weightspace._files import read_json, sha256
 from weightspace.datasets._places import cache_dir
 
 if TYPE_CHECKING:  # the catalogue is listed without importing torch
@@ -120,10 +119,10 @@ def _read_built(name: str, path: Path) -> Signals:
     if not path.is_file() or not record.is_file():
         raise FileNotFoundError(f"{name}: expected it in {path}, got none; run: weightspace data prepare {name}")
     again = f"run: weightspace data prepare {name}"
-    try:
-        expected = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{record}: expected the record of a prepared data set, got {error!r}; {again}") from error
+    found = read_json(record, "the record of a prepared data set", remedy=again)
+    expected = found.get("sha256") if isinstance(found, dict) else None
+    if not isinstance(expected, str):
+        raise ValueError(f"{record}: expected the record of a prepared data set, got one without a checksum; {again}")
     if (got := sha256(path)) != expected:
-        raise ValueError(f"{path}: expected the checksum {expected[:12]}..., got {got[:12]}...: altered; {again}")
+        raise ValueError(f"{path}: expected the checksum {expected[:12]!r}..., got {got[:12]!r}...: altered; {again}")
     return read_saved(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from PIL import Image
 
 from weightspace._checks import whole_number
 from weightspace._extras import optional
+from weightspace._files import parse_json
 from weightspace.datasets._packages import debian_files, debian_package, npm_file, npm_package
 from weightspace.signals._groups import group_numbers, shuffled, split_groups, stable_numbers
 from weightspace.signals._sets import ImageSet
@@ -192,7 +192,7 @@ def render(svg: str, size: int) -> np.ndarray:
             if type(error).__name__ != "PanicException":
                 raise
             continue
-        with Image.open(io.BytesIO(png)) as image:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
             return np.asarray(image.convert("RGB").reduce(finer))
     raise ValueError(f"expected a drawing that resvg can draw at {size} pixels, got one it cannot: {svg[:80]}...")
 
@@ -281,7 +281,7 @@ def build_emoji(
 def _json(path: Path, name: str) -> dict[str, Any]:
     data = npm_file(path, name)
     try:
-        content = json.loads(data) if data is not None else {}
+        content = parse_json(data) if data is not None else {}
         if name == "icons.json" and not isinstance(content["icons"], dict):
             raise TypeError("icons is not an object")
     except (ValueError, TypeError, KeyError) as error:

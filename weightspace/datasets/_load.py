@@ -12,12 +12,13 @@ from weightspace.datasets._mesh_sets import from_meshes, mesh_files
 from weightspace.signals import ImageSet, PointSet
 from weightspace.signals._cifar import batches, from_cifar10
 from weightspace.signals._idx import from_idx, has_idx
+from weightspace.signals._npz import array_names
 from weightspace.signals._read import from_folder, from_npz, has_pictures
-from weightspace.signals._store import names_in, points_from_npz, read_saved
+from weightspace.signals._store import points_from_npz, read_saved
 
 _KNOWN = (
     f"expected one of {', '.join(DATASETS)}, an import path such as my_package.data:SHAPES, or a path: an .npz file, "
-    "or a folder of IDX files (MNIST family), of CIFAR-10 batches, or of class folders of PNG/JPEG images or of meshes"
+    "or a folder of IDX files (MNIST family), of CIFAR-10 batches, or of class folders of pictures or of meshes"
 )
 
 
@@ -62,7 +63,7 @@ def _read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None)
     if named is not None:
         return named.load()
     if path.is_file() and path.suffix == ".npz":
-        names = names_in(path)
+        names = {*array_names(path)}
         if "about" in names:
             return read_saved(path)
         return points_from_npz(path) if names & {"series"} or names >= {"coords", "targets"} else from_npz(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from os import PathLike
 from pathlib import Path
 
@@ -60,12 +61,23 @@ def parse_mesh(data: bytes, suffix: str, name: str, where: str | None = None) ->
 
 
 def _by_trimesh(data: bytes, suffix: str) -> tuple[np.ndarray, np.ndarray]:
+    if suffix == ".ply":
+        _check_ply(data)
     trimesh = optional("trimesh", "trimesh", "mesh", f"reading {suffix} files")
     options = {"skip_materials": True} if suffix == ".obj" else {}
     read = trimesh.load(io.BytesIO(data), file_type=suffix[1:], force="mesh", process=False, **options)
     if not hasattr(read, "faces") or not len(read.faces):
         raise ValueError("no faces")
     return np.asarray(read.vertices), np.asarray(read.faces)
+
+
+def _check_ply(data: bytes) -> None:
+    """Raise ``ValueError`` if the header of a PLY file counts more elements than the file has room for."""
+    header, _, body = data.partition(b"end_header")
+    counts = [int(word) for word in re.findall(rb"^\s*element\s+\S+\s+([-+]?\d{1,30})", header, re.MULTILINE)]
+    room = body.count(b"\n") + 1 if re.search(rb"^\s*format\s+ascii", header, re.MULTILINE) else len(body)
+    if min(counts, default=0) < 0 or sum(counts) > room:
+        raise ValueError(f"elements {counts[:5]} in a file that has room for {room}: it is truncated")
 
 
 def _read_off(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -75,10 +87,12 @@ def _read_off(text: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"a first line other than OFF: {lines[0][:20] if lines else 'an empty file'!r}")
     lines = ([glued] if (glued := lines[0][3:].strip()) else []) + lines[1:]
     count, number = (int(word) for word in lines[0].split()[:2])
-    if len(lines) < 1 + count + number:
+    if min(count, number) < 0 or len(lines) < 1 + count + number:
         raise ValueError(f"{len(lines) - 1} lines for {count} vertices and {number} faces: the file is truncated")
     vertices = np.array([line.split()[:3] for line in lines[1 : 1 + count]], dtype=np.float64).reshape(-1, 3)
     rows = [line.split() for line in lines[1 + count : 1 + count + number]]
+    if short := next((row for row in rows if len(row) <= int(row[0])), None):
+        raise ValueError(f"a face that claims {short[0]:.20} corners and has {len(short) - 1}")
     if all(row[0] == "3" for row in rows):
         return vertices, np.array([row[1:4] for row in rows], dtype=np.int64).reshape(-1, 3)
     corners = [[int(word) for word in row[1 : 1 + int(row[0])]] for row in rows]

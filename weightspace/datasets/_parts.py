@@ -12,6 +12,7 @@ from typing import Any
 
 from weightspace._checks import whole_number
 from weightspace._extras import optional
+from weightspace._files import most_unpacked
 from weightspace.datasets._mesh_files import parse_mesh
 from weightspace.datasets._mesh_sets import Model, Sampling, build, from_meshes, without_digits
 from weightspace.datasets._packages import debian_files, debian_names, debian_package
@@ -40,6 +41,8 @@ def furniture_models(content: bytes, name: str) -> Iterator[Model]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as library:
+            if sum(entry.file_size for entry in library.infolist()) > most_unpacked(len(content)):
+                raise zipfile.BadZipFile("entries that are far larger than the file")
             entries: dict[int, dict[str, str]] = {}
             for key, number, value in _ENTRY.findall(library.read(_CATALOGUE).decode("latin-1")):
                 entries.setdefault(int(number), {})[key] = value

@@ -8,11 +8,15 @@ from typing import Any
 
 import numpy as np
 
-_SKIPPED = re.compile(r'"(?:[^"\\]|\\.)*"|#[^\n]*')
+_SKIPPED = re.compile(r'"(?:[^"\\]|\\.)*+"?|#[^\n]*', re.DOTALL)  # possessive, and so linear in the file's length
 _ARRAY = re.compile(r"\[([-+\d\s,.eE]*)\]")
 _TOKEN = re.compile(r"[\[\]{}]|[^\s,\[\]{}]+")
 _NUMBER = re.compile(r"[+-]?(?:\d|\.\d)")
 _GROUPS = ("Group", "Transform", "Anchor", "Collision", "Billboard")
+MOST_GROWTH = 16
+"""Shapes that are used again and again may give this many nodes and faces for each character of the file."""
+_LEAST_ALLOWED = 1 << 20
+_NODE = 16  # a node counts as so many faces, as it takes longer
 _SOLIDS = ("Box", "Cone", "Cylinder", "Sphere", "ElevationGrid", "Extrusion", "Inline", "Text")
 
 Node = dict[str, Any]
@@ -110,7 +114,7 @@ def read_vrml(text: str) -> tuple[np.ndarray, np.ndarray]:
     if not text.startswith("#VRML V2.0"):
         raise ValueError(f"expected VRML 2.0 (a first line '#VRML V2.0 utf8'), got {text[:20]!r}")
     vertices, faces, count = [], [], 0
-    for v, f in _face_sets(_Parser(text).scene(), None):
+    for v, f in _face_sets(_Parser(text).scene(), None, _Budget(max(MOST_GROWTH * len(text), _LEAST_ALLOWED))):
         vertices.append(v)
         faces.append(f + count)
         count += len(v)
@@ -119,25 +123,42 @@ def read_vrml(text: str) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(vertices), np.concatenate(faces)
 
 
-def _face_sets(nodes: list[Node], matrix: np.ndarray | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+class _Budget:
+    """How many nodes and faces may still be made: a few lines of nodes that use each other can stand for any number."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise ValueError("far more nodes and faces than the file has text, by USE of USE; export the shapes plain")
+
+
+def _face_sets(
+    nodes: list[Node], matrix: np.ndarray | None, budget: _Budget
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    budget.spend(_NODE * len(nodes))
     for node in nodes:
         kind = node[""]
         if kind in _GROUPS:
             inner = matrix
             if kind == "Transform":
                 inner = _transform(node) if matrix is None else matrix @ _transform(node)
-            yield from _face_sets(_nodes(node.get("children")), inner)
+            yield from _face_sets(_nodes(node.get("children")), inner, budget)
         elif kind == "Switch":
             chosen = int(node.get("whichChoice", -1))
-            yield from _face_sets(_nodes(node.get("choice"))[chosen : chosen + 1] if chosen >= 0 else [], matrix)
+            children = _nodes(node.get("choice"))[chosen : chosen + 1] if chosen >= 0 else []
+            yield from _face_sets(children, matrix, budget)
         elif kind == "LOD":
-            yield from _face_sets(_nodes(node.get("level"))[:1], matrix)
+            yield from _face_sets(_nodes(node.get("level"))[:1], matrix, budget)
         elif kind == "Shape":
-            yield from _face_sets(_nodes(node.get("geometry")), matrix)
+            yield from _face_sets(_nodes(node.get("geometry")), matrix, budget)
         elif kind in _SOLIDS:
             raise ValueError(f"expected shapes given by faces, got a {kind}; export it as triangles")
         elif kind == "IndexedFaceSet" and (found := _face_set(node)) is not None:
             v, f = found
+            budget.spend(len(v) + len(f))
             if matrix is None:
                 yield v, f
                 continue
@@ -153,7 +174,7 @@ def _nodes(value: Any) -> list[Node]:
 def _face_set(node: Node) -> tuple[np.ndarray, np.ndarray] | None:
     points = _nodes(node.get("coord"))
     numbers = _numbers(points[0].get("point", "")) if points else np.empty(0)
-    index = _numbers(node.get("coordIndex", "")).astype(np.int64)
+    index = _whole_numbers(node.get("coordIndex", ""))
     if len(numbers) % 3:
         raise ValueError(f"point: expected three numbers a point, got {len(numbers)} in all")
     faces = _triangles(index)
@@ -169,6 +190,14 @@ def _numbers(text: Any) -> np.ndarray:
     if not isinstance(text, str):
         return np.empty(0)
     return np.array(text.replace(",", " ").split(), dtype=np.float64)
+
+
+def _whole_numbers(text: Any) -> np.ndarray:
+    found = _numbers(text)
+    good = (found == np.floor(found)) & (np.abs(found) < 2**53)
+    if not good.all():
+        raise ValueError(f"coordIndex: expected whole numbers, got {found[~good][0]:g}")
+    return found.astype(np.int64)
 
 
 def _triangles(index: np.ndarray) -> np.ndarray:

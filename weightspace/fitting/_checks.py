@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_weights
-
-WIDE = 10.0
-"""Span of values from which on signals are taken to be of another range than one, such as pixels of 0 to 255."""
 
 
 def real_tensor(name: str, values: Any, *, scaled: bool) -> Tensor:
@@ -41,18 +37,6 @@ def real_tensor(name: str, values: Any, *, scaled: bool) -> Tensor:
         remedy = "divide them by 255" if found.dtype == torch.uint8 else "scale them to a range of one"
         raise ValueError(f"{name}: expected real numbers of range one, got {found.dtype}; {remedy}")
     return found.to(torch.float32)
-
-
-def warn_if_wide(targets: Tensor) -> None:
-    """Warn of finite targets whose range is far from one: the PSNR would say too much, and fits may diverge."""
-    low, high = torch.aminmax(targets)
-    if high - low > WIDE:
-        warnings.warn(
-            f"targets: expected signals of range one, as PSNR in dB takes them to be, got values from {low:g} to "
-            f"{high:g}; divide them by their range",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace._checks import whole_number
+from weightspace._checks import warn_if_wide, whole_number
 from weightspace._evaluate import PSNR_LIMIT, psnr
 from weightspace._networks import Networks
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.fitting._checks import check_signals, check_sources, check_start, real_tensor, warn_if_wide
+from weightspace.fitting._checks import check_signals, check_sources, check_start, real_tensor
 from weightspace.fitting._config import FitConfig
 from weightspace.fitting._init import initial_weights
 from weightspace.fitting.kernels._minibatch import point_keys
@@ -96,7 +96,7 @@ def fit(
         (6, [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1])
     """
     job = _Job.prepare(coords, targets, spec, _configured(config, options), sources, start, first_view, device, kernel)
-    warn_if_wide(job.targets)
+    warn_if_wide("targets", *(value.item() for value in torch.aminmax(job.targets)))
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
     size = job.chunk_size if chunk is None else whole_number("chunk", chunk)
     return job.run(size, wanted, on_progress)[0]

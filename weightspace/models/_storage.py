@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from weightspace._files import write_atomic
+from weightspace._files import read_json, write_atomic
 from weightspace._plugins import find, subclass_of
 from weightspace._spec import NetSpec
 from weightspace.models import _format1
@@ -134,10 +134,7 @@ def _plain(value: Any) -> Any:
 
 def _read_description(path: Path) -> dict[str, Any]:
     """Read the description, and refuse what is not one."""
-    try:
-        description = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON as ws.models.save_model writes it, got {error}") from error
+    description = read_json(path, "a model's description as ws.models.save_model writes it")
     if not isinstance(description, dict) or "format" not in description:
         raise ValueError(
             f"{path}: expected JSON with a 'format', as ws.models.save_model writes it, got {description!r:.60}"

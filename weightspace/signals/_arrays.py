@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
+
+from weightspace._checks import warn_if_wide
+
+MOST_CLASSES = 1000
+"""Labels up to this number name classes in a set of any size; larger ones must be below the number of signals."""
 
 
 def as_array(values: Any, what: str) -> np.ndarray:
@@ -54,6 +60,7 @@ def checked_images(images: Any) -> np.ndarray:
     if not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).argmax())
         raise ValueError(f"images: expected finite pixels, got NaN or infinity in image {bad}; leave such images out")
+    warn_if_wide("images", float(array.min()), float(array.max()))
     return array.astype(np.float32, copy=False)
 
 
@@ -91,6 +98,23 @@ def checked_labels(values: Any, count: int, classes: int, one: str) -> np.ndarra
         expected = f"in [0, {classes})" if classes else "of zero or more"
         raise ValueError(f"labels: expected class numbers {expected}, got {labels.min()} to {labels.max()}")
     return labels
+
+
+def class_names(labels: np.ndarray | None, where: str | Path) -> tuple[str, ...]:
+    """Return the numbers of the classes as their names; none where there are no labels, or others than whole numbers.
+
+    Raises:
+        ValueError: for a label far above the number of signals, such as an id or a time stamp, which names no class.
+    """
+    if labels is None or labels.dtype.kind not in "iu" or not labels.size:
+        return ()
+    top = int(labels.max()) + 1
+    if top > max(MOST_CLASSES, len(labels)):
+        raise ValueError(
+            f"{where}: expected labels that number the classes of {len(labels)} signals, got {top - 1}; number the "
+            "classes 0, 1, ..., or leave the labels out"
+        )
+    return tuple(map(str, range(top)))
 
 
 def indices(values: Any, what: str, count: int) -> np.ndarray:

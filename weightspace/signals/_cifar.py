@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import math
-import pickle
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from weightspace._text import printable
+from weightspace.signals._pickled import array_of, read_plain
 from weightspace.signals._sets import ImageSet
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -32,68 +31,29 @@ def batches(folder: Path) -> dict[str, Path]:
     return {}
 
 
-class _Inert:
-    """An object that stands in for a NumPy class: it keeps its state and does nothing."""
-
-    def __init__(self, *args: Any) -> None:
-        self.args = args
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Array(_Inert):
-    """A stand-in for ``numpy.ndarray`` and for the function that rebuilds one."""
-
-    def to_numpy(self) -> np.ndarray:
-        _, shape, kind, fortran, raw = self.state
-        if not isinstance(kind, _DType) or kind.args[0] not in ("u1", b"u1") or not isinstance(raw, bytes):
-            raise ValueError("expected an array of unsigned bytes")
-        if math.prod(shape) != len(raw):
-            raise ValueError(f"expected {math.prod(shape)} bytes for shape {list(shape)}, got {len(raw)}")
-        return np.frombuffer(raw, dtype=np.uint8).reshape(shape, order="F" if fortran else "C")
-
-
-class _DType(_Inert):
-    """A stand-in for ``numpy.dtype``."""
-
-
-_ADMITTED: dict[tuple[str, str], type[_Inert]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _DType,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that admits plain containers, bytes, numbers, and NumPy arrays of bytes as inert stand-ins."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        try:
-            return _ADMITTED[module_name, global_name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}, which may run code") from None
-
-
 def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content = read_plain(path.read_bytes())
         content = {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
-        pixels, labels = content["data"].to_numpy(), np.asarray(content["labels"])
+        pixels, labels = array_of(content["data"]), _labels(content["labels"])
     except OSError:
         raise
     except Exception as error:  # a malformed pickle raises nearly anything
         raise ValueError(
             f"{path}: refused: expected a CIFAR-10 batch (a pickle of bytes, lists and uint8 arrays), "
-            f"got {type(error).__name__}: {error}; fetch it from its authors"
+            f"got {type(error).__name__}: {printable(error)[:200]}; fetch it from its authors"
         ) from error
     if pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
         raise ValueError(f"{path}: expected pixels [image, {_PIXELS}], got {list(pixels.shape)}")
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
         raise ValueError(f"{path}: expected {len(pixels)} integer labels, got {labels.dtype} {list(labels.shape)}")
     return pixels, labels
+
+
+def _labels(values: Any) -> np.ndarray:
+    if type(values) is not list or len(values) > _BATCH or any(type(value) is not int for value in values):
+        raise ValueError(f"expected a list of at most {_BATCH} labels, whole numbers")
+    return np.array(values, dtype=np.int64)
 
 
 def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,9 @@ def images(array: Any) -> tuple[Tensor, Tensor]:
             does not have (bfloat16).
         ValueError: for no images, images of different sizes, another number of axes, NaN or infinity.
 
+    Warns:
+        UserWarning: for floating point images whose range is far from one, such as pixels from 0.0 to 255.0.
+
     Example:
         >>> import weightspace as ws
         >>> coords, targets = ws.signals.images(ws.datasets.embedded().images)

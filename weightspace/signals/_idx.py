@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from weightspace._files import unzip
 from weightspace.signals._sets import ImageSet
 
 TEST_OFFSET = 60_000
@@ -41,10 +40,9 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
         ValueError: if the file has another magic number, another element type, or another length than its header says.
     """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: expected a gzip file, got {error}; fetch it again") from error
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = unzip(data, path)
     if len(data) < 4 or data[:3] != bytes((0, 0, _UINT8)):
         raise ValueError(f"{path}: expected an IDX file of unsigned bytes (magic 00 00 08), got {data[:4].hex(' ')!r}")
     axes = data[3]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from weightspace._checks import warn_if_wide
 from weightspace.signals._arrays import checked_floats
 from weightspace.signals._sets import SignalSet
 
@@ -37,6 +38,9 @@ class PointSet(SignalSet):
         ValueError: for shapes that do not go together, numbers that are not finite, lengths that differ, a label or an
             index out of range, or two splits that share a source or a group.
 
+    Warns:
+        UserWarning: for targets whose range is far from one.
+
     Example:
         >>> import torch
         >>> import weightspace as ws
@@ -59,6 +63,7 @@ class PointSet(SignalSet):
 
     def __post_init__(self) -> None:
         coords, targets = checked_floats(self.coords, "coords"), checked_floats(self.targets, "targets")
+        warn_if_wide("targets", float(targets.min()), float(targets.max()))
         if targets.ndim != 3:
             raise ValueError(
                 f"targets: expected [signal, point, out], got {list(targets.shape)}; "

@@ -1,18 +1,18 @@
-"""Image sets from ``.npz`` files and from folders of PNG and JPEG files."""
+"""Image sets from ``.npz`` files and from folders of pictures."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from weightspace.signals._arrays import class_names
 from weightspace.signals._groups import stable_numbers
+from weightspace.signals._npz import array_names, read_arrays
+from weightspace.signals._pictures import SUFFIXES, pictures, read_picture, warn_of_others
 from weightspace.signals._sets import ImageSet
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 _SPLITS = ("train", "val", "test")
 _LAYOUTS = "images (and labels, sources), or x_train, y_train, x_test, y_test"
 
@@ -29,7 +29,9 @@ def from_npz(path: str | PathLike[str]) -> ImageSet:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not an ``.npz`` file of plain arrays, has another layout, or its lengths or sizes differ.
+        TypeError: for images or labels of another kind of number.
+        ValueError: if it is not an ``.npz`` file of plain arrays, has another layout, its lengths or sizes differ, or
+            its labels do not number classes.
 
     Example:
         >>> import pathlib, tempfile
@@ -43,15 +45,7 @@ def from_npz(path: str | PathLike[str]) -> ImageSet:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: expected an .npz file, got a folder; name the file, or use from_folder for pictures")
-    try:
-        with zipfile.ZipFile(path):
-            pass
-        with np.load(path, allow_pickle=False) as file:
-            known = ("images", "labels", "sources", "x_train", "y_train", "x_test", "y_test")
-            arrays = {key: np.asarray(file[key]) for key in file.files if key in known}
-            keys = list(file.files)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{path}: expected an .npz file of plain arrays (no objects), got {error}") from error
+    arrays = read_arrays(path, ("images", "labels", "sources", "x_train", "y_train", "x_test", "y_test"))
     if "images" in arrays:
         images, sources = arrays["images"], arrays.get("sources")
         labels = _labels(arrays, "labels", images, path)
@@ -60,9 +54,12 @@ def from_npz(path: str | PathLike[str]) -> ImageSet:
         images, labels, splits = _keras(arrays, path)
         sources = None
     else:
-        raise ValueError(f"{path}: expected the arrays {_LAYOUTS}; got {', '.join(keys) or 'none'}")
-    top = int(labels.max()) + 1 if labels is not None and labels.dtype.kind in "iu" and labels.size else 0
-    return ImageSet(images, labels, sources, splits, tuple(map(str, range(top))), name=path.stem)
+        raise ValueError(f"{path}: expected the arrays {_LAYOUTS}; got {', '.join(array_names(path))[:200] or 'none'}")
+    names = class_names(labels, path)
+    try:
+        return ImageSet(images, labels, sources, splits, names, name=path.stem)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _keras(arrays: dict[str, np.ndarray], path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
@@ -93,10 +90,11 @@ def _labels(arrays: dict[str, np.ndarray], key: str, images: np.ndarray, path: P
 
 
 def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = None) -> ImageSet:
-    """Read PNG and JPEG images from one folder per class, optionally below ``train/``, ``val/`` and ``test/``.
+    """Read pictures from one folder per class, optionally below ``train/``, ``val/`` and ``test/``.
 
-    The images become ``[image, height, width]`` if all are grey, and ``[image, height, width, 3]`` otherwise.
-    Transparency is dropped. The classes are the folder names, sorted. The source of an image is a 53-bit hash of its
+    PNG, JPEG, WebP, BMP, GIF and TIFF files of one picture each are read, turned as their EXIF orientation says. The
+    images become ``[image, height, width]`` if all are grey, and ``[image, height, width, 3]`` otherwise. Transparency
+    is dropped. The classes are the folder names, sorted. The source of an image is a 53-bit hash of its
     path below ``path``, so that adding files changes no other image's source.
 
     Args:
@@ -107,6 +105,9 @@ def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = 
         FileNotFoundError: if there is no such folder.
         ValueError: if it holds no images, a file is unreadable or deeper than 8 bits, or sizes differ and ``size`` is
             not given.
+
+    Warns:
+        UserWarning: if class folders hold other files, which are passed over.
 
     Example:
         >>> import pathlib, tempfile
@@ -124,12 +125,14 @@ def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = 
         raise FileNotFoundError(f"{path}: expected a folder of class folders, got none")
     parts = [part for part in _SPLITS if (path / part).is_dir() and _subfolders(path / part)]
     roots = {part: path / part for part in parts} or {"": path}
-    files = [(part, f) for part, root in roots.items() for folder in _subfolders(root) for f in _pictures(folder)]
+    folders = [(part, folder) for part, root in roots.items() for folder in _subfolders(root)]
+    files = [(part, file) for part, folder in folders for file in pictures(folder)]
     if not files:
         raise ValueError(
-            f"{path}: expected class folders of {', '.join(_SUFFIXES)} images, got none; "
+            f"{path}: expected class folders of {', '.join(SUFFIXES)} images, got none; "
             "put the images of each class into a folder of its name"
         )
+    warn_of_others(path, [folder for _, folder in folders])
     if size is not None:
         size = (size, size) if isinstance(size, int) else size
         if len(size) != 2 or min(size) < 1:
@@ -151,44 +154,23 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    files = (f for f in folder.iterdir() if f.suffix.lower() in _SUFFIXES and not f.name.startswith("."))
-    return sorted(f for f in files if f.is_file())
-
-
 def has_pictures(folder: Path) -> bool:
     """Return whether the folder holds class folders with images, directly or below train/, val/ and test/."""
     tops = _subfolders(folder)
     below = [g for f in tops if f.name in _SPLITS for g in _subfolders(f)]
-    return any(_pictures(f) for f in [*tops, *below])
+    return any(pictures(f) for f in [*tops, *below])
 
 
 def _read_pictures(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:
-    pictures: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     for file in files:
-        picture = _read_picture(file, size)
-        if pictures and picture.shape[:2] != pictures[0].shape[:2]:
+        picture = read_picture(file, size)
+        if found and picture.shape[:2] != found[0].shape[:2]:
             raise ValueError(
-                f"{file}: expected an image of {pictures[0].shape[0]}x{pictures[0].shape[1]} like the first, got "
+                f"{file}: expected an image of {found[0].shape[0]}x{found[0].shape[1]} like the first, got "
                 f"{picture.shape[0]}x{picture.shape[1]}; give size=(height, width) to resize all"
             )
-        pictures.append(picture)
-    if any(p.ndim == 3 for p in pictures):
-        pictures = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in pictures]
-    return np.stack(pictures)
-
-
-def _read_picture(file: Path, size: tuple[int, int] | None) -> np.ndarray:
-    from PIL import Image  # no other function of this room needs it
-
-    try:
-        with Image.open(file) as image:
-            mode = image.mode
-            picture = image.convert("L" if mode in ("1", "L", "LA") else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file}: expected a PNG or JPEG image, got {error}") from error
-    if mode.startswith(("I", "F")):
-        raise ValueError(f"{file}: expected 8 bits a channel, got mode {mode}; convert the image first")
-    if size is not None and picture.size != (size[1], size[0]):
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+        found.append(picture)
+    if any(p.ndim == 3 for p in found):
+        found = [p if p.ndim == 3 else np.repeat(p[..., None], 3, axis=2) for p in found]
+    return np.stack(found)

@@ -220,6 +220,9 @@ class ImageSet(SignalSet):
         ValueError: if there are no images, a pixel is not finite, lengths differ, a label or an index is out of range,
             or two splits share a source or a group.
 
+    Warns:
+        UserWarning: for floating point images whose range is far from one, such as pixels from 0.0 to 255.0.
+
     Example:
         >>> import numpy as np
         >>> import weightspace as ws

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
-import zipfile
-import zlib
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from weightspace._files import write_atomic
+from weightspace._files import parse_json, write_atomic
+from weightspace.signals._arrays import class_names
 from weightspace.signals._coordinates import series
+from weightspace.signals._npz import read_arrays
 from weightspace.signals._point_set import PointSet
 from weightspace.signals._sets import ImageSet, SignalSet
 
 FORMAT = "weightspace-signals-1"
+_FACTS = ("name", "licence", "citation", "classes")
+_COLUMNS = ("labels", "sources", "groups")
 _KINDS: dict[str, type[ImageSet] | type[PointSet]] = {"images": ImageSet, "points": PointSet}
 
 
@@ -72,35 +75,19 @@ def save(path: str | PathLike[str], data: SignalSet) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def names_in(path: Path) -> set[str]:
-    """List the names of the arrays in an ``.npz`` file; return none if the file is of another kind."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return {name.removesuffix(".npy") for name in file.namelist()}
-    except (OSError, zipfile.BadZipFile):
-        return set()
-
-
 def points_from_npz(path: Path) -> PointSet:
     """Read a set from the arrays ``coords`` and ``targets``, or ``series``, with optional labels, sources and groups.
 
     Raises:
         ValueError: if the file is damaged, holds objects, or its arrays do not go together.
     """
+    arrays: dict[str, Any] = dict(read_arrays(path, ("coords", "targets", "series", *_COLUMNS)))
+    given: dict[str, Any] = {name: arrays[name] for name in _COLUMNS if name in arrays}
+    names = class_names(given.get("labels"), path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: expected an .npz file of plain arrays (no objects), got {error}") from error
-    if "series" in arrays:
-        arrays["coords"], arrays["targets"] = series(arrays["series"])
-    given = {name: arrays[name] for name in ("labels", "sources", "groups") if name in arrays}
-    labels = given.get("labels")
-    top = int(labels.max()) + 1 if labels is not None and labels.dtype.kind in "iu" and labels.size else 0
-    try:
-        return PointSet(
-            arrays["coords"], arrays["targets"], classes=tuple(map(str, range(top))), name=path.stem, **given
-        )
+        if "series" in arrays:
+            arrays["coords"], arrays["targets"] = series(arrays["series"])
+        return PointSet(arrays["coords"], arrays["targets"], classes=names, name=path.stem, **given)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -111,15 +98,35 @@ def read_saved(path: Path) -> ImageSet | PointSet:
     Raises:
         ValueError: if the file is damaged or of another format.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            arrays = {name: file[name] for name in file.files if name != "about"}
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: expected a file of signals.save, got: {error}; make it again") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("kind") not in _KINDS:
-        got = about.get("format") if isinstance(about, dict) else about
-        raise ValueError(f"{path}: expected the format {FORMAT}, got {got!r}; make it again with this version")
+    arrays = read_arrays(path)
+    about = _about(path, arrays.pop("about", None))
     splits = {name.removeprefix("split_"): arrays.pop(name) for name in [*arrays] if name.startswith("split_")}
-    facts = {name: about[name] for name in ("name", "licence", "citation")}
-    return _KINDS[about["kind"]](**arrays, splits=splits, classes=tuple(about["classes"]), **facts)
+    kind = _KINDS[about["kind"]]
+    known = {field.name for field in dataclasses.fields(kind)} - {"splits", *_FACTS}
+    if odd := [name for name in arrays if name not in known]:
+        raise ValueError(f"{path}: expected the arrays {sorted(known)}, got {odd[:5]!r:.200}; make it again")
+    try:
+        facts = {name: about[name] for name in _FACTS}
+        return kind(**arrays, splits=splits, **{**facts, "classes": tuple(about["classes"])})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; make it again") from error
+
+
+def _about(path: Path, found: np.ndarray | None) -> dict[str, Any]:
+    """Read the description of a set: its format, its kind and its facts.
+
+    Raises:
+        ValueError: for another format, or a description that lacks something.
+    """
+    try:
+        about = parse_json(str(found).encode(errors="replace")) if found is not None and found.ndim == 0 else None
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a file of signals.save, got: {error}; make it again") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("kind") not in tuple(_KINDS):
+        got = about.get("format") if isinstance(about, dict) else about
+        raise ValueError(f"{path}: expected the format {FORMAT}, got {got!r:.80}; make it again with this version")
+    names = about.get("classes")
+    texts = [about.get(name) for name in _FACTS if name != "classes"] + (names if isinstance(names, list) else [None])
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{path}: expected {', '.join(_FACTS)} as texts, got others; make it again")
+    return about

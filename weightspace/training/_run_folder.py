@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from weightspace._files import remove_leftovers, write_atomic
+from weightspace._files import read_json, remove_leftovers, write_atomic
 from weightspace._version import __version__
 from weightspace.models import save_model
 from weightspace.training._config import TrainConfig
@@ -88,10 +88,7 @@ class RunFolder:
             write_atomic(file, json.dumps(body, indent=1).encode())
             return
         remove_leftovers(self.path)
-        try:
-            before = json.loads(file.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: expected a run's description in JSON ({error}); remove it") from error
+        before = read_json(file, "a run's description", remedy="remove it")
         if not isinstance(before, dict) or before.get("format") != RUN_FORMAT:
             found = before.get("format") if isinstance(before, dict) else type(before).__name__
             raise ValueError(
