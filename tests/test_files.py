@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from weightspace import _files, _lock
-from weightspace._files import check_empty, read_json, remove_leftovers, staged, write_atomic
+from weightspace._files import check_empty, check_place, read_json, remove_leftovers, staged, write_atomic
 from weightspace._lock import LOCK, FolderLock
 from weightspace._text import printable
 
@@ -311,3 +311,13 @@ def test_text_made_safe(text: Any, shown: str) -> None:
     assert printable(text) == shown
     printable(text).encode()
     assert printable(text).isprintable()
+
+
+def test_places_that_cannot_be_written_are_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=r"x: expected a place in a folder, got the file .*file"):
+        check_place(tmp_path / "file" / "deep" / "x")
+    check_place(tmp_path / "new" / "deep" / "x")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a superuser may write anywhere
+    with pytest.raises(PermissionError, match=r"x: expected a folder to write to, got one without permission"):
+        check_place(tmp_path / "new" / "x")

@@ -146,6 +146,7 @@ def _make_stage(path: Path) -> tuple[Path, int]:
 
 def check_empty(path: Path, manifest: str) -> None:
     """Raise ``ValueError`` unless ``path`` is a folder to be made, or one that holds nothing but temporary files."""
+    check_place(path)
     if (path / manifest).exists():
         raise ValueError(f"{path}: expected a new or empty folder, got a zoo; resume it or write to another folder")
     if path.exists() and not path.is_dir():
@@ -155,6 +156,22 @@ def check_empty(path: Path, manifest: str) -> None:
             f"{path}: expected a new or empty folder, got one that holds {sorted(other)[0]!r} and is no zoo; "
             "write to another folder"
         )
+
+
+def check_place(path: Path) -> None:
+    """Raise unless a file or folder could be made at ``path``; long work asks before it begins.
+
+    Raises:
+        NotADirectoryError: if something above it is a file.
+        PermissionError: if the folder that it would be made in is not writable.
+    """
+    above = path.absolute().parent
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{path}: expected a place in a folder, got the file {above}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"{path}: expected a folder to write to, got one without permission")
 
 
 def _is_temporary(entry: os.DirEntry[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -23,3 +24,15 @@ def printable(text: Any) -> str:
     if found.isprintable():
         return found
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in found)
+
+
+def few(names: Iterable[Any], most: int = 8) -> str:
+    """Return a list of names for a message, the first few of a long one.
+
+    Example:
+        >>> print(few("abcde", 3))
+        ['a', 'b', 'c' and 2 more]
+    """
+    given = [*names]
+    more = f" and {len(given) - most} more" if len(given) > most else ""
+    return f"[{', '.join(f'{name!r:.200}' for name in given[:most])}{more}]"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from weightspace._spec import NetSpec, check_spec
+from weightspace._text import few
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,9 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
     missing = [name for name in expected if name not in state_dict]
     extra = [name for name in state_dict if name not in spec.by_state_key and not _counter(name)]
     if missing or extra:
-        raise ValueError(f"state dict {number}: expected the keys {expected}, missing {missing}, extra {extra}")
+        raise ValueError(
+            f"state dict {number}: expected the keys {few(expected)}, missing {few(missing)}, extra {few(extra)}"
+        )
     parts: dict[str, Tensor] = {}
     for name, params in spec.by_state_key.items():
         value = plain_tensor(f"state dict {number}, {name!r}", state_dict[name])

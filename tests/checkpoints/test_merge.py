@@ -270,6 +270,18 @@ def test_results_print_short() -> None:
 # Files.
 
 
+def test_files_whose_tensors_claim_more_than_they_hold(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(1).expand(10**9)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth, 'w': expected a tensor with all its values, got \[1000000000\]"):
+        checkpoints.read_checkpoint(tmp_path / "a.pth")
+    checkpoints.write_checkpoint({"w": torch.ones(100)}, tmp_path / "a.safetensors")
+    content = (tmp_path / "a.safetensors").read_bytes()
+    for damaged in (content[:-1], content[:20], b"\xff" * 8 + content[8:], content.replace(b"[100]", b"[999]"), b""):
+        (tmp_path / "a.safetensors").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.safetensors: expected a file of safetensors, got a damaged or other"):
+            checkpoints.read_checkpoint(tmp_path / "a.safetensors")
+
+
 def test_metadata_of_safetensors(tmp_path: Path) -> None:
     state, path = network(0).state_dict(), tmp_path / "a.safetensors"
     checkpoints.write_checkpoint(state, path)
@@ -426,7 +438,10 @@ ERRORS = {
         ("a.pth", "a.bin", "--module", "merge_net:Residual"),
         "a.bin: expected a file that ends in .safetensors",
     ),
-    "damaged": (("a.pth", "bad.pth", "--module", "merge_net:Residual"), "bad.pth: expected a state dict of plain"),
+    "damaged": (
+        ("a.pth", "bad.pth", "--module", "merge_net:Residual"),
+        "bad.pth: expected a file of torch.save",
+    ),
     "nested": (
         ("a.pth", "nested.pth", "--module", "merge_net:Residual"),
         "nested.pth: expected a state dict, names to",
@@ -462,6 +477,12 @@ def test_errors_are_one_line(run: Run, name: str) -> None:
 
 
 def test_usage_is_checked(run: Run) -> None:
+    both = ("--out", "x.pth", "--merge", "./x.pth")
+    code, _, err = run("none.pth", "none.pth", "--module", "merge_net:Residual", *both)
+    assert (code, "expected two files for --out and --merge, got x.pth for both" in err) == (2, True)
+    Path("file").touch()
+    code, _, err = run("none.pth", "none.pth", "--module", "merge_net:Residual", "--out", "file/x.pth")
+    assert (code, "file/x.pth: expected a place in a folder, got the file" in err) == (1, True)
     for option in ("--out", "--merge"):  # before anything is read
         code, _, err = run("none.pth", "none.pth", "--module", "merge_net:Residual", option, "x.ckpt")
         assert code == 2

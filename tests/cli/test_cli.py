@@ -311,6 +311,75 @@ def test_export_and_import_are_inverse(run: Run, zoo: Path, tmp_path: Path) -> N
     assert Zoo.open(tmp_path / "slow").spec == ws.siren(2, 4, 1, omega=5.0)
 
 
+def dicts(folder: Path, *names: str, labelled: bool = True) -> Path:
+    """Write a folder of state dicts of a ReLU network, with a split file."""
+    folder.mkdir()
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(exist_ok=True)
+        torch.manual_seed(seed)
+        module = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        torch.save({**module.state_dict(), **({"label": seed} if labelled else {})}, folder / name)
+    (folder / "splits.json").write_text(json.dumps({"train": list(names)}))
+    return folder
+
+
+def test_import_of_networks_that_a_few_flags_describe(run: Run, tmp_path: Path) -> None:
+    folder = dicts(tmp_path / "dicts", "seed0/dog.pth", "seed1/dog.pth", "seed0/cat.pth")
+    flags = ("--activation", "relu", "--output-shift", "0", "--source-pattern", r"(\w+)\.pth", "--label-from", "file")
+    code, out, err = run("import", folder, tmp_path / "zoo", *flags)
+    assert (code, err) == (0, "")
+    assert "imported, keys matched in the order of" in out
+    assert "assumed" not in out
+    zoo = Zoo.open(tmp_path / "zoo")
+    assert zoo.spec == ws.mlp(2, 4, 1)
+    assert (zoo.sources("train").tolist(), zoo.views("train").tolist()) == ([0, 0, 1], [0, 1, 0])
+    assert zoo.labels("train").tolist() == [0, 1, 2]
+
+
+def test_what_an_import_assumed_is_shown(run: Run, tmp_path: Path) -> None:
+    folder = dicts(tmp_path / "dicts", "dog_v0.pth", "dog_v1.pth", "cat_v0.pth", labelled=False)
+    with pytest.warns(UserWarning, match="is assumed|look like") as warned:
+        assert run("import", folder, tmp_path / "zoo")[0] == 0
+    texts = [str(one.message) for one in warned]
+    assert any("so activation sine, omega 30.0, output_shift 0.5 is assumed" in text for text in texts), texts
+    assert any("'dog_v0.pth' and 'dog_v1.pth' look like fits of one" in text for text in texts), texts
+    _, out, _ = run("inspect", tmp_path / "zoo")
+    assert "assumed activation sine, omega 30.0, output_shift 0.5" in out
+    assert "sources one a file: splits may share signals" in out
+
+
+HOSTILE = "x\x1b]0;pwned\x07\x1b[2J\u202e\r"
+
+
+def test_names_of_files_are_escaped_where_they_are_printed(run: Run, tmp_path: Path) -> None:
+    networks = ws.Networks(ws.Weights(torch.rand(4, 17), ws.siren(2, 4, 1)), label=[0, 1, 0, 1])
+    facts = {
+        "data": HOSTILE,
+        "assumed": {HOSTILE: HOSTILE},
+        "state_dicts": {"keys": {HOSTILE: HOSTILE + "2"}, "matched": HOSTILE, "sources": HOSTILE},
+    }
+    path = tmp_path / "zoo"
+    ws.zoo.write_zoo(path, {"train": networks}, provenance=facts, recipe={HOSTILE: HOSTILE}, classes=[HOSTILE, "b"])
+    for arguments in (("inspect", path), ("stats", path), ("verify", path), ("split", path, tmp_path / "s")):
+        more = ("--train", "1") if arguments[0] == "split" else ()
+        code, out, err = run(*arguments, *more)
+        assert code == 0, err
+        assert not set(out + err) & set("\x1b\x07\u202e\r")
+    assert r"\x1b]0;pwned\x07\x1b[2J\u202e\r" in run("inspect", path)[1]
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "manifest.json").write_text(json.dumps({"format": "weightspace-zoo", "version": HOSTILE}))
+    assert "\x1b" not in run("inspect", tmp_path / "odd")[2]
+    assert "\x1b" not in run("inspect", tmp_path / HOSTILE)[2]
+
+
+def test_warnings_of_the_program_are_one_line_each(tmp_path: Path) -> None:
+    folder = dicts(tmp_path / "dicts", "a.pth")
+    command = [sys.executable, "-m", "weightspace", "import", str(folder), str(tmp_path / "zoo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [["weightspace", "UserWarning"]]
+
+
 # --- errors
 
 
@@ -328,7 +397,9 @@ def test_export_and_import_are_inverse(run: Run, zoo: Path, tmp_path: Path) -> N
         (("fit", "digits", "zoo", "--workers", "0"), "'--workers'"),
         (("fit", "digits", "zoo", "--device", "abacus"), "expected 'cpu' or a CUDA device that is there"),
         (("train", "zoo", "--lr", "nan"), "lr: expected a positive number"),
-        (("import", "a", "b", "--omega", "3"), "expected --widths with --omega"),
+        (("import", "a", "b", "--omega", "3", "--activation", "relu"), "expected no --omega with --activation relu"),
+        (("import", "a", "b", "--activation", "odd"), "unknown activation: expected one of"),
+        (("import", "a", "b", "--label-from", "odd"), "'--label-from'"),
         (("fit", "embedded", "new", "--activation", "odd"), "unknown activation: expected one of"),
         (("fit", "embedded", "new", "--activation", "relu", "--omega", "3"), "expected a positive --omega, with sines"),
         (("fit", "embedded", "new", "--omega", "-1"), "expected a positive --omega"),

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import torch
 
 import weightspace as ws
 from weightspace.bench._record import Result, Row, write_result
-from weightspace.report import markdown_table, write_report
+from weightspace.report import _pictures, markdown_table, write_report
 from weightspace.report._load import load_result
 from weightspace.report._page import page, sentence
 from weightspace.report._pictures import distinct, gallery, pair_indices, render, resolution
@@ -367,7 +368,7 @@ def test_bad_paths_are_refused(tmp_path, result_path):
     with pytest.raises(ValueError, match="got no file; `weightspace bench` writes one"):
         load_result(tmp_path / "absent.json")
     (tmp_path / "text.json").write_text("no JSON")
-    with pytest.raises(ValueError, match="in JSON, got a file that is cut or not JSON"):
+    with pytest.raises(ValueError, match="in JSON, got something else: "):
         load_result(tmp_path / "text.json")
     with pytest.raises(ValueError, match="expected a zoo"):
         write_report([result_path], tmp_path / "a.html", zoo=tmp_path / "nowhere")
@@ -433,3 +434,42 @@ def test_choice_of_networks_and_pairs():
 def test_resolution():
     assert resolution({"height": 32, "width": 30}) == (32, 30)
     assert resolution({"height": "32"}) == (28, 28)
+    assert resolution({"height": 0, "width": 8}) == resolution({"height": True, "width": 8}) == (28, 28)
+    assert resolution({"height": 1024, "width": 1024}) == (128, 128)
+    assert resolution({"height": 10**9, "width": 1}) == (128, 1)
+    assert resolution({"height": 100, "width": 400}) == (32, 128)
+
+
+NAMES = [
+    'a version="',
+    "font-family: ",
+    'id="x',
+    "url(#x)",
+    "#010101",
+    '"><script>alert(1)</script>',
+    "--> ]]> <!--",
+    "a\tb",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_from_files_neither_break_plots_nor_are_changed_in_them(tmp_path, name):
+    rows = [make_row(augmentation, [0.5, 0.6]) for augmentation in ("none", name, "other")]
+    write_result(tmp_path, Result.from_json(make_data(*rows)))
+    text = write_report([tmp_path], tmp_path / "page.html").read_text(encoding="utf-8")
+    plots = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(plots) == 2
+    for plot in plots:
+        tree = ElementTree.fromstring(plot.replace("<svg", '<svg xmlns:xlink="y"', 1))
+        assert name.strip() in [(node.text or "").strip() for node in tree.iter("text")]
+    assert "<script" not in text
+
+
+def test_wide_networks_are_drawn_a_few_at_a_time(monkeypatch):
+    calls = []
+    monkeypatch.setattr(_pictures, "evaluate", lambda w, x: calls.append(len(w)) or ws.evaluate(w, x))
+    weights = ws.testing.random_weights(SPEC, 5, generator=torch.Generator().manual_seed(0))
+    whole = render(weights, (4, 4))
+    monkeypatch.setattr(_pictures, "_MOST_VALUES", 2 * 16 * 8)
+    assert (render(weights, (4, 4)) == whole).all()
+    assert calls == [5, 2, 2, 1]

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from weightspace._files import write_atomic
+from weightspace._files import check_place, write_atomic
 from weightspace._plugins import find
+from weightspace._text import few
+from weightspace._torch_file import check_tensors as check_values
+from weightspace._torch_file import load_tensors
 from weightspace.checkpoints._checks import check_tensors
 
 SAFETENSORS, TORCH = (".safetensors",), (".pth", ".pt")
@@ -30,7 +33,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for another kind of file, or content other than a state dict.
+        ValueError: for another kind of file, content other than a state dict, and tensors without numbers of their own.
 
     Example:
         >>> import tempfile
@@ -44,19 +47,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     check_form(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a state dict, got no such file")
-    try:
-        state: Any = (
-            load_file(path) if path.suffix in SAFETENSORS else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise ValueError(
-            f"{path}: expected a state dict of plain tensors, got a damaged or other file "
-            f"({type(error).__name__}: {error!s:.120})"
-        ) from error
+    state: Any = _read_safetensors(path) if path.suffix in SAFETENSORS else load_tensors(path)
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        got = sorted(map(str, state))[:5] if isinstance(state, Mapping) else type(state).__name__
+        got = few(sorted(map(str, state))) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"{path}: expected a state dict, names to tensors, got {got}; save module.state_dict() alone")
+    check_values(path, state)
     return dict(state)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a file of safetensors, got a damaged or other one ({error})") from error
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -85,7 +88,7 @@ def write_checkpoint(
         OSError: if the disk is full or the folder cannot be written; an earlier file stays as it was.
     """
     path = Path(path)
-    check_form(path)
+    check_target(path)
     check_tensors("state_dict", state_dict)
     if path.suffix in SAFETENSORS:
         tensors = {name: value.detach().contiguous().clone() for name, value in state_dict.items()}
@@ -117,6 +120,17 @@ def load_module(name: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise ValueError(f"module: expected {name!r} to be or to make an nn.Module, got {type(made).__name__}")
     return made
+
+
+def check_target(path: Path) -> None:
+    """Raise unless a checkpoint can be written to ``path``.
+
+    Raises:
+        ValueError: for another ending.
+        OSError: for a place that is not writable.
+    """
+    check_form(path)
+    check_place(path)
 
 
 def check_form(path: Path) -> None:

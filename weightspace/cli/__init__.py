@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 import weightspace
+from weightspace._text import printable
 from weightspace.cli._commands import PROGRAM, group
 
 for _module in ("fit", "train", "zoo", "data", "checkpoints"):  # the order of the commands in the help
@@ -41,6 +43,8 @@ def main(argv: list[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     debug = "--debug" in given
     arguments = [argument for argument in given if argument != "--debug"] or ["--help"]
+    if argv is None:
+        warnings.showwarning = _show_warning
     try:
         code = app(args=arguments, prog_name="weightspace", standalone_mode=False)
     except UsageError as error:
@@ -56,7 +60,12 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning as one line, like an error: it may name what a file holds."""
+    typer.echo(f"weightspace: {category.__name__}: {printable(' '.join(str(message).split()))}", err=True)
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     typer.echo(f"weightspace: {line}", err=True)
     sys.exit(code)

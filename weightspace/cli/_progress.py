@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
+
+from weightspace._text import printable
 
 if TYPE_CHECKING:
     from weightspace import Zoo
 
-console = Console(markup=False, highlight=False)
+
+class _Console(Console):
+    """A console that shows text from files as text: what a terminal might obey is escaped."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("\n".join(printable(line) for line in text.split("\n")), **options)
+
+
+console = _Console(markup=False, highlight=False)
 
 
 def say(*lines: object) -> None:
@@ -109,6 +120,8 @@ def print_zoo(zoo: Zoo) -> None:
     console.print(f"{found['shards_done']} of {found['shards']} shards, {found['bytes'] / 1e6:.1f} MB")
     recipe = ", ".join(f"{name} {value}" for name, value in found["recipe"].items())
     say(f"recipe {recipe or 'unknown'}")
+    if "imported" in found:
+        _print_imported(**found["imported"])
     table = Table("split", "networks", "sources", "PSNR", "5 %", "median", "95 %", Column("histogram", no_wrap=True))
     for split in zoo.splits:
         row, psnr = found["splits"][split], zoo.psnr(split)
@@ -116,6 +129,17 @@ def print_zoo(zoo: Zoo) -> None:
         marks = [f"{quality[name]:.2f}" if quality else "-" for name in ("mean", "q05", "median", "q95")]
         table.add_row(split, str(row["count"]), str(row["sources"]), *marks, _histogram(psnr[~psnr.isnan()]))
     console.print(table)
+
+
+def _print_imported(matched: Any, keys: Mapping[str, Any], assumed: Mapping[str, Any], sources: Any) -> None:
+    """Print how the files of an imported zoo were read, and what nobody said about them."""
+    pairs = [f"{name} from {key}" for name, key in keys.items() if name != key]
+    shown = ", ".join(pairs[:4]) + (", ..." if len(pairs) > 4 else "")
+    say(f"imported, keys matched {matched}{f': {shown}' if shown else ''}")
+    if assumed:
+        say("assumed " + ", ".join(f"{name} {value}" for name, value in assumed.items() if name != "by"))
+    if sources is not None:
+        say(f"sources {sources}: splits may share signals unless an import says which (--source-pattern)")
 
 
 def _histogram(values: Any, bins: int = 12) -> str:

@@ -40,12 +40,14 @@ def align(
     """Move one checkpoint onto another of the same network; its function stays."""
     import torch
 
-    from weightspace.checkpoints._files import check_form, load_module, read_metadata
+    from weightspace.checkpoints._files import check_target, load_module, read_metadata
     from weightspace.checkpoints._merge import interpolate_state_dicts
 
     for path in (out, merge):
         if path is not None:
-            usage(check_form, path)
+            usage(check_target, path)
+    if out is not None and merge is not None and out.resolve() == merge.resolve():
+        raise typer.BadParameter(f"expected two files for --out and --merge, got {out} for both")
     states = [ws.checkpoints.read_checkpoint(path) for path in (a, b)]
     net = usage(load_module, module)
     example = None if shape is None else torch.zeros(1, *numbers(shape))

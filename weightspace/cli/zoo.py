@@ -10,7 +10,7 @@ from rich.table import Table
 
 import weightspace as ws
 from weightspace.cli._commands import PROGRAM
-from weightspace.cli._options import Seed, Size, check_widths, numbers
+from weightspace.cli._options import Seed, Size, check_widths, numbers, usage
 from weightspace.cli._progress import console, print_zoo, say
 from weightspace.cli.fit import load_data
 
@@ -124,24 +124,43 @@ def import_(
         str | None,
         typer.Option(callback=check_widths, help="all widths, such as 2,32,32,1; those of the files if not given"),
     ] = None,
-    omega: Annotated[float | None, typer.Option(help="frequency of the SIRENs, with --widths; 30 if not given")] = None,
-    output_shift: Annotated[
-        float | None, typer.Option(help="constant that their class adds to the output, with --widths; 0.5 if not given")
+    activation: Annotated[str | None, typer.Option(help="activation of the hidden layers, such as relu")] = None,
+    omega: Annotated[float | None, typer.Option(help="frequency of sines")] = None,
+    output_shift: Annotated[float | None, typer.Option(help="constant that their class adds to the output")] = None,
+    source_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="regular expression whose groups (or match) in a path say which signal a network was fitted to"
+        ),
     ] = None,
+    label_from: Annotated[
+        Literal["auto", "splits", "file"],
+        typer.Option(help="labels of the split file, or those beside parameters"),
+    ] = "auto",
     init_regime: Annotated[
         Literal["independent", "shared", "meta", "unknown"] | None,
         typer.Option(help="whether the networks started from initialisations of their own; unknown if not given"),
     ] = None,
 ) -> None:
-    """Read the field's own format, one .pth state dict a network, into a zoo."""
-    given: dict[str, Any] = {
-        name: value for name, value in (("omega", omega), ("output_shift", output_shift)) if value is not None
-    }
-    if given and widths is None:
-        raise typer.BadParameter("expected --widths with --omega and --output-shift, got none")
-    spec = None if widths is None else ws.siren(*numbers(widths), **given)
-    regime: dict[str, Any] = {} if init_regime is None else {"init_regime": init_regime}
-    print_zoo(ws.zoo.import_state_dicts(folder, out, splits=splits, spec=spec, **regime))
+    """Read the field's own format, one .pth state dict a network, into a zoo; what is not said of them is assumed."""
+    said = {"activation": activation, "omega": omega, "output_shift": output_shift}
+    given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    spec = usage(_spec, [1, 1, 1] if widths is None else numbers(widths), given)  # refuses what is no activation
+    given = given if widths is None else {"spec": spec}
+    if init_regime is not None:
+        given["init_regime"] = init_regime
+    print_zoo(
+        ws.zoo.import_state_dicts(folder, out, splits=splits, label_from=label_from, source_of=source_pattern, **given)
+    )
+
+
+def _spec(widths: list[int], given: dict[str, Any]) -> ws.NetSpec:
+    """Return the spec of a chain of these widths, with the settings that are given."""
+    if given.get("activation", "sine") == "sine":
+        return ws.siren(*widths, **{name: value for name, value in given.items() if name != "activation"})
+    if "omega" in given:
+        raise ValueError(f"expected no --omega with --activation {given['activation']}, got {given['omega']}")
+    return ws.mlp(*widths, **given)
 
 
 @PROGRAM.command()

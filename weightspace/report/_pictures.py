@@ -21,6 +21,9 @@ from weightspace.zoo import Zoo
 
 SHOWN, MEASURED, POOL = 6, 256, 1024
 SIDE = 28
+MOST_SIDE = 128
+"""The longest side of a picture, in pixels: the record of a zoo may claim any."""
+_MOST_VALUES = 1 << 24
 PRESERVES = {
     "function": "preserves the function",
     "coordinates": "moves the coordinates",
@@ -113,12 +116,13 @@ def gallery(zoo: Zoo, *, seed: int = 0) -> Gallery | None:
 
 
 def resolution(provenance: Mapping[str, object]) -> tuple[int, int]:
-    """Return height and width in pixels as the zoo records them, or 28 x 28."""
+    """Return height and width in pixels to draw at: as the zoo records them, at most 128 a side, or 28 x 28."""
     found = [provenance.get("height"), provenance.get("width")]
-    height, width = (
-        value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024 else SIDE
-        for value in found
-    )
+    sides = [value for value in found if isinstance(value, int) and not isinstance(value, bool) and value >= 1]
+    if len(sides) < 2:
+        return SIDE, SIDE
+    scale = min(1.0, MOST_SIDE / max(sides))
+    height, width = (max(1, round(side * scale)) for side in sides)
     return height, width
 
 
@@ -128,7 +132,11 @@ def render(weights: Weights, size: tuple[int, int]) -> np.ndarray:
 
     One output is grey, three are RGB; of others the first is drawn. Values outside [0, 1] are clipped.
     """
-    values = evaluate(weights, grid(*size)).clamp(0, 1)
+    points = grid(*size)
+    wide = max(axis.size for axis in weights.spec.axes)
+    step = max(1, _MOST_VALUES // (len(points) * wide))  # networks at a time, so that wide ones take no more memory
+    parts = [evaluate(weights[start : start + step], points) for start in range(0, len(weights), step)]
+    values = torch.cat(parts).clamp(0, 1)
     values = values if values.shape[2] == 3 else values[:, :, 0]
     pixels = (255 * values.nan_to_num(0.0)).round().to(torch.uint8).cpu().numpy()
     return pixels.reshape(len(weights), *size, *pixels.shape[2:])

@@ -173,15 +173,21 @@ def inline_svg(figure: Any, ident: str, title: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*|<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text)
-    text = re.sub(r"font-family: [^;\"]*;?\s*", "", text)
-    text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{ident}-", text)
-    for color, variable in _VARIABLES.items():
-        text = text.replace(color, f"var({variable})")
+    text = re.sub(r"<[^>]*>", lambda tag: _of_page(tag[0], ident), text)  # in tags alone: texts are names from files
     size = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text)
     assert size is not None
     text = text.replace(size.group(0), f'role="img" aria-label="{_escape(title)}"', 1)
     return text
+
+
+def _of_page(tag: str, ident: str) -> str:
+    """Return a tag of an SVG with the page's colors and font, and with names of its own."""
+    tag = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", tag)
+    tag = re.sub(r"font-family: [^;\"]*;?\s*", "", tag)
+    tag = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{ident}-", tag)
+    for color, variable in _VARIABLES.items():
+        tag = tag.replace(color, f"var({variable})")
+    return tag
 
 
 def _escape(text: str) -> str:

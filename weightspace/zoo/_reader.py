@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from weightspace._spec import NetSpec
+from weightspace._text import few
 from weightspace._torch_file import MOST_GROWTH, check_tensors, load_tensors
 from weightspace._weights import Weights, check_finite
 from weightspace.zoo._layer_order import BY_NAME, in_layer_order, infer, keys_of, released
@@ -166,8 +167,8 @@ class StateDictReader:
             self._keys = dict(zip(names, ordered, strict=True))
         else:
             raise ValueError(
-                f"{file}: expected {len(names)} parameters {_shown(names)} for {self.spec}, got {len(state)}: "
-                f"{_shown(list(state))}; pass the spec of these networks"
+                f"{file}: expected {len(names)} parameters {few(names)} for {self.spec}, got {len(state)}: "
+                f"{few(list(state))}; pass the spec of these networks"
             )
         self._own = set(self._keys.values())
 
@@ -178,7 +179,7 @@ class StateDictReader:
         extra = [key for key in state if key not in self._own]
         if missing or extra:
             raise ValueError(
-                f"{file}: expected the keys {_shown(list(self._own))}, missing {_shown(missing)}, extra {_shown(extra)}"
+                f"{file}: expected the keys {few(list(self._own))}, missing {few(missing)}, extra {few(extra)}"
             )
         for name, key in self._keys.items():
             value, shape = state[key], self.spec.state_dict_shape(name)
@@ -205,9 +206,3 @@ def load_state_dict(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file}: expected a state dict, names to tensors, got {type(state).__name__}")
     check_tensors(file, state)
     return dict(state)
-
-
-def _shown(names: list[str]) -> str:
-    """Return a list of names for a message, the first few of a long one."""
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"[{', '.join(map(repr, names[:8]))}{more}]"

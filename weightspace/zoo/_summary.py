@@ -41,6 +41,7 @@ def _imported(form: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[st
         "matched": form.get("matched", "unknown"),
         "keys": dict(keys) if isinstance(keys, Mapping) else {},
         "assumed": dict(assumed) if isinstance(assumed, Mapping) else {},
+        "sources": form.get("sources"),
     }
 
 
