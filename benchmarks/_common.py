@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from weightspace._files import read_json
 from weightspace.bench._environment import environment
-from weightspace.bench._json import dumps, read_json, write_json
+from weightspace.bench._json import dumps, write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -50,7 +51,7 @@ def earlier_rows(name: str, same: dict[str, Any], key: str, new: Sequence[Any]) 
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return []
-    found = read_json(path, "the record of a benchmark", "remove it")
+    found = read_json(path, "the record of a benchmark", finite=True, remedy="remove it")
     if any(found.get(field) != value for field, value in same.items()):
         return []
     return [row for row in found["rows"] if row[key] not in new]

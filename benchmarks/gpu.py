@@ -32,8 +32,8 @@ import torch
 
 from benchmarks import _gpu_steps
 from benchmarks._common import save_to
+from weightspace._files import read_json
 from weightspace.bench._environment import environment
-from weightspace.bench._json import read_json
 
 SHARES = {"tests": 0.2, "fit": 0.2, "align": 0.1, "models": 0.3, "transforms": 0.08, "study": 0.12}
 """The share of the time that each step may take at most; what a step does not use is left to those behind it."""
@@ -64,7 +64,7 @@ def run_step(name: str, out: Path, seconds: float, tiny: bool) -> dict[str, Any]
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # the step, and the processes that it has started
             process.wait()
-    found = read_json(part, "the rows of a step", "run it again") if part.exists() else {}
+    found = read_json(part, "the rows of a step", finite=True, remedy="run it again") if part.exists() else {}
     part.unlink(missing_ok=True)
     return {"step": name, "status": status, "seconds": time.perf_counter() - begun, **found}
 

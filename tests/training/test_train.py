@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _helpers import write_small_zoo
 from torch import Tensor
 
 import weightspace as ws
@@ -23,7 +24,7 @@ from weightspace.training import Classification, TrainConfig
 from weightspace.training._config import schedule
 from weightspace.training._run import score
 from weightspace.training._train import _parts
-from weightspace.transforms import GaussianNoise, MixUp, PositiveScale, Transform
+from weightspace.transforms import GaussianNoise, MixUp, PositiveScale, RandomApply, Rotate, Transform
 from weightspace.zoo import Zoo, write_zoo
 
 SPEC = ws.siren(2, 4, 1)
@@ -104,6 +105,25 @@ def test_learns_real_images(image_zoo: Zoo) -> None:
     assert result.test is not None
     assert result.test > 0.5, "chance is 0.33 with a standard error of 0.04"
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("height", "rotation"), [(16, "Rotate(degrees=15.0, size=(16, 48))"), (48, "Rotate(degrees=15.0)")]
+)
+def test_named_rotations_know_the_size_of_the_pictures(tmp_path: Path, height: int, rotation: str) -> None:
+    zoo = write_small_zoo(tmp_path / "zoo", ws.siren(2, 4, 1), provenance={"height": height, "width": 48})
+    for name, end in (("rotate", ""), ("noise+rotate", "])")):
+        ws.train(MLP(zoo.spec, 3, hidden=4, seed=0), zoo, epochs=1, transform=name, run_dir=tmp_path / name)
+        assert json.loads((tmp_path / name / "result.json").read_text())["transform"].endswith(rotation + end)
+
+
+def test_rotations_that_shear_are_warned_of(tmp_path: Path) -> None:
+    zoo = write_small_zoo(tmp_path / "zoo", ws.siren(2, 4, 1), provenance={"height": 16, "width": 48})
+    model = MLP(zoo.spec, 3, hidden=4, seed=0)
+    for transform in (Rotate(15.0), RandomApply(Rotate(15.0))):
+        with pytest.warns(UserWarning, match="expected rotations of pictures of 16x48, got .* which shears them"):
+            ws.train(model, zoo, epochs=1, transform=transform)
+    ws.train(model, zoo, epochs=1, transform=Rotate(15.0, size=(16, 48)))
 
 
 def test_learns_nothing_from_shuffled_labels(zoo: Zoo, tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ def match_full(a: ws.Weights, b: ws.Weights) -> ws.Symmetry:
 
 ROWS = [
     Row(t.Rotate(40.0), PLANE, ("siren1", "gelu4")),
+    Row(t.Rotate(40.0, size=(16, 48)), tuple(n for n in PLANE if n != "siren3"), ("siren1", "siren3", "gelu4")),
+    Row(t.Rotate(40.0, size=(4, 9, 6)), ("siren3",), ("siren2", "siren1")),
     Row(t.Translate(0.3), BIASED, ("nobias",)),
     Row(t.Scale(0.7, 1.4), ANY),
     Row(t.Scale(0.7, 1.4, isotropic=False), ANY),

@@ -51,6 +51,41 @@ def test_rotation_in_the_plane_keeps_lengths_and_its_bound() -> None:
     assert -30 <= angle.min() < -25
 
 
+def test_rotation_of_pictures_of_unequal_sides_keeps_distances_in_pixels() -> None:
+    size = (16, 48)
+    steps = (torch.tensor(size, dtype=torch.float64) - 1) / 2
+    pixels = ws.signals.grid(*size).double()
+    across = torch.cdist(pixels * steps, pixels * steps)
+    w = networks(SIREN, batch=4)
+    for transform in (Rotate(45.0, size=size), Compose([Rotate(45.0, size=list(size)), Flip(0.5)])):
+        draw = transform.sample(w, generator=generator())
+        moved = draw.phi(pixels)
+        torch.testing.assert_close(
+            torch.cdist(moved * steps, moved * steps), across.expand(4, -1, -1), rtol=0, atol=1e-5
+        )
+        found = ws.evaluate(transform.apply(w, draw), pixels)
+        torch.testing.assert_close(found, ws.evaluate(w, moved), rtol=1e-9, atol=1e-9)
+    sheared = Rotate(45.0).sample(w, generator=generator()).phi(pixels) * steps  # the control: it does not
+    assert (torch.cdist(sheared, sheared) - across).abs().max() > 10
+
+
+def test_a_size_of_equal_sides_changes_no_bit() -> None:
+    for w, size in ((networks(SIREN, batch=9), (28, 28)), (networks(SPACE, batch=9), (7, 7, 7))):
+        plain, sized = (t.sample(w, generator=generator()).matrix for t in (Rotate(45.0), Rotate(45.0, size=size)))
+        assert plain.equal(sized)
+    assert repr(Rotate(45.0)) == "Rotate(degrees=45.0)"
+    assert repr(Rotate(45.0, size=[2, 3])) == "Rotate(degrees=45.0, size=(2, 3))"
+    assert Rotate(45.0, size=[2, 3]) == Rotate(45.0, size=(2, 3)) != Rotate(45.0)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [(16, TypeError), ("16", TypeError), ((16, 0), ValueError), ((1.5, 2), TypeError)]
+)
+def test_impossible_sizes_are_refused(size: object, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="Rotate"):
+        Rotate(45.0, size=size)  # type: ignore[arg-type]
+
+
 def test_rotation_in_space_is_proper_and_bounded() -> None:
     w = networks(SPACE, batch=200)
     matrix = Rotate(30.0).sample(w, generator=generator()).matrix

@@ -23,7 +23,8 @@ from weightspace.models import MODELS, Ensemble, WeightModel, build, flop
 from weightspace.training import Objective, TrainConfig, train
 from weightspace.training._objectives import objective_for
 from weightspace.training._run_folder import CHECKPOINT, WEIGHTS
-from weightspace.transforms import Transform, augmentation
+from weightspace.training._train import augmentation_for
+from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
 
 CELL = "cell.json"
@@ -94,7 +95,7 @@ def run_cell(job: Job) -> CellResult:
     zoo = Zoo.open(job.zoo, verify=False)
     model = built(job.entry, zoo, job.cell.seed)
     cost = flop(model, Weights(torch.zeros(job.config.batch_size, zoo.spec.num_params), zoo.spec))
-    transform = augmentation(job.transform) if isinstance(job.transform, str) else job.transform
+    transform = augmentation_for(job.transform, zoo)
     objective = objective_of(job.entry, zoo)
     trained = train(
         model,

@@ -44,7 +44,8 @@ def train(
     opened = ws.Zoo.open(zoo)
     find_model(model)
     scored = find_objective(objective)
-    transform = usage(ws.transforms.augmentation, augment) if augment else None
+    if augment:
+        usage(ws.transforms.augmentation, augment)
     sizes: dict[str, Any] = {
         name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None
     }
@@ -56,7 +57,7 @@ def train(
         result = ws.train(
             net,
             opened,
-            transform=transform,
+            transform=augment or None,
             objective=objective,
             config=config,
             device=device,

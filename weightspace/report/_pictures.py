@@ -18,6 +18,7 @@ from weightspace._weights import Weights
 from weightspace.align import distance, match
 from weightspace.transforms import AUGMENTATIONS
 from weightspace.zoo import Zoo
+from weightspace.zoo._summary import image_size
 
 SHOWN, MEASURED, POOL = 6, 256, 1024
 SIDE = 28
@@ -117,9 +118,7 @@ def gallery(zoo: Zoo, *, seed: int = 0) -> Gallery | None:
 
 def resolution(provenance: Mapping[str, object]) -> tuple[int, int]:
     """Return height and width in pixels to draw at: as the zoo records them, at most 128 a side, or 28 x 28."""
-    found = [provenance.get("height"), provenance.get("width")]
-    sides = [value for value in found if isinstance(value, int) and not isinstance(value, bool) and value >= 1]
-    if len(sides) < 2:
+    if (sides := image_size(provenance)) is None:
         return SIDE, SIDE
     scale = min(1.0, MOST_SIDE / max(sides))
     height, width = (max(1, round(side * scale)) for side in sides)

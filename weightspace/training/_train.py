@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from weightspace.training._objectives import objective_for
 from weightspace.training._run import EVAL_BATCH, Part, Run, score
 from weightspace.training._run_folder import RunFolder
 from weightspace.transforms import Transform, augmentation
+from weightspace.transforms._registry import for_pictures, shears
 from weightspace.zoo import Zoo
+from weightspace.zoo._summary import image_size
 from weightspace.zoo._zoo import RESIDENT_BYTES
 
 # Not a seed that a test split was drawn with: the same hash would hold out those same sources, which are gone already.
@@ -74,7 +77,8 @@ def train(
     Args:
         model: built for the zoo's spec; its normalisation is fitted to the training split here.
         zoo: with a "train" split; "val" is held out by source where missing, "test" is optional.
-        transform: augmentation of the training batches, or the name of one, such as ``"rotate+noise"``.
+        transform: augmentation of the training batches, or the name of one, such as ``"rotate+noise"``. A named
+            one keeps distances in pictures whose sides differ, see :class:`weightspace.transforms.Rotate`.
         objective: the objective, or the name of one: ``"classification"`` (over the zoo's labels, the default),
             ``"regression"`` (of real-valued labels), or an import path.
         config: hyper-parameters; ``options`` replace single fields of it.
@@ -92,6 +96,9 @@ def train(
             ``run_dir`` of another run.
         FloatingPointError: if the loss stops being finite.
 
+    Warns:
+        UserWarning: for a transform that rotates without the size of pictures whose sides differ, which shears them.
+
     Example:
         >>> import tempfile
         >>> import weightspace as ws
@@ -105,7 +112,7 @@ def train(
     """
     _check_types(model, zoo)
     config = replace(config or TrainConfig(), **options)
-    transform = augmentation(transform) if isinstance(transform, str) else transform
+    transform = augmentation_for(transform, zoo)
     if transform is not None:
         transform.check(zoo.spec)
     if not isinstance(objective, Objective):
@@ -139,6 +146,27 @@ def train(
     if folder is not None:
         folder.finish(asdict(result), model)
     return result
+
+
+def augmentation_for(transform: Transform | str | None, zoo: Zoo) -> Transform | None:
+    """Return the augmentation; one that is named by a text keeps distances in the pictures of the zoo.
+
+    Warns:
+        UserWarning: for rotations that would shear the pictures.
+    """
+    size = image_size(zoo.provenance)
+    if size is None or len(size) != zoo.spec.in_features or len({*size}) == 1:
+        return augmentation(transform) if isinstance(transform, str) else transform
+    if isinstance(transform, str):
+        return for_pictures(augmentation(transform), size)
+    if transform is not None and shears(transform):
+        warnings.warn(
+            f"transform: expected rotations of pictures of {size[0]}x{size[1]}, got {transform!r:.200}, which shears "
+            f"them; pass Rotate(degrees, size={size})",
+            UserWarning,
+            stacklevel=3,
+        )
+    return transform
 
 
 def _check_types(model: nn.Module, zoo: Zoo) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from weightspace._plugins import find
 from weightspace.transforms import coordinates, mix, noise, symmetry
 from weightspace.transforms._base import Transform
-from weightspace.transforms.compose import Compose
+from weightspace.transforms.compose import Compose, OneOf, RandomApply
+from weightspace.transforms.coordinates import Rotate
 
 AUGMENTATIONS: dict[str, Transform] = {**coordinates.NAMED, **noise.NAMED, **symmetry.NAMED, **mix.NAMED}
 """The library's augmentations by name. Strengths are frozen: records of experiments refer to them by name."""
@@ -35,6 +38,23 @@ def augmentation(name: str) -> Transform:
         raise TypeError(f"augmentation: expected a name such as 'sign+noise', got {name!r}; a Transform needs no name")
     made = [_made(part) for part in name.split("+")]
     return made[0] if len(made) == 1 else Compose(made)
+
+
+def for_pictures(transform: Transform, size: tuple[int, ...]) -> Transform:
+    """Return a transform whose rotations, also those within compositions, keep distances in pictures of this size."""
+    if isinstance(transform, Rotate):
+        return replace(transform, size=size) if transform.size is None else transform
+    if isinstance(transform, Compose | OneOf | RandomApply):
+        made = copy(transform)
+        made.members = tuple(for_pictures(member, size) for member in transform.members)
+        return made
+    return transform
+
+
+def shears(transform: Transform) -> bool:
+    """Return whether a transform, or a member of it, would shear pictures of unequal sides: it rotates without size."""
+    own = isinstance(transform, Rotate) and transform.size is None
+    return own or any(shears(member) for member in transform.members)
 
 
 def _made(name: str) -> Transform:

@@ -19,18 +19,25 @@ from weightspace.transforms.compose import Compose
 from weightspace.transforms.requirements import INPUT_BIAS, LINEAR_INPUT, input_count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rotate(Coordinates):
     r"""Rotate the coordinates about the origin.
 
     In the plane by an angle uniform in [-degrees, degrees]; in space by such an angle about a uniform random axis
     :math:`n`, :math:`A = I + \sin\theta\, N + (1 - \cos\theta) N^2` with :math:`N v = n \times v`.
 
+    A picture of other than equal sides lies on the square [-1, 1]² all the same, so that a rotation of the coordinates
+    would shear it. Given its size, distances in pixels stay: :math:`S^{-1} A S` with
+    :math:`S = \mathrm{diag}(n_1 - 1, n_2 - 1)`. :func:`weightspace.train` gives an augmentation that is named by a
+    text the size that the zoo records.
+
     Args:
         degrees: bound of the angle.
+        size: points along each coordinate, such as height and width in pixels; by default all are the same.
 
     Raises:
-        ValueError: for a negative bound; when sampled, for networks of other than 2 or 3 coordinates.
+        ValueError: for a negative bound or an impossible size; when sampled, for networks of other than 2 or 3
+            coordinates, or of another number than ``size`` has.
 
     Example:
         >>> import weightspace as ws
@@ -45,21 +52,42 @@ class Rotate(Coordinates):
     """
 
     degrees: float = 30.0
+    size: Sequence[int] | None = None
     requires = (LINEAR_INPUT, input_count(2, 3, "rotation acts on the plane or on space; use Scale, Flip or Translate"))
 
     def __post_init__(self) -> None:
         number("Rotate", self.degrees, "degrees >= 0", low=0)
+        if self.size is None:
+            return
+        if not isinstance(self.size, Sequence) or isinstance(self.size, str):
+            raise TypeError(f"Rotate: expected whole numbers of points as size, got {self.size!r}; e.g. (16, 48)")
+        size = tuple(whole_number("Rotate, size", side) for side in self.size)
+        count = input_count(len(size), len(size), f"size={size} has one number for each coordinate")
+        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "requires", (*type(self).requires, count))
+
+    def __repr__(self) -> str:
+        """Print a size that is given; a run is recognised by the text of its transforms."""
+        size = "" if self.size is None else f", size={self.size}"
+        return f"Rotate(degrees={self.degrees}{size})"
 
     def affine(self, weights: Weights, *, generator: torch.Generator) -> AffineDraw:
+        turn = self._turn(weights, generator)
+        if self.size is None:
+            return AffineDraw(turn)
+        steps = torch.tensor([max(side - 1, 1) for side in self.size], dtype=turn.dtype, device=turn.device)
+        return AffineDraw(turn * (steps / steps[:, None]))
+
+    def _turn(self, weights: Weights, generator: torch.Generator) -> Tensor:
+        """Draw a rotation for each network, ``[batch, coord, coord]``."""
         angle = math.radians(self.degrees) * _uniform((len(weights), 1, 1), weights, generator)
         if weights.spec.in_features == 2:
-            turn = torch.cat([torch.cat([angle.cos(), -angle.sin()], 2), torch.cat([angle.sin(), angle.cos()], 2)], 1)
-            return AffineDraw(turn)
+            return torch.cat([torch.cat([angle.cos(), -angle.sin()], 2), torch.cat([angle.sin(), angle.cos()], 2)], 1)
         axis = randn((len(weights), 3), generator=generator, dtype=weights.dtype, device=weights.device)
         axis = torch.nn.functional.normalize(axis, dim=1)
         eye = torch.eye(3, dtype=weights.dtype, device=weights.device)
         cross = torch.linalg.cross(axis[:, None], eye.expand(len(weights), 3, 3)).mT
-        return AffineDraw(eye + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross))
+        return eye + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
 
 
 @dataclass(frozen=True)

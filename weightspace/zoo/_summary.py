@@ -34,6 +34,13 @@ def summary(zoo: Zoo) -> dict[str, Any]:
     return {**found, "imported": _imported(form, found["provenance"])} if isinstance(form, Mapping) else found
 
 
+def image_size(provenance: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return height and width in pixels of the pictures that a zoo's networks were fitted to, where it records them."""
+    height, width = (provenance.get(name) for name in ("height", "width"))
+    good = all(isinstance(side, int) and not isinstance(side, bool) and side >= 1 for side in (height, width))
+    return (height, width) if good else None  # pyright: ignore[reportReturnType]
+
+
 def _imported(form: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Say how the files of an imported zoo were read: how keys became parameters, and what was assumed of them."""
     keys, assumed = form.get("keys"), provenance.get("assumed")
