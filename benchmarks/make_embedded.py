@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from weightspace import datasets
-from weightspace.datasets._named import EMBEDDED
+from weightspace.datasets._named import EMBEDDED, fashion_mnist
 
 DEFAULT_OUT = Path(datasets.__file__).parent / "data" / EMBEDDED
 
@@ -26,7 +26,7 @@ def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def packed(folder: Path | None) -> bytes:
-    full = datasets.fashion_mnist(folder)
+    full = fashion_mnist(folder)
     assert full.labels is not None
     train = full.splits["train"][first_of_each_class(full.labels[full.splits["train"]], 300)]
     test = full.splits["test"][first_of_each_class(full.labels[full.splits["test"]], 100)]

@@ -106,7 +106,7 @@ def reading(folder: Path, networks: int, shard_size: int, repeats: int) -> dict[
 def fit(path: Path, images: int, steps: int) -> dict[str, Any]:
     """Fit a zoo in this process; return its peak memory."""
     counts = {"train": images * 9 // 10, "val": images // 10, "test": images // 6}
-    zoo = ws.fit_zoo(path, ws.datasets.fashion_mnist(), SPEC, config=ws.FitConfig(steps=steps), counts=counts)
+    zoo = ws.fit_zoo(path, ws.datasets.load("fashion-mnist"), SPEC, config=ws.FitConfig(steps=steps), counts=counts)
     return {"peak_mb": peak_mb(), "networks": sum(zoo.count(s) for s in zoo.splits)}
 
 

@@ -107,6 +107,15 @@ def test_records_hold_no_histories_and_few_lines() -> None:
 # --- single scripts
 
 
+def test_a_zoo_is_trained_on_from_its_files_and_from_memory_with_the_same_result(run: Run, tmp_path: Path) -> None:
+    options = ("--larger", "--networks", "2000", "--shard-size", "300", "--folder", str(tmp_path))
+    rows = run("zoo", *options, record="redesign-memory")["rows"]
+    assert [row["networks"] for row in rows] == [200, 200, 2000, 2000]
+    for mapped, resident in (rows[:2], rows[2:]):
+        assert (mapped["weights"], resident["weights"]) == ("read from the mapped files", "held in memory")
+        assert (mapped["loss"], mapped["learned_sha256"]) == (resident["loss"], resident["learned_sha256"])
+
+
 @whole_data
 def test_the_cost_of_recipes_is_measured_alone(run: Run) -> None:
     options = ("--recipes", "2", "--repeats", "1", "--only", "siren", "meta")
