@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -170,6 +171,29 @@ def test_the_api_pages_list_the_public_surface(room: str) -> None:
     else:
         expected = [f"weightspace.{room}.{name}" for name in importlib.import_module(f"weightspace.{room}").__all__]
     assert sorted(listed) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["docs/**/*.md", "README.md", "examples/*.py", "benchmarks/*.py", "weightspace/**/*.py"]
+)
+def test_every_public_name_that_is_written_is_there(pattern: str) -> None:
+    """Code that no test runs, comments and messages name things too."""
+    written = {
+        (path.name, name)
+        for path in ROOT.glob(pattern)
+        for name in re.findall(r"\bws((?:\.[a-z]\w*)?\.\w+)", path.read_text(encoding="utf-8"))
+    }
+    assert written
+    assert {(page, name) for page, name in written if not _is_there(name)} == set()
+    assert _is_there(".signals.grid")
+    assert not _is_there(".signals.raster")
+
+
+def _is_there(name: str) -> bool:
+    """Whether a room has a name; what follows a noun or a function is not looked up."""
+    owner, _, member = name[1:].partition(".")
+    found = getattr(ws, owner, None)
+    return found is not None and (not inspect.ismodule(found) or not member or hasattr(found, member))
 
 
 def test_every_page_is_in_the_navigation() -> None:
