@@ -3,92 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
 
-import torch
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
-from weightspace._spec import NetSpec, Param, check_spec
+from weightspace._features import Axes, Features, layouts, subsets
+from weightspace._matrix_layer import Reduction, check_reduction
+from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_features
-
-Axes = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How one parameter lies: its hidden axes, the spec's last one first, and the size of its fixed axes together.
-
-    Torch's parameters name what they produce before what they consume, so in a chain that order moves nothing.
-    """
-
-    param: Param
-    hidden: Axes
-    order: tuple[int, ...]
-    fixed: int
-
-    def features(self, value: Tensor) -> Tensor:
-        """``[batch, *axes, channel]`` to ``[batch, *hidden, fixed * channel]``."""
-        return value.permute(0, *self.order, value.ndim - 1).flatten(1 + len(self.hidden))
-
-    def restore(self, value: Tensor, spec: NetSpec, channels: int) -> Tensor:
-        """``[batch, *hidden, fixed * channel]`` to ``[batch, *axes, channel]``."""
-        sizes = [spec.axis(self.param.axes[i - 1]).size for i in self.order]
-        value = value.reshape(value.shape[0], *sizes, channels)
-        back = [0] * len(self.order)
-        for new, old in enumerate(self.order, start=1):
-            back[old - 1] = new
-        return value.permute(0, *back, value.ndim - 1)
-
-
-@lru_cache(maxsize=256)
-def layouts(spec: NetSpec, ends: bool = False) -> tuple[_Layout, ...]:
-    """The layout of every parameter; with ``ends``, inputs and outputs count as hidden axes."""
-    free = [axis.name for axis in spec.axes if axis.hidden or (ends and axis.name in (spec.input, spec.output))]
-    rank = {name: -i for i, name in enumerate(free)}
-    out = []
-    for param in spec.params:
-        hidden = sorted((i for i, a in enumerate(param.axes) if a in rank), key=lambda i: rank[param.axes[i]])
-        fixed = [i for i, a in enumerate(param.axes) if a not in rank]
-        size = math.prod(spec.axis(param.axes[i]).size for i in fixed)
-        out.append(_Layout(param, tuple(param.axes[i] for i in hidden), tuple(i + 1 for i in (*hidden, *fixed)), size))
-    return tuple(out)
-
-
-def _subsets(axes: Axes) -> list[Axes]:
-    return [kept for size in range(len(axes) + 1) for kept in combinations(axes, size)]
-
-
-def pooled(spec: NetSpec, features: Weights) -> dict[Axes, Tensor]:
-    """Every parameter's features averaged over every set of its hidden axes, joined by the axes that remain.
-
-    Args:
-        spec: the networks.
-        features: ``[batch, param, channel]``.
-
-    Returns:
-        For every set ``S`` of hidden axes that some parameter carries, ``[batch, *S, feature]``: the features of all
-        parameters that carry ``S``, side by side. ``S`` lists the spec's last axis first.
-    """
-    return _pooled(layouts(spec), features)
-
-
-def _pooled(members: Sequence[_Layout], features: Weights) -> dict[Axes, Tensor]:
-    parts: dict[Axes, list[Tensor]] = {}
-    for layout, (_, value) in zip(members, features.items(), strict=True):
-        whole = layout.features(value)
-        means = {layout.hidden: whole}
-        for kept in sorted(_subsets(layout.hidden), key=len, reverse=True):
-            if kept not in means:  # average the smallest mean already there over one more axis
-                parent = sorted([s for s in means if set(kept) < set(s)], key=len)[0]
-                axis = next(i for i, name in enumerate(parent) if name not in kept)
-                # not .mean(): the gradient of a sum is a view, that of a mean a tensor of the full size
-                means[kept] = means[parent].sum(axis + 1) * (1 / means[parent].shape[axis + 1])
-            parts.setdefault(kept, []).append(means[kept])
-    return {kept: torch.cat(values, -1) if len(values) > 1 else values[0] for kept, values in parts.items()}
 
 
 class EquivariantLinear(nn.Module):
@@ -111,9 +33,12 @@ class EquivariantLinear(nn.Module):
         out_channels: channels of ``y``.
         bias: whether to add ``b``.
         ends: whether inputs and outputs count as hidden axes, whose permutations the layer then commutes with too.
+        reduction: ``"mean"``, or ``"max"`` to take maxima over the axes instead of averages: the layer still commutes
+            with permutations, and is no longer linear.
 
     Raises:
-        ValueError: for fewer than one channel; on call, for networks of another spec or features of other channels.
+        ValueError: for another reduction, or fewer than one channel; on call, for networks of another spec or features
+            of other channels.
 
     Example:
         >>> import weightspace as ws
@@ -127,15 +52,23 @@ class EquivariantLinear(nn.Module):
     """
 
     def __init__(
-        self, spec: NetSpec, in_channels: int, out_channels: int, *, bias: bool = True, ends: bool = False
+        self,
+        spec: NetSpec,
+        in_channels: int,
+        out_channels: int,
+        *,
+        bias: bool = True,
+        ends: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_spec(spec)
+        self.reduction: Reduction = check_reduction(reduction)
         if min(whole_number("in_channels", in_channels, None), whole_number("out_channels", out_channels, None)) < 1:
             raise ValueError(f"expected at least one channel, got {in_channels=}, {out_channels=}")
         self.spec, self.in_channels, self.out_channels = spec, in_channels, out_channels
         self.layouts = layouts(spec, ends)
-        found = dict.fromkeys(s for lay in self.layouts for s in _subsets(lay.hidden))  # a set has no order to rely on
+        found = dict.fromkeys(s for lay in self.layouts for s in subsets(lay.hidden))  # a set has no order to rely on
         self.sets: list[Axes] = sorted(found, key=len)
         self.maps = nn.ModuleList()
         for kept in self.sets:
@@ -160,38 +93,26 @@ class EquivariantLinear(nn.Module):
 
     def forward(self, features: Weights) -> Weights:
         check_features(self.spec, features, self.in_channels)
-        means = _pooled(self.layouts, features)
-        parts: dict[str, list[Tensor]] = {lay.param.name: [] for lay in self.layouts}
+        return self.compute(Features.read(self.layouts, features, self.reduction)).weights(self.out_channels)
+
+    def compute(self, features: Features, *, relu: bool = False) -> Features:
+        """Map features that lie as the layers compute, which saves a stack of layers the way there and back."""
+        added: list[dict[Axes, Tensor]] = [{} for _ in self.layouts]
+        bases: list[Tensor | None] = [None] * len(self.layouts)
+        maps: list[Tensor | None] = [None] * len(self.layouts)
         for kept, linear in zip(self.sets, self.maps, strict=True):
-            members = [lay for lay in self.layouts if set(kept) <= set(lay.hidden)]
-            split = linear(means[kept]).split([lay.fixed * self.out_channels for lay in members], -1)
-            for lay, part in zip(members, split, strict=True):
-                parts[lay.param.name].append(_broadcast(part, kept, lay.hidden))
-        out = {name: _total(own) for name, own in parts.items()}
-        rows = []
-        for lay in self.layouts:
-            sizes = [self.spec.axis(a).size for a in lay.hidden]
-            value = out[lay.param.name].expand(-1, *sizes, -1)
-            rows.append(lay.restore(value, self.spec, self.out_channels).flatten(1, -2))
-        return features.replace(torch.cat(rows, 1))
-
-
-def _total(parts: list[Tensor]) -> Tensor:
-    """Their sum, broadcast. The sets came from the fewest axes to the most: the last part has the full size."""
-    first, *others, last = parts if len(parts) > 1 else [None, *parts]
-    if first is None:
-        return last
-    for i, part in enumerate([first, *others]):
-        last = last + part if i == 0 else last.add_(part)  # the first sum is a new tensor: the others add in place
-    return last
-
-
-def _broadcast(part: Tensor, kept: Axes, hidden: Axes) -> Tensor:
-    """Insert axes of size one where ``hidden`` has an axis that ``kept`` has not."""
-    for i, name in enumerate(hidden):
-        if name not in kept:
-            part = part.unsqueeze(1 + i)
-    return part
+            assert isinstance(linear, nn.Linear)
+            members = [i for i, lay in enumerate(self.layouts) if set(kept) <= set(lay.hidden)]
+            if len(kept) == 2 and len(members) == 1:  # a matrix alone: its map is left to the pass that also adds
+                bases[members[0]], maps[members[0]] = features.values[members[0]], linear.weight
+                continue
+            widths = [self.layouts[i].fixed * self.out_channels for i in members]
+            for i, part in zip(members, linear(features.joined(kept)).split(widths, -1), strict=True):
+                if self.layouts[i].hidden == kept:
+                    bases[i] = part
+                else:
+                    added[i][kept] = part
+        return features.updated(bases, maps, added, relu=relu, reduction=self.reduction)
 
 
 class NeuronAttention(nn.Module):
@@ -204,15 +125,17 @@ class NeuronAttention(nn.Module):
         spec: the networks.
         channels: of the features, kept.
         heads: of attention; divides ``channels``.
+        reduction: whether a token holds averages or maxima over the other axes.
 
     Reference:
         Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, appendix (set layers).
         Departure: beside the linear layer, not in place of one of its blocks.
     """
 
-    def __init__(self, spec: NetSpec, channels: int, heads: int) -> None:
+    def __init__(self, spec: NetSpec, channels: int, heads: int, *, reduction: Reduction = "mean") -> None:
         super().__init__()
         check_spec(spec)
+        self.reduction: Reduction = check_reduction(reduction)
         if channels % whole_number("attention", heads):
             raise ValueError(f"attention: expected a divisor of {channels}, got {heads}")
         self.spec, self.in_channels, self.heads, self.layouts = spec, channels, heads, layouts(spec)
@@ -224,33 +147,33 @@ class NeuronAttention(nn.Module):
 
     def forward(self, features: Weights) -> Weights:
         check_features(self.spec, features, self.in_channels)
-        means = _pooled(self.layouts, features)
-        parts = {
-            lay.param.name: lay.features(value) for lay, (_, value) in zip(self.layouts, features.items(), strict=True)
-        }
+        return self.compute(Features.read(self.layouts, features, self.reduction)).weights(self.in_channels)
+
+    def compute(self, features: Features, *, relu: bool = False) -> Features:
+        """Map features that lie as the layers compute."""
+        added: list[dict[Axes, Tensor]] = [{} for _ in self.layouts]
         for axis, read, write in zip(self.spec.hidden, self.read, self.write, strict=True):
             kept = (axis.name,)
-            tokens = read(means[kept]).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            tokens = read(features.joined(kept)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
             mixed = nn.functional.scaled_dot_product_attention(*tokens).transpose(1, 2).flatten(2)
-            members = [lay for lay in self.layouts if axis.name in lay.hidden]
-            split = write(mixed).split([lay.fixed * self.in_channels for lay in members], -1)
-            for lay, part in zip(members, split, strict=True):
-                parts[lay.param.name] = parts[lay.param.name] + _broadcast(part, kept, lay.hidden)
-        rows = [lay.restore(parts[lay.param.name], self.spec, self.in_channels).flatten(1, -2) for lay in self.layouts]
-        return features.replace(torch.cat(rows, 1))
+            members = [i for i, lay in enumerate(self.layouts) if axis.name in lay.hidden]
+            widths = [self.layouts[i].fixed * self.in_channels for i in members]
+            for i, part in zip(members, write(mixed).split(widths, -1), strict=True):
+                added[i][kept] = part
+        nothing = [None] * len(self.layouts)
+        return features.updated(features.values, nothing, added, relu=relu, reduction=self.reduction)
 
 
 class InvariantPool(nn.Module):
-    """Every parameter's features averaged over its hidden axes, side by side: ``[batch, size * channel]``."""
+    """Every parameter's features pooled over its hidden axes, side by side: ``[batch, size * channel]``."""
 
-    def __init__(self, spec: NetSpec, *, ends: bool = False) -> None:
+    def __init__(self, spec: NetSpec, *, ends: bool = False, reduction: Reduction = "mean") -> None:
         super().__init__()
         self.layouts = layouts(spec, ends)
+        self.reduction: Reduction = reduction
         self.size = sum(layout.fixed for layout in self.layouts)
 
-    def forward(self, features: Weights) -> Tensor:
-        parts = []
-        for layout, (_, value) in zip(self.layouts, features.items(), strict=True):
-            value = layout.features(value)
-            parts.append(value.flatten(1, -2).mean(1) if value.ndim > 2 else value)
-        return torch.cat(parts, -1)
+    def forward(self, features: Weights | Features) -> Tensor:
+        if isinstance(features, Weights):
+            features = Features.read(self.layouts, features, self.reduction)
+        return features.joined(())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from weightspace import testing
+from weightspace._features import Features
 from weightspace.models import DWSNet
 from weightspace.models.layers import EquivariantLinear, InvariantHead
 
@@ -266,8 +267,9 @@ def test_the_real_layer_with_one_mistake_fails() -> None:
 class FirstNeuron(InvariantHead):
     """A head that reads one neuron besides the pools."""
 
-    def forward(self, features: ws.Weights) -> Tensor:
-        return super().forward(features) + 1e-3 * features.flat[:, 0, :1]
+    def forward(self, features: ws.Weights | Features) -> Tensor:
+        assert isinstance(features, Features)
+        return super().forward(features) + 1e-3 * features.values[0][:, 0, :1]
 
 
 def test_a_model_with_a_broken_head_fails() -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from weightspace._equivariant import EquivariantLinear, layouts, pooled
+from weightspace._equivariant import EquivariantLinear
+from weightspace._features import Features, layouts
 from weightspace._spec import NetSpec, Param
 from weightspace._weights import Weights
 from weightspace.align._elements import NeuronElements
@@ -88,12 +89,11 @@ class Encoder(nn.Module):
                 angle = weights.view(param.name) * math.pi / step if step else None
                 parts.append((values.view(param.name) if angle is None else angle.sin()).abs().flatten(1))
             flat = torch.cat(parts, 1)
-        features = values.replace(flat.unsqueeze(-1))
+        features = Features.read(layouts(self.spec), values.replace(flat.unsqueeze(-1)))
         for layer in self.trunk:
-            features = layer(features)
-            features = features.replace(features.flat.relu())
-        means = pooled(self.spec, features)
-        return {axis.name: means[(axis.name,)] for axis in self.spec.hidden}
+            assert isinstance(layer, EquivariantLinear)
+            features = layer.compute(features, relu=True)
+        return {axis.name: features.joined((axis.name,)) for axis in self.spec.hidden}
 
     def _own_widths(self, name: str) -> Iterator[int]:
         for param in self.spec.params:

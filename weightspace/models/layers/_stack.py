@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
 from weightspace._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
+from weightspace._features import Features, layouts
+from weightspace._matrix_layer import Reduction, check_reduction
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_features
 from weightspace.models.layers._chain import without_channel
@@ -30,6 +32,7 @@ class EquivariantStack(nn.Module):
         attention: heads of the attention after every layer; 0 for none.
         ends: whether the layers commute with permutations of inputs and outputs too.
         dropout: probability, in the invariant head.
+        reduction: whether layers and head take averages or maxima over axes.
     """
 
     def __init__(
@@ -44,27 +47,38 @@ class EquivariantStack(nn.Module):
         attention: int = 0,
         ends: bool = False,
         dropout: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         whole_number("attention", attention, 0)
+        options: dict[str, Any] = {"ends": ends, "reduction": reduction}
+        self.spec, self.channels, self.members = spec, channels, layouts(spec, ends)
+        self.reduction: Reduction = reduction
         widths = [channels] + [hidden] * layers
-        self.layers = nn.ModuleList(EquivariantLinear(spec, a, b, ends=ends) for a, b in pairwise(widths))
-        self.attention = nn.ModuleList(NeuronAttention(spec, hidden, attention) for _ in range(layers) if attention)
+        self.layers = nn.ModuleList(EquivariantLinear(spec, a, b, **options) for a, b in pairwise(widths))
+        self.attention = nn.ModuleList(
+            NeuronAttention(spec, hidden, attention, reduction=reduction) for _ in range(layers if attention else 0)
+        )
         self.head = (
-            EquivariantLinear(spec, hidden, out_features, ends=ends)
+            EquivariantLinear(spec, hidden, out_features, **options)
             if head == "equivariant"
-            else InvariantHead(spec, hidden, out_features, ends=ends, dropout=dropout)
+            else InvariantHead(spec, hidden, out_features, dropout=dropout, **options)
         )
 
-    def forward(self, features: Weights) -> Tensor | Weights:
+    def forward(self, weights: Weights) -> Tensor | Weights:
         """Map features ``[batch, param, channel]`` to ``[batch, out_features]``, or to ``Weights``."""
+        check_features(self.spec, weights, self.channels)
+        features = Features.read(self.members, weights, self.reduction)
         for i, layer in enumerate(self.layers):
-            features = layer(features)
+            assert isinstance(layer, EquivariantLinear)
+            features = layer.compute(features, relu=not self.attention)
             if self.attention:
-                features = self.attention[i](features)
-            features = features.replace(torch.relu_(features.flat))  # the layer made this tensor: free to overwrite
-        out = self.head(features)
-        return without_channel(out) if isinstance(out, Weights) else out
+                attention = self.attention[i]
+                assert isinstance(attention, NeuronAttention)
+                features = attention.compute(features, relu=True)
+        if isinstance(self.head, InvariantHead):
+            return self.head(features)
+        return without_channel(self.head.compute(features).weights(self.head.out_channels))
 
 
 class InvariantHead(nn.Module):
@@ -78,10 +92,11 @@ class InvariantHead(nn.Module):
         out_features: numbers per network.
         ends: whether inputs and outputs count as hidden axes too.
         dropout: probability, before the last layer.
+        reduction: ``"mean"``, or ``"max"`` to take the maximum over hidden axes instead of the average.
 
     Raises:
         TypeError: for something other than a ``NetSpec``.
-        ValueError: on call, for networks of another spec or features with other channels.
+        ValueError: for another reduction; on call, for networks of another spec or features with other channels.
 
     Example:
         >>> import weightspace as ws
@@ -94,14 +109,22 @@ class InvariantHead(nn.Module):
     """
 
     def __init__(
-        self, spec: NetSpec, channels: int, out_features: int, *, ends: bool = False, dropout: float = 0.0
+        self,
+        spec: NetSpec,
+        channels: int,
+        out_features: int,
+        *,
+        ends: bool = False,
+        dropout: float = 0.0,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         check_spec(spec)
         self.spec, self.in_channels = spec, channels
-        self.pool = InvariantPool(spec, ends=ends)
+        self.pool = InvariantPool(spec, ends=ends, reduction=check_reduction(reduction))
         self.mlp = normed_mlp(channels * self.pool.size, 4 * channels, 1, out_features, dropout=dropout)
 
-    def forward(self, features: Weights) -> Tensor:
-        check_features(self.spec, features, self.in_channels)
+    def forward(self, features: Weights | Features) -> Tensor:
+        if isinstance(features, Weights):
+            check_features(self.spec, features, self.in_channels)
         return self.mlp(self.pool(features))

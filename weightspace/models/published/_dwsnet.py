@@ -6,6 +6,7 @@ from typing import final
 
 from torch import Tensor
 
+from weightspace._matrix_layer import Reduction
 from weightspace._random import seeded_by
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
@@ -31,6 +32,8 @@ class DWSNet(Model):
             axis if ``out_features`` is 1.
         attention: heads of the attention among neurons that follows every layer (the set layer); 0 for none.
         dropout: probability, in the hidden layer of the invariant head.
+        reduction: ``"mean"``, or ``"max"`` to take maxima over axes instead of averages, in layers and head, as the
+            release does.
         seed: of the initial weights; torch's global generator is used, and advanced, if it is ``None``.
 
     Raises:
@@ -47,8 +50,8 @@ class DWSNet(Model):
 
     Reference:
         Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023, section 5.
-        Published: 67.1 % on Fashion-MNIST INRs (55,000 training images, one view). Departures: averages instead of
-        maxima, in the linear layers (so that they are the maps of the theorem) and in the head, and no batch norm.
+        Published: 67.1 % on Fashion-MNIST INRs (55,000 training images, one view). Departures: averages by
+        default, in the linear layers (so that they are the maps of the theorem) and in the head, and no batch norm.
     """
 
     name = "dwsnet"
@@ -66,9 +69,10 @@ class DWSNet(Model):
         head: Head = "invariant",
         attention: int = 0,
         dropout: float = 0.0,
+        reduction: Reduction = "mean",
         seed: int | None = None,
     ) -> None:
-        sizes = checked_config(hidden, layers, dropout, seed, head=head, attention=attention)
+        sizes = checked_config(hidden, layers, dropout, seed, head=head, attention=attention, reduction=reduction)
         super().__init__(spec, out_features, Normalize(spec), sizes)
         with seeded_by(seed):
             self.stack = EquivariantStack(spec, 1, out_features=out_features, **sizes)
