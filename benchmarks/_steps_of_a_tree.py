@@ -30,7 +30,8 @@ def main() -> None:
             optimizer = torch.optim.AdamW(model.parameters())
             print(json.dumps(0), flush=True)
             continue
-        assert model is not None and optimizer is not None
+        assert model is not None
+        assert optimizer is not None
         started = time.process_time()
         optimizer.zero_grad(set_to_none=True)
         loss = torch.nn.functional.cross_entropy(model(weights), labels)

@@ -20,6 +20,7 @@ from weightspace.transforms import AUGMENTATIONS, MixUp, RandomApply, Transform
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = ws.siren(2, 4, 1)
 FROZEN = {
+    ("augmentation", 1): "bcec13060aaa",
     ("demo", 1): "70ab3966cc47",
     ("fashion-mnist", 1): "4b41b60d6942",
     ("fashion-mnist-short", 1): "76be80123d49",
@@ -27,6 +28,7 @@ FROZEN = {
     ("mixup-anchored", 1): "306e9722bfdd",
     ("models", 1): "1130e2f9d038",
     ("ours", 1): "83ccb62704ae",
+    ("pooling", 1): "08c9758ba701",
 }
 """A grid that changes needs another version, and another digest here."""
 

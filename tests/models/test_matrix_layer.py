@@ -96,3 +96,17 @@ def test_a_number_that_is_not_one_is_not_hidden() -> None:
 def test_an_unknown_reduction_is_refused() -> None:
     with pytest.raises(ValueError, match="reduction: expected 'mean' or 'max', got 'median'"):
         ws.models.DWSNet(ws.siren(2, 4, 1), 3, reduction="median")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("attention", [0, 2])
+def test_maxima_keep_the_symmetry_and_are_not_averages(attention: int) -> None:
+    spec = ws.siren(2, 5, 4, 1)
+    options = {"hidden": 4, "layers": 2, "attention": attention, "seed": 0}
+    models = [ws.models.DWSNet(spec, 3, reduction=name, **options).double() for name in ("mean", "max")]
+    w = ws.testing.random_weights(spec, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, maximum = (model(w) for model in models)
+    assert (mean - maximum).abs().max() > 1e-2
+    for model in models:
+        ws.testing.assert_invariant(model, spec, atol=1e-9, rtol=1e-9)
+    edit = ws.models.DWSNet(spec, 1, head="equivariant", reduction="max", **options).double()
+    ws.testing.assert_equivariant(edit, spec, atol=1e-9, rtol=1e-9)

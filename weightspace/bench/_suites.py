@@ -6,6 +6,7 @@ from typing import Any
 
 from weightspace.bench._evaluations import AveragedCopies
 from weightspace.bench._sizes import OURS, RELEASED, SMALL, Size
+from weightspace.bench._studies import STUDIES
 from weightspace.bench._suite import Entry, Suite
 from weightspace.training import TrainConfig
 from weightspace.transforms import Affine, Flip, MixUp, RandomApply, Transform
@@ -176,4 +177,5 @@ SUITES: dict[str, Suite] = {
         (),
         TrainConfig(epochs=30, batch_size=64, lr=2e-3),
     ),
+    **STUDIES,
 }
