@@ -162,18 +162,3 @@ class NeuronAttention(nn.Module):
                 added[i][kept] = part
         nothing = [None] * len(self.layouts)
         return features.updated(features.values, nothing, added, relu=relu, reduction=self.reduction)
-
-
-class InvariantPool(nn.Module):
-    """Every parameter's features pooled over its hidden axes, side by side: ``[batch, size * channel]``."""
-
-    def __init__(self, spec: NetSpec, *, ends: bool = False, reduction: Reduction = "mean") -> None:
-        super().__init__()
-        self.layouts = layouts(spec, ends)
-        self.reduction: Reduction = reduction
-        self.size = sum(layout.fixed for layout in self.layouts)
-
-    def forward(self, features: Weights | Features) -> Tensor:
-        if isinstance(features, Weights):
-            features = Features.read(self.layouts, features, self.reduction)
-        return features.joined(())

@@ -1,6 +1,6 @@
 """Layers for models on weights, and the seeding of their initial weights."""
 
-from weightspace._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
+from weightspace._equivariant import EquivariantLinear, NeuronAttention
 from weightspace._random import seeded_by
 from weightspace.models.layers._heads import NeuronReadout
 from weightspace.models.layers._rbf import GaussianRBF
@@ -10,7 +10,6 @@ __all__ = [
     "EquivariantLinear",
     "GaussianRBF",
     "InvariantHead",
-    "InvariantPool",
     "NeuronAttention",
     "NeuronReadout",
     "seeded_by",

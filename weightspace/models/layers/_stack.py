@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from weightspace._checks import whole_number
-from weightspace._equivariant import EquivariantLinear, InvariantPool, NeuronAttention
+from weightspace._equivariant import EquivariantLinear, NeuronAttention
 from weightspace._features import Features, layouts
 from weightspace._matrix_layer import Reduction, check_reduction
 from weightspace._spec import NetSpec, check_spec
@@ -99,6 +99,7 @@ class InvariantHead(nn.Module):
         ValueError: for another reduction; on call, for networks of another spec or features with other channels.
 
     Example:
+        >>> import torch
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 8, 8, 1)
         >>> InvariantHead(spec, 4, 10)(ws.Weights(torch.randn(3, spec.num_params, 4), spec)).shape
@@ -121,10 +122,13 @@ class InvariantHead(nn.Module):
         super().__init__()
         check_spec(spec)
         self.spec, self.in_channels = spec, channels
-        self.pool = InvariantPool(spec, ends=ends, reduction=check_reduction(reduction))
-        self.mlp = normed_mlp(channels * self.pool.size, 4 * channels, 1, out_features, dropout=dropout)
+        self.members = layouts(spec, ends)
+        self.reduction: Reduction = check_reduction(reduction)
+        size = sum(member.fixed for member in self.members)
+        self.mlp = normed_mlp(channels * size, 4 * channels, 1, out_features, dropout=dropout)
 
     def forward(self, features: Weights | Features) -> Tensor:
         if isinstance(features, Weights):
             check_features(self.spec, features, self.in_channels)
-        return self.mlp(self.pool(features))
+            features = Features.read(self.members, features, self.reduction)
+        return self.mlp(features.joined(()))
