@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace._compile import cached_njit
-
 Reduction = Literal["mean", "max"]
 Pooled = tuple[Tensor, Tensor, Tensor]
 """Features ``[batch, n, m, feature]``, and what pooling over ``m`` and over ``n`` leaves of them."""
@@ -84,6 +82,8 @@ class _MatrixLayer(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, rows: Tensor, cols: Tensor, relu: bool, reduction: Reduction
     ) -> Pooled:
+        from weightspace import _matrix_kernels as kernels  # late: a program that trains nothing loads no compiler
+
         x, rows, cols = x.contiguous(), rows.contiguous(), cols.contiguous()
         batch, n, m, channels = x.shape
         out = rows.shape[-1]
@@ -99,9 +99,9 @@ class _MatrixLayer(torch.autograd.Function):
                 torch.mm(x[block].view(-1, channels), weight.t(), out=y[block].view(-1, out))
             own = [a[block] for a in arrays]
             if maximum:
-                _forward_max(*own, low, *(a[block] for a in places))
+                kernels.forward_max(*own, low, *(a[block] for a in places))
             else:
-                _forward_mean(*own, low)
+                kernels.forward_mean(*own, low)
         ctx.relu, ctx.maximum, ctx.low = relu, maximum, low
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, rows, cols, y, at_p, at_q)
@@ -109,6 +109,8 @@ class _MatrixLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        from weightspace import _matrix_kernels as kernels
+
         x, weight, rows, cols, y, at_p, at_q = ctx.saved_tensors
         inputs: tuple[Any, ...] = x, weight, rows, cols
         if torch.is_grad_enabled():  # for a second derivative the first one is made of torch's own operators
@@ -128,9 +130,9 @@ class _MatrixLayer(torch.autograd.Function):
             own = [a[block] for a in arrays]
             target = g[block] if weight is None else g[: len(own[0])]
             if ctx.maximum:
-                _backward_max(target.numpy(), *own, *settings, *(a[block] for a in places))
+                kernels.backward_max(target.numpy(), *own, *settings, *(a[block] for a in places))
             else:
-                _backward_mean(target.numpy(), *own, *settings)
+                kernels.backward_mean(target.numpy(), *own, *settings)
             flat = target.view(-1, out)
             if gx is not None and weight is not None:
                 torch.mm(flat, weight, out=gx[block].view(-1, channels))
@@ -154,90 +156,3 @@ def _blocks(features: Tensor) -> list[slice]:
     """Cut a batch into blocks of about ``BLOCK`` bytes of features."""
     size = max(1, BLOCK // max(1, features[:1].numel() * features.element_size()))
     return [slice(start, start + size) for start in range(0, len(features), size)]
-
-
-# The innermost loops go over few short rows, named before them: so they compile to vector instructions.
-
-
-@cached_njit()
-def _forward_mean(y, rows, cols, p, q, low):  # type: ignore[no-untyped-def]
-    batch, n, m, channels = y.shape
-    for s in range(batch):
-        q[s] = 0
-        for i in range(n):
-            row, to_p = rows[s, i], p[s, i]
-            to_p[:] = 0
-            for j in range(m):
-                target, col, to_q = y[s, i, j], cols[s, j], q[s, j]
-                for c in range(channels):
-                    value = target[c] + row[c] + col[c]
-                    value = low if value < low else value
-                    target[c] = value
-                    to_p[c] += value
-                    to_q[c] += value
-            for c in range(channels):
-                to_p[c] /= m
-        q[s] /= n
-
-
-@cached_njit()
-def _backward_mean(g, gy, y, gp, gq, ga, gb, given, low, zero):  # type: ignore[no-untyped-def]
-    batch, n, m, channels = g.shape
-    for s in range(batch):
-        gb[s] = 0
-        shared_q = gq[s] / n
-        for i in range(n):
-            to_a, from_p = ga[s, i], gp[s, i] / m
-            to_a[:] = 0
-            for j in range(m):
-                of_y, target, kept, to_b, from_q = gy[s, i, j], g[s, i, j], y[s, i, j], gb[s, j], shared_q[j]
-                for c in range(channels):
-                    value = from_p[c] + from_q[c]
-                    value += of_y[c] if given else zero
-                    value = value if kept[c] > low else zero
-                    target[c] = value
-                    to_a[c] += value
-                    to_b[c] += value
-
-
-@cached_njit()
-def _forward_max(y, rows, cols, p, q, low, at_p, at_q):  # type: ignore[no-untyped-def]
-    batch, n, m, channels = y.shape
-    for s in range(batch):
-        q[s], at_q[s] = -np.inf, 0
-        for i in range(n):
-            row, to_p, arg_p = rows[s, i], p[s, i], at_p[s, i]
-            to_p[:], arg_p[:] = -np.inf, 0
-            for j in range(m):
-                target, col = y[s, i, j], cols[s, j]
-                to_q, arg_q = q[s, j], at_q[s, j]
-                for c in range(channels):
-                    value = target[c] + row[c] + col[c]
-                    target[c] = low if value < low else value
-                for c in range(channels):
-                    arg_p[c] = np.int32(j) if target[c] > to_p[c] else arg_p[c]
-                    to_p[c] = target[c] if target[c] > to_p[c] else to_p[c]
-                for c in range(channels):
-                    arg_q[c] = np.int32(i) if target[c] > to_q[c] else arg_q[c]
-                    to_q[c] = target[c] if target[c] > to_q[c] else to_q[c]
-
-
-@cached_njit()
-def _backward_max(g, gy, y, gp, gq, ga, gb, given, low, zero, at_p, at_q):  # type: ignore[no-untyped-def]
-    batch, n, m, channels = g.shape
-    for s in range(batch):
-        gb[s] = 0
-        for i in range(n):
-            to_a, from_p, arg_p = ga[s, i], gp[s, i], at_p[s, i]
-            to_a[:] = 0
-            for j in range(m):
-                of_y, target, kept, to_b = gy[s, i, j], g[s, i, j], y[s, i, j], gb[s, j]
-                from_q, arg_q = gq[s, j], at_q[s, j]
-                for c in range(channels):
-                    value = of_y[c] if given else zero
-                    value += from_p[c] if arg_p[c] == j else zero
-                    value += from_q[c] if arg_q[c] == i else zero
-                    value = value if kept[c] > low else zero
-                    target[c] = value
-                    to_a[c] += value
-                    to_b[c] += value
