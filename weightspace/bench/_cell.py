@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from weightspace._files import read_json
+from weightspace._files import read_json, write_atomic
 from weightspace._plugins import find
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
@@ -20,14 +22,18 @@ from weightspace.bench._evaluations import scores
 from weightspace.bench._json import read_as, write_json
 from weightspace.bench._suite import Entry
 from weightspace.models import MODELS, Ensemble, WeightModel, build, flop
-from weightspace.training import Objective, TrainConfig, train
+from weightspace.training import Classification, Objective, TrainConfig, train
 from weightspace.training._objectives import objective_for
+from weightspace.training._run import Part, scores_of_each
 from weightspace.training._run_folder import CHECKPOINT, WEIGHTS
 from weightspace.training._train import augmentation_for
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
+from weightspace.zoo._zoo import RESIDENT_BYTES
 
 CELL = "cell.json"
+SCORES = "test.npy"
+"""The score of every test network."""
 REMEDY = "remove the file's folder and give the command again"
 
 
@@ -125,6 +131,7 @@ def run_cell(job: Job) -> CellResult:
     )
     write_json(job.folder / CELL, asdict(result))
     (job.folder / CHECKPOINT).unlink(missing_ok=True)
+    item_scores(job)
     return result
 
 
@@ -175,6 +182,26 @@ def kept_model(job: Job, zoo: Zoo) -> WeightModel:
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ValueError(f"{path}: expected the trained model of {job.cell.key}, got {error}; {REMEDY}") from error
     return model.eval()
+
+
+def item_scores(job: Job) -> np.ndarray | None:
+    """Return the score of every test network by a finished cell's model, or None without a test split or the model's file.
+
+    They are kept in the cell's folder, so that only the first call computes them.
+    """
+    path = job.folder / SCORES
+    if path.exists():
+        return np.load(path, allow_pickle=False)
+    zoo = Zoo.open(job.zoo, verify=False)
+    if "test" not in zoo.splits or not (job.folder / WEIGHTS).exists():
+        return None
+    model, device = kept_model(job, zoo).to(job.device), torch.device(job.device)
+    objective = objective_of(job.entry, zoo) or Classification.for_zoo(zoo)
+    found = scores_of_each(model, Part(zoo, "test", None, device, RESIDENT_BYTES), objective).cpu().numpy()
+    file = io.BytesIO()
+    np.save(file, found)
+    write_atomic(path, file.getvalue())
+    return found
 
 
 def finished(folder: Path) -> CellResult | None:

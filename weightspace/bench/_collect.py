@@ -9,6 +9,7 @@ from typing import Any
 
 from weightspace.bench._cell import Cell, CellResult, fits
 from weightspace.bench._environment import environment
+from weightspace.bench._paired import Comparison
 from weightspace.bench._record import Result, Row, Run
 from weightspace.bench._suite import Suite
 from weightspace.transforms import Transform
@@ -22,6 +23,7 @@ def collect(
     transforms: Mapping[RowName, Transform | None],
     done: Mapping[Cell, CellResult],
     ensembles: Mapping[RowName, dict[str, Any]],
+    compared: Mapping[RowName, Comparison],
     zoo: Zoo,
     workers: int,
 ) -> Result:
@@ -30,7 +32,9 @@ def collect(
     for cell, result in sorted(done.items(), key=lambda item: (item[0].key, item[0].seed)):
         groups.setdefault((cell.entry, cell.augmentation), []).append((cell.seed, result))
     rows = [
-        _row(suite, name, sorted(runs, key=lambda run: run[0]), transforms[name], ensembles.get(name))
+        _row(
+            suite, name, sorted(runs, key=lambda run: run[0]), transforms[name], ensembles.get(name), compared.get(name)
+        )
         for name, runs in groups.items()
     ]
     rows.sort(key=lambda row: (row.model, -((row.val_mean if row.test_mean is None else row.test_mean) or 0.0)))
@@ -54,6 +58,7 @@ def _row(
     runs: Sequence[tuple[int, CellResult]],
     transform: Transform | None,
     ensemble: dict[str, Any] | None,
+    compared: Comparison | None,
 ) -> Row:
     entry, results = suite.entries[name[0]], [result for _, result in runs]
     first, last, val = results[0], mean(r.train_last for r in results), mean(r.val for r in results)
@@ -79,6 +84,7 @@ def _row(
         seconds_epoch=mean(r.seconds_epoch for r in results),
         evaluations=_evaluations(results),
         ensemble=ensemble,
+        against_none=None if compared is None else asdict(compared),
         runs=tuple(_run(seed, result) for seed, result in runs),
     )
 

@@ -70,6 +70,9 @@ class Row:
         seconds_epoch: the same of one epoch.
         evaluations: mean and standard deviation of every score of the entry's further evaluations.
         ensemble: scores of the mean of the seeds' outputs, if the entry asks for it.
+        against_none: the test score less that without augmentation, paired by test network and seed: ``difference``,
+            ``low`` and ``high`` of its 95 % interval, ``p``, ``p_corrected`` for the number of rows, ``seeds``; None
+            for the row without augmentation, without a test split, and in earlier results.
         runs: one record for each seed.
     """
 
@@ -93,6 +96,7 @@ class Row:
     seconds_epoch: float | None = None
     evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
     ensemble: dict[str, Any] | None = None
+    against_none: dict[str, Any] | None = None
     runs: tuple[Run, ...] = ()
 
     @property

@@ -10,9 +10,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from weightspace.bench._cell import Cell, CellResult, Job, built, finished, fits, objective_of, run_cell, run_ensemble
+import numpy as np
+
+from weightspace.bench._cell import (
+    Cell,
+    CellResult,
+    Job,
+    built,
+    finished,
+    fits,
+    item_scores,
+    objective_of,
+    run_cell,
+    run_ensemble,
+)
 from weightspace.bench._collect import collect, mean
 from weightspace.bench._grid import check_grid
+from weightspace.bench._paired import Comparison, compare
 from weightspace.bench._processes import sigterm_interrupts, worker_pool
 from weightspace.bench._record import write_result
 from weightspace.bench._suite import Suite, suite_named
@@ -98,7 +112,7 @@ def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: st
     further = [Cell(*row, seed) for row in _leaders(suite, done, tracks) for seed in suite.leader_seeds]
     further = [cell for cell in further if cell not in done]
     done = grid.run(further, done, len(done) + len(further))
-    result = collect(suite, transforms, done, grid.ensembles(done), opened, grid.workers)
+    result = collect(suite, transforms, done, grid.ensembles(done), grid.comparisons(done), opened, grid.workers)
     return write_result(out, result)
 
 
@@ -149,6 +163,18 @@ class _Grid:
         paths = {row: self.out / "ensembles" / f"{row[0]}-{row[1]}.json" for row in several}
         with worker_pool(min(self.workers, len(several))) as pool:
             return dict(pool(run_ensemble, {row: (jobs, paths[row]) for row, jobs in several.items()}))
+
+    def comparisons(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], Comparison]:
+        """Return every row against its model's row without augmentation, test network by test network."""
+        found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+        for cell in done:
+            if (scores := item_scores(self._job(cell))) is not None:
+                found.setdefault(cell.entry, {}).setdefault(cell.augmentation, {})[cell.seed] = scores
+        out = {}
+        for entry, rows in found.items():
+            base = rows.pop("none", {})
+            out |= {(entry, name): own for name, own in compare(rows, base).items()}
+        return out
 
     def _job(self, cell: Cell) -> Job:
         entry = self.suite.entries[cell.entry]

@@ -21,6 +21,7 @@ from weightspace.report._tables import (
     accuracy,
     leaders,
     model_tables,
+    paired_points,
     points,
     seconds,
 )
@@ -86,6 +87,7 @@ def page(results: Sequence[Result], pictures: Gallery | None, *, no_pictures: bo
     env.filters |= {
         "accuracy": accuracy,
         "points": points,
+        "paired": lambda row, table: paired_points(table, row),
         "seconds": seconds,
         "plain": plain,
         "names": _names,

@@ -170,7 +170,7 @@ def _markdown_row(table: ModelTable, row: Row) -> str:
     name = cell(row.augmentation) + (" †" if row.under_trained else "")
     cells = (
         accuracy(row.test_mean, row.test_std),
-        points(table.difference(row)),
+        paired_points(table, row),
         accuracy(row.val_mean),
         accuracy(row.train_last),
     )
@@ -212,6 +212,28 @@ def points(value: float | None) -> str:
         return DASH
     text = f"{abs(100 * value):.1f}"
     return text if text == "0.0" else ("+" if value > 0 else MINUS) + text
+
+
+def paired_points(table: ModelTable, row: Row) -> str:
+    """Write a row's difference from no augmentation, with its 95 % interval and a star where it is beyond chance.
+
+    A star stands for p < 0.05 after the correction for the number of rows.
+
+    Example:
+        >>> from weightspace.bench._record import Result
+        >>> paired = {"difference": 0.031, "low": 0.012, "high": 0.05, "p": 0.001, "p_corrected": 0.02, "seeds": 3}
+        >>> rows = Row(model="m", augmentation="none", test_mean=0.5), Row(
+        ...     model="m", augmentation="noise", test_mean=0.531, against_none=paired
+        ... )
+        >>> paired_points(model_tables(Result(rows=rows))[0], rows[1])
+        '+3.1 [+1.2, +5.0] *'
+    """
+    own = row.against_none or {}
+    low, high, p = (number(own.get(name)) for name in ("low", "high", "p_corrected"))
+    if low is None or high is None or p is None:
+        return points(table.difference(row))
+    star = " *" if p < 0.05 else ""
+    return f"{points(number(own.get('difference')))} [{points(low)}, {points(high)}]{star}"
 
 
 def seconds(value: float | None) -> str:

@@ -68,14 +68,19 @@ class Part:
 
 
 @torch.no_grad()
-def score(model: nn.Module, part: Part, objective: Objective) -> float:
-    """Compute the mean score of a model on a part of a zoo, in evaluation mode."""
+def scores_of_each(model: nn.Module, part: Part, objective: Objective) -> Tensor:
+    """Compute the score of every network of a part of a zoo, ``[network]``, in evaluation mode."""
     model.eval()
     generator = torch.Generator(part.device).manual_seed(EVAL_SEED)
     scores = [
         objective(model, batch, objective.targets(batch), generator=generator)[1] for batch in part.batches(EVAL_BATCH)
     ]
-    return torch.cat(scores).mean().item()
+    return torch.cat(scores)
+
+
+def score(model: nn.Module, part: Part, objective: Objective) -> float:
+    """Compute the mean score of a model on a part of a zoo, in evaluation mode."""
+    return scores_of_each(model, part, objective).mean().item()
 
 
 class Run:
