@@ -185,7 +185,7 @@ def kept_model(job: Job, zoo: Zoo) -> WeightModel:
 
 
 def item_scores(job: Job) -> np.ndarray | None:
-    """Return the score of every test network by a finished cell's model, or None without a test split or the model's file.
+    """Return the score of every test network by a finished cell's model; None without a test split or its file.
 
     They are kept in the cell's folder, so that only the first call computes them.
     """
