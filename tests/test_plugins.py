@@ -1,4 +1,4 @@
-"""What a name stands for: the table, an import path, an entry point of an installed package."""
+"""Names and the things that they stand for: the table, an import path, an entry point of an installed package."""
 
 from __future__ import annotations
 

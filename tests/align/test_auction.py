@@ -54,7 +54,7 @@ def best_totals(score: torch.Tensor) -> torch.Tensor:
 
 
 def rounding(score: torch.Tensor) -> torch.Tensor:
-    """What the largest total may lose: half a step an entry, for both assignments; and the sums' own rounding."""
+    """Return what the largest total may lose: half a step an entry, for both assignments, and what sums round."""
     size = score.shape[1]
     spread = (score.amax(2) - score.amin(2)).amax(1).double()
     sums = 4 * torch.finfo(torch.float64).eps * size * score.double().abs().amax((1, 2))

@@ -87,7 +87,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def npm_folder(folder: Path) -> Path:
-    """What npm would fetch: a small package for every vendor, half of them without code points."""
+    """Stand in for what npm would fetch: a small package for every vendor, half of them without code points."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "emoji-test.txt").write_text(TABLE, encoding="utf-8")
     for number, (vendor, version) in enumerate(PACKAGES.items()):

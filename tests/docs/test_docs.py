@@ -72,7 +72,7 @@ def known() -> dict[str, Any]:
 
 
 def table_names(page: str) -> set[str]:
-    """What stands as code in the first column of a page's tables."""
+    """Return the code in the first column of a page's tables."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     return {name for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)}
 

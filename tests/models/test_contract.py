@@ -174,7 +174,7 @@ def test_every_model_keeps_the_public_contract(row: Row) -> None:
 
 @every_model
 def test_the_config_holds_every_argument(row: Row) -> None:
-    """What a model was made with, spelled out: no argument is missing, and it makes the same model again."""
+    """The config spells out the arguments of a model: no argument is missing, and it makes the same model again."""
     model = row.build(SPEC)
     inner: Any = model.model if isinstance(model, Embedding | Editor) else model
     names = set(inspect.signature(type(inner).__init__).parameters) - {"self", "spec", "seed"}

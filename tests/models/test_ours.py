@@ -221,7 +221,7 @@ class Waves(torch.nn.Module):
 
 
 def test_with_waves_and_its_own_activation_it_is_the_network_at_an_input() -> None:
-    """What separates the tracks is which functions enter, and nothing else: said in the docstring."""
+    """The docstring says that the tracks differ in the functions that enter, and in nothing else."""
     spec, x = ws.siren(2, 6, 5, 4, 1, omega=(30.0, 7.0, 4.0)), torch.tensor([0.3, -0.8], dtype=torch.float64)
     w = networks(spec)
     exact = (ws.evaluate(w, x[None]) - spec.output_shift)[:, 0, 0]
@@ -319,7 +319,7 @@ def test_updates_keep_the_type_of_their_axis(spec: ws.NetSpec) -> None:
 
 
 def test_messages_of_any_scale_are_read_alike() -> None:
-    """What arrives is normalised over the batch before anything reads it, and so is what the MLP makes of it."""
+    """Messages that arrive are normalised over the batch before anything reads them, and so are the MLP's features."""
     spec = ws.siren(2, 6, 1, bias=False)
     model = ws.models.ForwardMessages(spec, 3, hidden=8, layers=1, channels=5, functions=4, rbfs=0)
     w = ws.testing.random_weights(spec, 8, generator=torch.Generator().manual_seed(0))

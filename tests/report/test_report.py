@@ -121,7 +121,7 @@ def zoo(tmp_path):
 
 
 class Reader(HTMLParser):
-    """What a browser would fetch or run, and the names that the page gives."""
+    """Return the things that a browser would fetch or run, and the names on the page."""
 
     def __init__(self, text):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is particular to one transform, to compositions, and to the errors at the doors."""
+"""Properties of single transforms, of compositions, and errors at the doors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote: a zoo opens with the numbers that it was written with, a run is refused with the remedy."""
+"""Files of version 0.1.0: a zoo opens with the numbers that it was written with, a run is refused with the remedy."""
 
 from __future__ import annotations
 

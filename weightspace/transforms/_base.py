@@ -16,7 +16,7 @@ from weightspace.transforms._check import check_input, check_pool, soft_labels
 from weightspace.transforms.requirements import Requirement, holds
 
 Preserves = Literal["function", "coordinates", "nothing"]
-"""What a transform preserves, from the strongest promise to none."""
+"""The promises that a transform can make, from the strongest to none."""
 _STRENGTHS: tuple[Preserves, ...] = get_args(Preserves)
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from weightspace._spec import Axis
 
 Types = frozenset[str]
-"""What a feature may be multiplied by: ``"sign"``, ``"positive"``, both or nothing."""
+"""The factors that a feature may be multiplied by: ``"sign"``, ``"positive"``, both or nothing."""
 NONE: Types = frozenset()
 
 
