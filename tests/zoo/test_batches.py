@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,20 @@ def test_numbers_of_rows() -> None:
     assert row_numbers("rows", range(3), 3).tolist() == [0, 1, 2]
     assert row_numbers("rows", [True, False, True], 3).tolist() == [0, 2]
     assert row_numbers("rows", [], 3).dtype == torch.int64
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say how files are mapped")
+def test_of_mapped_files_a_shuffled_epoch_reads_nothing_ahead(tmp_path: Path) -> None:
+    zoo = make(tmp_path)
+
+    def flags() -> set[bool]:
+        blocks = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+        own = [block for block in blocks if str(tmp_path) in block]
+        return {" rr" in block.split("VmFlags:")[1] for block in own}
+
+    next(zoo.batches("train", 4, shuffle=False, resident_bytes=0))
+    assert flags() == {False}
+    next(zoo.batches("train", 4, generator=seeded(), resident_bytes=0))
+    assert True in flags()
+    next(zoo.batches("train", 4, shuffle=False, resident_bytes=0))
+    assert flags() == {False}
