@@ -2,8 +2,8 @@
 
     python -m benchmarks._tracing LABEL [NAME ...]
 
-``LABEL`` names the tracer in ``benchmarks/results/tracing.json``, whose rows of other labels stay. Needs torchvision and
-transformers.
+``LABEL`` names the tracer in ``benchmarks/results/tracing.json``, whose rows of other labels stay. Needs torchvision
+and transformers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,19 @@ from torch import Tensor, nn
 import weightspace as ws
 from benchmarks._common import earlier_rows, save
 
-VISION = """
-alexnet vgg11 vgg11_bn resnet18 resnet50 wide_resnet50_2 resnext50_32x4d densenet121 googlenet inception_v3 squeezenet1_0
-mobilenet_v2 mobilenet_v3_small mnasnet1_0 shufflenet_v2_x1_0 efficientnet_b0 efficientnet_v2_s regnet_x_400mf
-regnet_y_400mf convnext_tiny vit_b_16 swin_t maxvit_t
-""".split()
+VISION = [
+    *("alexnet", "vgg11", "vgg11_bn", "resnet18", "resnet50", "wide_resnet50_2"),
+    *("resnext50_32x4d", "densenet121", "googlenet", "inception_v3", "squeezenet1_0", "mobilenet_v2"),
+    *(
+        "mobilenet_v3_small",
+        "mnasnet1_0",
+        "shufflenet_v2_x1_0",
+        "efficientnet_b0",
+        "efficientnet_v2_s",
+        "regnet_x_400mf",
+    ),
+    *("regnet_y_400mf", "convnext_tiny", "vit_b_16", "swin_t", "maxvit_t"),
+]
 SIZES = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 TEXT: dict[str, Callable[[Any], nn.Module]] = {
     "bert": lambda t: t.BertForSequenceClassification(t.BertConfig(**SIZES, max_position_embeddings=16)),

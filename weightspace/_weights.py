@@ -139,7 +139,7 @@ class Weights:
         if not len(state_dicts):
             raise ValueError("expected at least one state dict, got none")
         rows = [_flatten(state_dict, spec, number) for number, state_dict in enumerate(state_dicts)]
-        return cls(torch.stack(rows), spec)
+        return cls(torch.stack(rows) if len(rows) > 1 else rows[0][None], spec)  # one large network is not copied
 
     @classmethod
     def cat(cls, parts: Sequence[Weights]) -> Weights:

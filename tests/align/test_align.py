@@ -210,7 +210,7 @@ def test_an_assignment_that_is_not_the_best_fails(monkeypatch: pytest.MonkeyPatc
     a, b = networks(CHAIN, 8, 1), networks(CHAIN, 8, 2)
     best = distance(a, match(a, b).act(b)).sum()
 
-    def last_first(score: torch.Tensor) -> torch.Tensor:
+    def last_first(score: torch.Tensor, *_: object) -> torch.Tensor:
         return torch.arange(score.shape[1]).flip(0).repeat(len(score), 1)
 
     monkeypatch.setattr(_tensors, "assign", last_first)

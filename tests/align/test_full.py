@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 
 import weightspace as ws
 from weightspace.align import _matching, align_to, distance, match
-from weightspace.align.solver import _assignment, _descent, _tensors
-from weightspace.align.solver._problem import matching_problem, period_costs
+from weightspace.align.solver import _assignment, _descent, _products, _tensors
+from weightspace.align.solver._problem import NeuronGroup, matching_problem, period_costs
 from weightspace.align.solver._tensors import best_scale, best_scales, scale_value
 
 SIREN = ws.siren(2, 7, 5, 6, 2, omega=2.0)
@@ -45,6 +45,93 @@ def both(a: ws.Weights, b: ws.Weights, group: str = "full") -> tuple[ws.Symmetry
     problem = matching_problem(b.spec, group)
     assert _descent.suits_compiled_code(problem)
     return tuple(f(a, b, problem, orders(b.spec)) for f in (_descent.descend_compiled, _descent.descend_tensors))
+
+
+# --- one pair of wide networks
+
+
+def _move(descent: _tensors.TensorDescent, number: int, count: int) -> None:
+    """Move the first neurons of an axis at random, as the group allows."""
+    axis, gen = descent.problem.axes[number], generator(number + count)
+    drawn = ws.Symmetry.sample(descent.problem.spec, batch=1, generator=gen, dtype=torch.float64)
+    perm = torch.arange(axis.size)
+    perm[:count] = torch.randperm(count, generator=gen)
+    few = torch.arange(axis.size) < count
+    scale, shift = drawn.scale.get(axis.name), drawn.shift.get(axis.name)
+    scale = None if scale is None else torch.where(few, scale, 1.0)
+    phases = axis.group in (NeuronGroup.ODD_PHASE, NeuronGroup.EVEN_PHASE)
+    shift = torch.where(few, shift, 0.0) if phases and shift is not None else None
+    descent._move(number, torch.zeros(1, dtype=torch.long), perm[None], scale, shift)
+
+
+@pytest.mark.parametrize("spec", NAMES, indirect=True)
+def test_kept_products_stay_those_of_the_moved_network(spec: ws.NetSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_products, "BLOCK", 8)  # several blocks in each of these small networks
+    monkeypatch.setattr(_tensors, "BLOCK", 8)
+    a, b = (networks(spec, 1, seed).to(torch.float64) for seed in (1, 2))
+    problem = matching_problem(spec, "full")
+    descent = _tensors.TensorDescent(a, b.clone(), problem)
+    assert descent.products is not None
+    kept = 0
+    for count in (1, 2, 100, 2, 1):
+        for number, axis in enumerate(problem.axes):
+            for other in range(len(problem.axes)):
+                descent.products.of(other)
+            _move(descent, number, min(count, axis.size))
+            kept += len(descent.products.kept)
+    expected = descent.symmetry().act(b)
+    torch.testing.assert_close(descent.moved.flat, expected.flat, atol=1e-9, rtol=1e-9)
+    for number, axis in enumerate(problem.axes):
+        found, fresh = descent.products.of(number), _products.fresh_products(axis, a, descent.moved, torch.arange(1))
+        for name in ("inner", "outer", "bias_a", "bias_b"):
+            torch.testing.assert_close(getattr(found, name), getattr(fresh, name), atol=1e-8, rtol=1e-8)
+        if axis.group == NeuronGroup.SCALE:
+            torch.testing.assert_close(found.norm_in, fresh.norm_in, atol=1e-8, rtol=1e-8)
+            torch.testing.assert_close(found.norm_out, fresh.norm_out, atol=1e-8, rtol=1e-8)
+    most = 5 * len(problem.axes) * 2 * len(problem.axes)
+    assert kept < most or len(problem.axes) == 1, "a large move forgets what it would have to subtract and add"
+
+
+@pytest.mark.parametrize("group", ["permutation", "full"])
+@pytest.mark.parametrize("spec", NAMES, indirect=True)
+def test_one_pair_alone_ends_where_it_does_in_a_batch(spec: ws.NetSpec, group: str) -> None:
+    a, b = (networks(spec, 6, seed).to(torch.float64) for seed in (1, 2))
+    problem = matching_problem(spec, group)
+    together = _descent.descend_tensors(a, b, problem, orders(spec))
+    alone = [_descent.descend_tensors(a[i], b[i], problem, orders(spec)) for i in range(6)]
+    torch.testing.assert_close(ws.Symmetry.cat(alone).act(b).flat, together.act(b).flat, atol=1e-9, rtol=1e-9)
+
+
+def test_wide_networks_go_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_descent, "_WIDE", 5)
+    monkeypatch.setattr(_descent, "_MOST_PRODUCTS", 0)
+    seen = []
+    right = _descent.descend_tensors
+    monkeypatch.setattr(
+        _descent, "descend_tensors", lambda a, b, *rest, **more: seen.append(len(b)) or right(a, b, *rest, **more)
+    )
+    a, b = (networks(SIREN, 3, seed) for seed in (1, 2))
+    found = match(a, b, group="full")
+    assert seen == [1, 1, 1]
+    expected = distance(a, right(a, b, matching_problem(SIREN, "full"), orders(SIREN)).act(b))
+    torch.testing.assert_close(distance(a, found.act(b)), expected)
+    one = match(a[0], b, group="full")
+    assert len(one) == 3
+
+
+@pytest.mark.parametrize("group", ["permutation", "full"])
+@pytest.mark.parametrize("spec", NAMES, indirect=True)
+def test_a_network_may_be_moved_in_its_own_memory(spec: ws.NetSpec, group: str) -> None:
+    a, b = (networks(spec, 1, seed).to(torch.float64) for seed in (1, 2))
+    own = b.clone()
+    g, moved = _matching.move_onto(a, own, group=group)
+    assert moved is own
+    expected = match(a, b, group=group).act(b)
+    torch.testing.assert_close(moved.flat, expected.flat, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(g.act(b).flat, expected.flat, atol=1e-12, rtol=1e-12)
+    costs = {spec.params[0].name: 4.0}
+    g, moved = _matching.move_onto(a, b.clone(), group=group, costs=costs)
+    torch.testing.assert_close(moved.flat, match(a, b, group=group, costs=costs).act(b).flat)
 
 
 # --- assignment

@@ -20,6 +20,7 @@ from weightspace.align.solver._problem import (
     matching_problem,
 )
 
+BLOCK = 2**22  # parameters are compared at a time
 CHUNK = 2**24  # scalars are matched at a time: 64 MB of float32 for the networks, a few times that while they move
 
 
@@ -53,7 +54,16 @@ def distance(a: Weights, b: Weights, *, costs: Costs | None = None) -> Tensor:
 
 
 def _distance(a: Weights, b: Weights, problem: MatchingProblem) -> Tensor:
-    return problem.weighted(a.flat.to(compute_dtype(a)) - b.flat.to(compute_dtype(b))).square().sum(1)
+    """Sum over blocks of parameters, so that no copy of a large network is made."""
+    dtype = compute_dtype(a)
+    factor = problem.factor(dtype, b.device)
+    total: Tensor | float = 0.0
+    for start in range(0, max(1, b.spec.num_params), BLOCK):
+        left, right = (weights.flat[:, start : start + BLOCK].to(dtype) for weights in (a, b))
+        part = left - right
+        total = total + (part if factor is None else part * factor[start : start + BLOCK]).square().sum(1)
+    assert isinstance(total, Tensor)
+    return total
 
 
 def match(
@@ -115,6 +125,47 @@ def match(
         Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, algorithm 1, for
         permutations. ``weightspace.align._reference`` has that algorithm in thirty lines.
     """
+    return _matched(a, b, group, costs, restarts, max_sweeps, generator)
+
+
+def move_onto(
+    a: Weights,
+    b: Weights,
+    *,
+    group: Group = "permutation",
+    costs: Costs | None = None,
+    restarts: int = 0,
+    max_sweeps: int = 100,
+    generator: torch.Generator | None = None,
+) -> tuple[Symmetry, Weights]:
+    """Match networks as :func:`match` does, and move them, in the memory of ``b`` where that is enough.
+
+    Returns:
+        The elements, and the networks moved. The numbers of ``b`` are lost.
+
+    Example:
+        >>> import weightspace as ws
+        >>> a, b = (ws.Weights(torch.randn(1, 13), ws.mlp(2, 3, 1)) for _ in range(2))
+        >>> g, moved = move_onto(a, b.clone())
+        >>> moved.flat.equal(g.act(b).flat)
+        True
+    """
+    in_place = not restarts and len(b) == 1 and b.dtype == compute_dtype(b) and not cost_roots(b.spec, costs)
+    g = _matched(a, b, group, costs, restarts, max_sweeps, generator, in_place=in_place)
+    return g, b if in_place else g.act(b)
+
+
+def _matched(
+    a: Weights,
+    b: Weights,
+    group: Group,
+    costs: Costs | None,
+    restarts: int,
+    max_sweeps: int,
+    generator: torch.Generator | None,
+    *,
+    in_place: bool = False,
+) -> Symmetry:
     check_pairs(a, b)
     check_group_of(b.spec, group)
     whole_number("max_sweeps", max_sweeps)
@@ -136,6 +187,8 @@ def match(
         starts.append(_start(b, group, generator))
         orders.append(_orders(problem, max_sweeps, generator))
     size = max(1, CHUNK // b.spec.num_params)
+    if in_place:
+        return descend(a, b, problem, orders[0], in_place=True)
     if len(b) <= size:
         return _best(a, b, problem, orders, starts)
     chunks = [slice(first, first + size) for first in range(0, len(b), size)]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from weightspace._symmetry import Group, Symmetry
 from weightspace._weights import Weights
-from weightspace.align import distance, match
+from weightspace.align import distance
+from weightspace.align._matching import move_onto
 from weightspace.checkpoints._checks import check_state_dict
 from weightspace.checkpoints._responses import match_responses
 from weightspace.tracing import spec_of
@@ -39,8 +40,8 @@ class Aligned:
         return f"Aligned(before={self.before:.6g}, after={self.after:.6g}, {entries} tensors, {axes} axes permuted)"
 
 
-def without_statistics(weights: Weights) -> Weights:
-    """Set running means and variances of norms to zero in a copy, so that no distance counts them.
+def clear_statistics(weights: Weights) -> Weights:
+    """Set running means and variances of norms to zero, in place, so that no distance counts them.
 
     Statistics follow from the other parameters and the data, and a variance of a hundred would outweigh every weight.
 
@@ -51,14 +52,13 @@ def without_statistics(weights: Weights) -> Weights:
         >>> import weightspace as ws
         >>> module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1))
         >>> w = ws.Weights.from_state_dicts([module.state_dict()], ws.spec_of(module))
-        >>> w.view("1.running_var").tolist(), without_statistics(w).view("1.running_var").tolist()
-        ([[1.0, 1.0, 1.0]], [[0.0, 0.0, 0.0]])
+        >>> clear_statistics(w).view("1.running_var").tolist()
+        [[0.0, 0.0, 0.0]]
     """
-    flat = weights.flat.clone()
     for param in weights.spec.params:
         if param.statistic:
-            flat[:, weights.spec.slices[param.name]] = 0
-    return weights.replace(flat)
+            weights.view(param.name).zero_()
+    return weights
 
 
 def move_state_dict(state_dict: Mapping[str, Tensor], g: Symmetry) -> dict[str, Tensor]:
@@ -149,8 +149,13 @@ def align_state_dicts(
     check_state_dict("a", a)
     check_state_dict("b", b)
     spec = spec_of(module, example_input)
-    pair = [Weights.from_state_dicts([state], spec).to("cpu", torch.float32) for state in (a, b)]
-    learned = [without_statistics(weights) for weights in pair]
-    g = match(*learned, group=group, **options) if batches is None else match_responses(module, spec, a, b, batches)
-    before, after = (float(distance(learned[0], other)) for other in (learned[1], g.act(learned[1])))
+    learned = [clear_statistics(Weights.from_state_dicts([state], spec).to("cpu", torch.float32)) for state in (a, b)]
+    before = float(distance(*learned))
+    if batches is None:
+        g, moved = move_onto(*learned, group=group, **options)
+    else:
+        g = match_responses(module, spec, a, b, batches)
+        moved = g.act(learned[1])
+    after = float(distance(learned[0], moved))
+    del learned, moved  # of a large network few copies fit into memory
     return Aligned(g, move_state_dict(b, g), before, after)

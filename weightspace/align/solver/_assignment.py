@@ -19,7 +19,24 @@ ROUNDS = 16  # rounds pass between two looks at which matrices are left, because
 ENTRIES = 2**24  # entries are solved at a time: 16 bytes each at the peak, and about 150 for each row
 
 
-def assign(score: Tensor) -> Tensor:
+class Prices:
+    """The prices of columns that earlier assignments ended with: the next one starts from them, and is there sooner.
+
+    Args:
+        batch: number of matrices.
+        size: number of columns of each.
+    """
+
+    def __init__(self, batch: int, size: int) -> None:
+        self.value = torch.zeros(batch, size, dtype=torch.float64)
+        self.known = torch.zeros(batch, dtype=torch.bool)
+
+    def move(self, rows: Tensor, perm: Tensor) -> None:
+        """Permute the prices of some matrices with their columns."""
+        self.value[rows] = self.value[rows].gather(1, perm.cpu())
+
+
+def assign(score: Tensor, prices: Prices | None = None, rows: Tensor | None = None) -> Tensor:
     r"""Find the assignment with the largest total for each matrix.
 
     .. math:: \max_\pi \sum_i S_{i, \pi(i)}
@@ -32,19 +49,25 @@ def assign(score: Tensor) -> Tensor:
 
     Args:
         score: ``[batch, size, size]``, finite.
+        prices: what to start from and to keep the final prices in, for the compiled code.
+        rows: the numbers of these matrices among those of ``prices``; all of them by default.
 
     Returns:
         int64 ``[batch, size]``: the column of each row, on the device of ``score``.
     """
     if not solved_on_host(score.device):
         return auction(score)
+    prices = Prices(*score.shape[:2]) if prices is None else prices
+    rows = torch.arange(len(score)) if rows is None else rows
     from weightspace.align.solver import _lap  # Numba takes a while to load
 
     wide = torch.float32 if score.dtype == torch.float32 else torch.float64
     cost = (-score.detach()).to("cpu", wide).contiguous().numpy()
     columns = np.empty(cost.shape[:2], dtype=np.int64)
+    guess, known = prices.value[rows].numpy(), prices.known[rows].numpy()
     if cost.size:
-        in_slices(lambda start, stop: _lap.solve_many(cost, columns, start, stop), len(cost))
+        in_slices(lambda start, stop: _lap.solve_many(cost, columns, guess, known, start, stop), len(cost))
+    prices.value[rows], prices.known[rows] = torch.from_numpy(guess), True
     return torch.from_numpy(columns).to(score.device)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
-from weightspace.align.solver._problem import MatchingProblem, NeuronGroup
+from weightspace.align.solver._problem import MatchingProblem, as_symmetry
 from weightspace.align.solver._tensors import TensorDescent
 from weightspace.align.solver._threads import in_slices
 
@@ -18,9 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _MOST_PRODUCTS = 2**22  # beyond so many multiplications for the costs of one axis, a matrix library is quicker
+_WIDE = 1024  # from so many neurons on pairs are moved one after another on the host, and keep their products
 
 
-def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor, *, in_place: bool = False) -> Symmetry:
     """Find the element that brings each network of ``b`` close to its partner in ``a``.
 
     Args:
@@ -28,10 +28,15 @@ def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) ->
         b: the networks to move, in float32 or float64.
         problem: the matching problem of their spec.
         orders: int64 ``[sweep, axis]``, the order of the axes in each sweep.
+        in_place: whether ``b`` itself is moved, which leaves out a copy; without costs only.
     """
     if b.device.type == "cpu" and suits_compiled_code(problem):
-        return descend_compiled(a, b, problem, orders)
-    return descend_tensors(a, b, problem, orders)
+        return descend_compiled(a, b, problem, orders, in_place=in_place)
+    wide = b.device.type == "cpu" and max((axis.size for axis in problem.axes), default=0) >= _WIDE
+    if not wide or len(b) < 2:
+        return descend_tensors(a, b, problem, orders, in_place=in_place)
+    pairs = [(a if len(a) == 1 else a[row : row + 1], b[row : row + 1]) for row in range(len(b))]
+    return Symmetry.cat([descend_tensors(*pair, problem, orders) for pair in pairs])
 
 
 def suits_compiled_code(problem: MatchingProblem) -> bool:
@@ -41,11 +46,13 @@ def suits_compiled_code(problem: MatchingProblem) -> bool:
     return max(work, default=0) <= _MOST_PRODUCTS
 
 
-def descend_compiled(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+def descend_compiled(
+    a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor, *, in_place: bool = False
+) -> Symmetry:
     """Move one pair after another, in compiled code on the host."""
     from weightspace.align.solver import _compiled  # Numba takes a while to load
 
-    flat = problem.weighted(b.flat.detach().clone()).contiguous().numpy()
+    flat = (b.flat if in_place else problem.weighted(b.flat.detach().clone()).contiguous()).numpy()
     target = problem.weighted(a.flat.detach()).contiguous().numpy()
     sizes = [axis.size for axis in problem.axes]
     perm = np.tile(np.concatenate([np.arange(n) for n in sizes] or [np.empty(0, np.int64)]), (len(b), 1))
@@ -60,28 +67,15 @@ def descend_compiled(a: Weights, b: Weights, problem: MatchingProblem, orders: T
     return as_symmetry(problem, b, *(torch.from_numpy(part).split(sizes, 1) for part in elements))
 
 
-def descend_tensors(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+def descend_tensors(
+    a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor, *, in_place: bool = False
+) -> Symmetry:
     """Move all pairs side by side, with tensors on their device."""
-    descent = TensorDescent(a, b, problem)
+    moved = b if in_place else b.replace(problem.weighted(b.flat.detach().clone()))
+    descent = TensorDescent(a.replace(problem.weighted(a.flat.detach()).expand_as(moved.flat)), moved, problem)
     for order in orders.tolist():
         if not descent.pending.any():
             break
         for number in order:
             descent.solve(number)
-    return as_symmetry(problem, b, descent.perm, descent.scale, descent.shift)
-
-
-def as_symmetry(problem: MatchingProblem, b: Weights, *parts: Sequence[Tensor]) -> Symmetry:
-    """Join permutations, scales and phases of all axes into one element, without the parts that the group lacks."""
-    names = [axis.name for axis in problem.axes]
-    scaled = [axis.name for axis in problem.axes if axis.group != NeuronGroup.TRIVIAL]
-    phased = [axis.name for axis in problem.axes if axis.phase_step]
-    perm, scale, shift = ({n: p.contiguous() for n, p in zip(names, part, strict=True)} for part in parts)
-    return Symmetry(
-        problem.spec,
-        len(b),
-        perm,
-        {name: scale[name].to(b.dtype) for name in scaled},
-        {name: shift[name].to(b.dtype) for name in phased},
-        check=False,
-    )
+    return descent.symmetry()

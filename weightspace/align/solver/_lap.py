@@ -207,11 +207,12 @@ def solve(cost, keys, found, guess):  # pragma: no cover - compiled
 
 
 @compiled
-def solve_many(cost, out, start, stop):  # pragma: no cover - compiled
-    """Write the columns of each row for the matrices ``cost[start:stop]``."""
+def solve_many(cost, out, prices, known, start, stop):  # pragma: no cover - compiled
+    """Write the columns of each row for the matrices ``cost[start:stop]``, from ``prices`` where they are known."""
     n = cost.shape[1]
-    keys, found, guess = np.empty((n, n), np.int64), empty_assignment(n), np.empty(n, np.float64)
+    keys, found = np.empty((n, n), np.int64), empty_assignment(n)
     for pair in range(start, stop):
-        guess_prices(cost[pair], guess)
-        solve(cost[pair], keys, found, guess)
+        if not known[pair]:
+            guess_prices(cost[pair], prices[pair])
+        solve(cost[pair], keys, found, prices[pair])
         out[pair] = found.column

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -16,7 +16,8 @@ from torch import Tensor
 from weightspace._activation import names_where
 from weightspace._checks import number
 from weightspace._spec import Axis, NetSpec, Param
-from weightspace._symmetry import GROUPS, Group, check_group
+from weightspace._symmetry import GROUPS, Group, Symmetry, check_group
+from weightspace._weights import Weights
 
 Costs = Mapping[str, float] | Literal["period"]
 """Costs by the name of a parameter or of a produced axis; ``"period"`` counts phases in periods, see :func:`match`."""
@@ -123,12 +124,17 @@ class MatchingProblem:
 
     def weighted(self, flat: Tensor) -> Tensor:
         """Multiply parameters by the roots of their costs, so that plain squared distances are the weighted ones."""
+        factor = self.factor(flat.dtype, flat.device)
+        return flat if factor is None else flat * factor
+
+    def factor(self, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+        """Return the roots of the costs of all parameters, ``[param]``; ``None`` where all are one."""
         if not self.roots:
-            return flat
-        factor = torch.ones(self.spec.num_params, dtype=flat.dtype, device=flat.device)
+            return None
+        factor = torch.ones(self.spec.num_params, dtype=dtype, device=device)
         for name, root in self.roots:
             factor[self.spec.slices[name]] = root
-        return flat * factor
+        return factor
 
     @cached_property
     def _tables(self) -> dict[np.dtype[Any], Tables]:
@@ -163,6 +169,22 @@ class MatchingProblem:
             np.array(near, np.bool_).reshape(len(axes), len(axes)),
             np.array([axis.searchable for axis in self.axes], np.bool_),
         )
+
+
+def as_symmetry(problem: MatchingProblem, b: Weights, *parts: Sequence[Tensor]) -> Symmetry:
+    """Join permutations, scales and phases of all axes into one element, without the parts that the group lacks."""
+    names = [axis.name for axis in problem.axes]
+    scaled = [axis.name for axis in problem.axes if axis.group != NeuronGroup.TRIVIAL]
+    phased = [axis.name for axis in problem.axes if axis.phase_step]
+    perm, scale, shift = ({n: p.contiguous() for n, p in zip(names, part, strict=True)} for part in parts)
+    return Symmetry(
+        problem.spec,
+        len(b),
+        perm,
+        {name: scale[name].to(b.dtype) for name in scaled},
+        {name: shift[name].to(b.dtype) for name in phased},
+        check=False,
+    )
 
 
 @lru_cache(maxsize=256)

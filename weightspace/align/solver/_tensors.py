@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
-from weightspace.align.solver._assignment import assign
+from weightspace.align.solver._assignment import Prices, assign
 from weightspace.align.solver._problem import (
     NEGLIGIBLE,
     SCALE_LIMIT,
@@ -16,7 +17,9 @@ from weightspace.align.solver._problem import (
     MatchingProblem,
     NeuronGroup,
     Role,
+    as_symmetry,
 )
+from weightspace.align.solver._products import BLOCK, KeptProducts, Products, fresh_products, position
 from weightspace.align.solver._threads import in_slices
 
 
@@ -24,21 +27,24 @@ class TensorDescent:
     """The state of a descent. A pair is *pending* on an axis until solving it again cannot help.
 
     Args:
-        a: the targets, as many as in ``b`` or one.
-        b: the networks to move, in float32 or float64.
+        a: the targets, as many as in ``b``, weighted by the roots of the costs.
+        b: the networks that move, in place: weighted, in float32 or float64.
         problem: the matching problem of their spec.
     """
 
     def __init__(self, a: Weights, b: Weights, problem: MatchingProblem) -> None:
-        self.problem = problem
-        flat = problem.weighted(b.flat.detach().clone())
-        self.target = a.replace(problem.weighted(a.flat.detach()).expand_as(flat))
-        self.moved = b.replace(flat)
+        self.problem, self.target, self.moved = problem, a, b
         self.pending = torch.tensor([axis.searchable for axis in problem.axes], dtype=torch.bool).repeat(len(b), 1)
         sizes, like = [axis.size for axis in problem.axes], {"dtype": b.dtype, "device": b.device}
         self.perm = [torch.arange(n, device=b.device).repeat(len(b), 1) for n in sizes]
         self.scale = [torch.ones(len(b), n, **like) for n in sizes]
         self.shift = [torch.zeros(len(b), n, **like) for n in sizes]
+        self.prices = [Prices(len(b), n) for n in sizes]
+        self.products = KeptProducts(self.target, self.moved, problem) if len(b) == 1 else None
+
+    def symmetry(self) -> Symmetry:
+        """Return what has moved each network so far."""
+        return as_symmetry(self.problem, self.moved, self.perm, self.scale, self.shift)
 
     def solve(self, number: int) -> None:
         """Find the best element on one axis for every pair that is pending there, and move the pairs that gain."""
@@ -47,16 +53,20 @@ class TensorDescent:
         if not len(rows):
             return
         self.pending[rows, number] = False
-        target, moved = (_features(weights, axis, rows.to(weights.device)) for weights in (self.target, self.moved))
-        values = _values(axis, target, moved)
-        perm = assign(values.best)
+        if self.products is None:
+            values = _values(axis, fresh_products(axis, self.target, self.moved, rows.to(self.moved.device)))
+        else:
+            values = _values(axis, self.products.of(number))
+        perm = assign(values.best, self.prices[number], rows)
         gain = values.best.gather(2, perm[:, :, None])[:, :, 0].double().sum(1) - values.now
-        noise = 16 * torch.finfo(values.best.dtype).eps * values.best.abs().amax((1, 2))
+        low, high = (found(values.best, (1, 2)) for found in (torch.amin, torch.amax))
+        noise = 16 * torch.finfo(values.best.dtype).eps * torch.maximum(-low, high)
         gaining = (gain > axis.size * noise).nonzero()[:, 0]
         if not len(gaining):
             return
         perm = perm[gaining]
         scale, shift = (None if part is None else _picked(part[gaining], perm) for part in (values.scale, values.shift))
+        self.prices[number].move(rows[gaining.cpu()], perm)
         self._move(number, rows[gaining.cpu()].to(perm.device), perm, scale, shift)
         for neighbour in axis.neighbours:
             self.pending[rows[gaining.cpu()], neighbour] = True
@@ -69,38 +79,48 @@ class TensorDescent:
             sigma = (s if axis.group == NeuronGroup.ODD_PHASE else 1) * (1 - 2 * shift.remainder(2))
         elif axis.group == NeuronGroup.EVEN_SIGN:
             sigma = torch.ones_like(s)
-        for param, role in axis.params:
-            view = self.moved.view(param.name)
-            position = 2 if role == Role.OUTGOING else 1
-            shape = [len(rows), *[1] * (view.ndim - 1)]
-            shape[position] = axis.size
-            value = view[rows].gather(position, perm.reshape(shape).expand(len(rows), *view.shape[1:]))
-            value = value / sigma.reshape(shape) if role == Role.OUTGOING else value * s.reshape(shape)
-            if role == Role.BIAS and shift is not None:
-                value = value + shift.reshape(shape) * axis.phase_step
-            view[rows] = value
+        added = None if shift is None else shift * axis.phase_step
+        if self.products is None:
+            for param, role in axis.params:
+                view, factor = self.moved.view(param.name), 1 / sigma if role == Role.OUTGOING else s
+                view[rows] = _moved(view[rows], role, perm, factor, added if role == Role.BIAS else None)
+        else:
+            still = (perm == torch.arange(axis.size, device=perm.device)) & (s == 1) & (sigma == 1)
+            changed = (~(still if shift is None else still & (shift == 0)))[0].nonzero()[:, 0]
+            self.products.before_move(number, changed)
+            for param, role in axis.params:
+                factor = (1 / sigma if role == Role.OUTGOING else s)[0]
+                _move_in_place(
+                    self.moved.view(param.name)[0], role, perm[0], changed, factor, added if role == Role.BIAS else None
+                )
+            self.products.after_move(number, changed, perm[0], s[0], sigma[0])
         self.perm[number][rows] = self.perm[number][rows].gather(1, perm)
         self.scale[number][rows] = s * self.scale[number][rows].gather(1, perm)
         moved = s * self.shift[number][rows].gather(1, perm)
         self.shift[number][rows] = moved if shift is None else moved + shift
 
 
-class _Features(NamedTuple):
-    """The numbers of each neuron of an axis, ``[pair, neuron, feature]``."""
+def _moved(value: Tensor, role: Role, perm: Tensor, factor: Tensor, added: Tensor | None) -> Tensor:
+    """Return a parameter of some pairs, ``[pair, *shape]``, with the neurons of one axis moved."""
+    shape = [len(value), *[1] * (value.ndim - 1)]
+    shape[position(role)] = perm.shape[1]
+    value = value.gather(position(role), perm.reshape(shape).expand(value.shape)) * factor.reshape(shape)
+    return value if added is None else value + added.reshape(shape)
 
-    incoming: Tensor
-    bias: Tensor
-    outgoing: Tensor
 
-
-def _features(weights: Weights, axis: AxisProblem, rows: Tensor) -> _Features:
-    parts: dict[Role, list[Tensor]] = {role: [weights.flat.new_empty(len(rows), axis.size, 0)] for role in Role}
-    for param, role in axis.params:
-        value = weights.view(param.name)
-        value = value if len(rows) == len(value) else value[rows]
-        position = 2 if role == Role.OUTGOING else 1
-        parts[role].append(value.movedim(position, 1).reshape(len(rows), axis.size, -1))
-    return _Features(*(torch.cat(part, 2) for part in parts.values()))
+def _move_in_place(
+    value: Tensor, role: Role, perm: Tensor, changed: Tensor, factor: Tensor, added: Tensor | None
+) -> None:
+    """Move the changed neurons of a parameter of one network, a block at a time, so that no copy of it is held."""
+    if not len(changed):
+        return
+    dim = position(role) - 1
+    parts = value.flatten(1) if value.ndim > 1 and not dim else value  # what does not move is cut into blocks
+    shape = [-1 if i == dim else 1 for i in range(parts.ndim)]
+    size = 1 if parts.ndim == 1 else max(1, BLOCK * parts.shape[1 - dim] // parts.numel())
+    for part in (parts,) if parts.ndim == 1 else parts.split(size, 1 - dim):
+        new = part.index_select(dim, perm[changed]).mul_(factor[changed].view(shape))
+        part.index_copy_(dim, changed, new if added is None else new.add_(added[0, changed].view(shape)))
 
 
 class _Values(NamedTuple):
@@ -116,31 +136,30 @@ class _Values(NamedTuple):
     shift: Tensor | None = None
 
 
-def _values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
+def _values(axis: AxisProblem, products: Products) -> _Values:
     if axis.group in (NeuronGroup.ODD_PHASE, NeuronGroup.EVEN_PHASE):
-        return _phase_values(axis, a, b)
-    inward_a, inward_b = torch.cat([a.incoming, a.bias], 2), torch.cat([b.incoming, b.bias], 2)
-    inner = inward_a @ inward_b.mT
-    outer = a.outgoing @ b.outgoing.mT
+        return _phase_values(axis, products)
+    inner = torch.baddbmm(products.inner, products.bias_a, products.bias_b.mT)
+    outer = products.outer
     if axis.group == NeuronGroup.SCALE:
-        u, v = inward_b.square().sum(2)[:, None], b.outgoing.square().sum(2)[:, None]
+        u, v = (products.norm_in + products.bias_b.square().sum(2))[:, None], products.norm_out[:, None]
         scale = best_scales(inner, outer, u, v)
         now = _diagonal(scale_value(torch.ones_like(inner), inner, outer, u, v))
         return _Values(scale_value(scale, inner, outer, u, v), now, scale)
-    now = _diagonal(inner + outer)
-    if axis.group == NeuronGroup.TRIVIAL:
-        return _Values(inner + outer, now)
     if axis.group == NeuronGroup.EVEN_SIGN:  # the activation swallows the sign of its input
-        return _Values(inner.abs() + outer, now, _sign(inner))
-    return _Values((inner + outer).abs(), now, _sign(inner + outer))
+        return _Values(inner.abs() + outer, _diagonal(inner + outer), _sign(inner))
+    both = inner.add_(outer)
+    if axis.group == NeuronGroup.TRIVIAL:
+        return _Values(both, _diagonal(both))
+    return _Values(both.abs(), _diagonal(both), _sign(both))
 
 
-def _phase_values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
+def _phase_values(axis: AxisProblem, products: Products) -> _Values:
     """Try both signs, and for each parity of the phase the closest number of steps."""
-    inner, outer = a.incoming @ b.incoming.mT, a.outgoing @ b.outgoing.mT
+    inner, outer, bias_a, bias_b = products[:4]
     values, signs, counts = [], [], []
     for s in (1, -1):
-        t = a.bias - s * b.bias.mT
+        t = bias_a - s * bias_b.mT
         for parity in (0, 1):
             k = 2 * torch.floor((t / axis.phase_step - parity) / 2 + 0.5) + parity
             sigma = (s if axis.group == NeuronGroup.ODD_PHASE else 1) * (1 - 2 * parity)
@@ -149,7 +168,7 @@ def _phase_values(axis: AxisProblem, a: _Features, b: _Features) -> _Values:
             counts.append(k)
     best, which = torch.stack(values).max(0)
     sign, count = (torch.stack(part).gather(0, which[None])[0] for part in (signs, counts))
-    now = _diagonal(inner + outer - 0.5 * (a.bias - b.bias.mT).square())
+    now = _diagonal(inner + outer - 0.5 * (bias_a - bias_b.mT).square())
     return _Values(best, now, sign, count)
 
 
