@@ -430,6 +430,27 @@ def test_the_command_pairs_by_responses(run: Run) -> None:
         assert err.count("\n") == 1
 
 
+def test_restarts_on_the_command_line(run: Run) -> None:
+    module = network(0)
+    checkpoints.write_checkpoint(module.state_dict(), "a.pth")
+    checkpoints.write_checkpoint(network(1).state_dict(), "b.pth")
+    files = ("a.pth", "b.pth", "--module", "merge_net:Residual", "--out", "out.pth")
+    assert run(*files, "--restarts", "3", "--seed", "5")[::2] == (0, "")
+    options = {"restarts": 3, "generator": torch.Generator().manual_seed(5)}
+    states = [checkpoints.read_checkpoint(name) for name in ("a.pth", "b.pth")]
+    best, plain = (checkpoints.align_state_dicts(module, *states, **more) for more in (options, {}))
+    assert best.after <= plain.after
+    found = checkpoints.read_checkpoint("out.pth")
+    assert all(found[key].equal(value) for key, value in best.state_dict.items())
+    code, _, err = run(*files, "--restarts", "-1")
+    assert code == 2
+    assert err.count("\n") == 1
+    np.save("x.npy", images().numpy())
+    code, _, err = run(*files, "--restarts", "2", "--responses", "x.npy")
+    assert code == 1
+    assert "leave batches out" in err
+
+
 ERRORS = {
     "no file": (("a.pth", "none.pth", "--module", "merge_net:Residual"), "none.pth: expected a state dict, got no"),
     "no form": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,10 @@ def align(
     group: Annotated[
         Literal["permutation", "signed", "scaled", "full"], typer.Option(help="group to search")
     ] = "permutation",
+    restarts: Annotated[
+        int, typer.Option(min=0, help="how many more times to start, from random permutations; the best is kept")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the restarts")] = 0,
     shape: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +58,12 @@ def align(
     batches = None if responses is None else _array(responses).split(256)
     if batches is not None and example is None:
         example = batches[0][:1]
-    found = ws.checkpoints.align_state_dicts(net, *states, group=group, example_input=example, batches=batches)
+    options: dict[str, Any] = {}
+    if restarts:
+        options = {"restarts": restarts, "generator": torch.Generator().manual_seed(seed)}
+    found = ws.checkpoints.align_state_dicts(
+        net, *states, group=group, example_input=example, batches=batches, **options
+    )
     say(f"squared distance {found.before:.6g} before, {found.after:.6g} after")
     if out is not None:
         ws.checkpoints.write_checkpoint(found.state_dict, out, metadata=read_metadata(b))

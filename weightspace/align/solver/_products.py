@@ -24,7 +24,7 @@ _WEIGHTS = (Role.INCOMING, Role.OUTGOING)
 
 
 class Products(NamedTuple):
-    """What the values of an axis are made of, for a batch of pairs.
+    """The inner products and norms that the values of an axis are made of, for a batch of pairs.
 
     Fields: the inner products of incoming and of outgoing weights, ``[pair, neuron of a, neuron of b]``; the biases of
     both networks, ``[pair, neuron, bias]``; the squared norms of incoming and outgoing weights of ``b``, ``[pair,
