@@ -14,7 +14,7 @@ ROOMS = ["align", "bench", "checkpoints", "datasets", "fitting", "models", "repo
 ROOMS += ["testing", "training", "transforms", "zoo"]
 SURFACE = NOUNS + FUNCTIONS + ROOMS
 ASSERTIONS = ["assert_equivariant", "assert_invariant", "assert_same_function", "check_model", "check_transform"]
-TESTING = [*ASSERTIONS, "equivariance_error", "random_spec", "random_weights"]
+TESTING = [*ASSERTIONS, "random_spec", "random_weights"]
 
 
 def test_the_package_exports_what_is_listed() -> None:

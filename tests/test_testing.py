@@ -15,6 +15,7 @@ from weightspace import testing
 from weightspace.models import Model, Normalize, WeightModel
 from weightspace.models._wrappers import Embedding
 from weightspace.testing import _model, _model_checks, check_model
+from weightspace.testing._assert import equivariance_error
 
 SPEC = ws.mlp(2, 6, 4, 1, activation=["relu", "tanh"])
 RELU = ws.mlp(2, 6, 1, activation="relu")
@@ -102,18 +103,18 @@ def test_groups_are_nested_and_each_adds_something() -> None:
 
 def test_the_error_is_a_number_and_the_assert_is_its_bound() -> None:
     right, wrong = Pool(3, broadcast=True), PerNeuronBias(SPEC)
-    assert testing.equivariance_error(right, SPEC) < 1e-14
-    error = testing.equivariance_error(wrong, SPEC)
+    assert equivariance_error(right, SPEC) < 1e-14
+    error = equivariance_error(wrong, SPEC)
     assert error > 0.01
     testing.assert_equivariant(wrong, SPEC, atol=1.01 * error, rtol=1.01 * error)
     with pytest.raises(AssertionError, match="largest difference"):
         testing.assert_equivariant(wrong, SPEC, atol=0.99 * error, rtol=0.99 * error)
     scaled = lambda w: w.view("0.bias")[:, 0] * 100  # noqa: E731
-    assert testing.equivariance_error(scaled, SPEC) < 2.5  # relative to the output
-    double, single = (testing.equivariance_error(right, SPEC, dtype=t) for t in (torch.float64, torch.float32))
+    assert equivariance_error(scaled, SPEC) < 2.5  # relative to the output
+    double, single = (equivariance_error(right, SPEC, dtype=t) for t in (torch.float64, torch.float32))
     assert double < single < 1e-4
     with pytest.raises(AssertionError, match="same for every network"):
-        testing.equivariance_error(lambda w: torch.ones(len(w), 2), SPEC)
+        equivariance_error(lambda w: torch.ones(len(w), 2), SPEC)
 
 
 def test_functions_are_invariant_under_the_full_group() -> None:

@@ -41,6 +41,7 @@ COMMANDS = (
     "export",
     "align",
     "add-views",
+    "benchmark",
     "stats",
     "merge",
     "copy",

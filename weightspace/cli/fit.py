@@ -147,11 +147,32 @@ def fit(
     print_zoo(zoo)
 
 
+@PROGRAM.command()
+def benchmark(
+    name: Annotated[str, typer.Argument(help="digits, fashion, fashion-12000, emoji, parts3d, furniture, ...")],
+    out: Annotated[Path, typer.Argument(help="folder of the zoo; an interrupted run continues there")],
+    views: Annotated[int, typer.Option(min=1, help="networks of each training signal")] = 1,
+    workers: Workers = None,
+    device: Device = "cpu",
+    executor: ExecutorName = "local",
+    address: Address = None,
+    gpus: Gpus = None,
+) -> None:
+    """Make the zoo of a benchmark, with a card that says what it is made of and its hash."""
+    runner = executor_of(executor, workers, device, address, gpus)
+    with fit_progress() as step:
+        made = ws.bench.benchmark(
+            name, out, views=views, device=device, workers=workers, executor=runner, on_progress=step
+        )
+    print_zoo(made)
+
+
 @PROGRAM.command("add-views")
 def add_views(
     zoo: Annotated[Path, typer.Argument(help="a finished zoo that fit made; an interrupted run continues there")],
     data: Annotated[str, typer.Argument(help="the data that it was fitted to, as for fit")],
     views: Annotated[int, typer.Option(min=1, help="number of networks per signal afterwards")],
+    split: Annotated[list[str] | None, typer.Option(help="split that gets them, again for more; all if none")] = None,
     size: Size = None,
     workers: Workers = None,
     device: Device = "cpu",
@@ -164,6 +185,6 @@ def add_views(
     signals = load_data(data, size)
     with fit_progress() as step:
         done = ws.fitting.add_views(
-            zoo, signals, views, device=device, workers=workers, executor=runner, on_progress=step
+            zoo, signals, views, splits=split, device=device, workers=workers, executor=runner, on_progress=step
         )
     print_zoo(done)

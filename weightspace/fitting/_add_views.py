@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def add_views(
     data: SignalSet,
     views: int,
     *,
+    splits: Sequence[str] | None = None,
     start: Weights | None = None,
     device: str | torch.device = "cpu",
     workers: int | None = None,
@@ -41,12 +43,13 @@ def add_views(
         path: folder of a zoo that ``fit_zoo`` made.
         data: the data that it was fitted to.
         views: the number of fits per signal that the zoo is to have.
+        splits: the splits that get them, such as ``["train"]`` where one view each is to be tested; all if None.
         start: the network that all started from, where the zoo was made from one.
         device: see :func:`fit_zoo`; likewise ``workers``, ``executor`` and ``on_progress``.
 
     Raises:
-        ValueError: for a zoo that is not finished, that has more views already, or that was fitted to other data or
-            not by ``fit_zoo``; nothing is written then.
+        ValueError: for a split that the zoo does not have, a zoo that is not finished, that has more views already, or
+            that was fitted to other data or not by ``fit_zoo``; nothing is written then.
 
     Example:
         >>> import tempfile
@@ -66,6 +69,7 @@ def add_views(
         raise ValueError(f"{path}: expected start= to be what its networks started from, got another, or none")
     rows = _rows(path, manifest, base, data)
     _check_data(path, manifest, base, rows, data)
+    base, rows = _chosen(base, rows, splits)
     chosen = executor_named(executor, device=torch.device(device), workers=workers)
     plan = [
         (shard.split, len(index) * (views - first), {"of": shard.file, "views": [first, views]})
@@ -100,6 +104,19 @@ def _base(path: Path, manifest: Manifest, views: int) -> tuple[list[Shard], int]
             f"{path}: expected a finished zoo, got {done} of {len(manifest.shards)} shards; finish what was begun first"
         )
     return base, added[-1][0] if going_on and planned else manifest.settings.views
+
+
+def _chosen(
+    base: list[Shard], rows: list[np.ndarray], splits: Sequence[str] | None
+) -> tuple[list[Shard], list[np.ndarray]]:
+    """Return the shards of some splits, and the rows of the data that they hold."""
+    if splits is None:
+        return base, rows
+    known = list(dict.fromkeys(shard.split for shard in base))
+    if isinstance(splits, str) or not set(splits) <= set(known):
+        raise ValueError(f"splits: expected some of {known}, got {splits!r}")
+    kept = [i for i, shard in enumerate(base) if shard.split in splits]
+    return [base[i] for i in kept], [rows[i] for i in kept]
 
 
 def _added(shard: Shard) -> bool:

@@ -3,7 +3,7 @@
 They need nothing of pytest: a check that fails raises ``AssertionError`` and says by how much.
 """
 
-from weightspace.testing._assert import assert_equivariant, assert_invariant, assert_same_function, equivariance_error
+from weightspace.testing._assert import assert_equivariant, assert_invariant, assert_same_function
 from weightspace.testing._model import check_model
 from weightspace.testing._random import random_spec, random_weights
 from weightspace.testing._transform import check_transform
@@ -14,7 +14,6 @@ __all__ = [
     "assert_same_function",
     "check_model",
     "check_transform",
-    "equivariance_error",
     "random_spec",
     "random_weights",
 ]

@@ -141,9 +141,9 @@ def equivariance_error(
     Example:
         >>> import weightspace as ws
         >>> spec = ws.mlp(2, 5, 1)
-        >>> ws.testing.equivariance_error(lambda w: w.replace(w.flat.exp()), spec)
+        >>> equivariance_error(lambda w: w.replace(w.flat.exp()), spec)
         0.0
-        >>> ws.testing.equivariance_error(lambda w: w.replace(w.flat.cumsum(1)), spec) > 0.1
+        >>> equivariance_error(lambda w: w.replace(w.flat.cumsum(1)), spec) > 0.1
         True
     """
     __tracebackhide__ = True
