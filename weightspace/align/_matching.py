@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,16 +130,16 @@ def match(
 
 
 def move_onto(
-    a: Weights,
-    b: Weights,
-    *,
-    group: Group = "permutation",
-    costs: Costs | None = None,
-    restarts: int = 0,
-    max_sweeps: int = 100,
-    generator: torch.Generator | None = None,
+    a: Weights, b: Weights, *, costs: Costs | None = None, restarts: int = 0, **options: Any
 ) -> tuple[Symmetry, Weights]:
     """Match networks as :func:`match` does, and move them, in the memory of ``b`` where that is enough.
+
+    Args:
+        a: the networks that stay.
+        b: the networks that move.
+        costs: see :func:`match`.
+        restarts: see :func:`match`.
+        options: ``group``, ``max_sweeps`` and ``generator`` of :func:`match`.
 
     Returns:
         The elements, and the networks moved. The numbers of ``b`` are lost.
@@ -151,7 +152,8 @@ def move_onto(
         True
     """
     in_place = not restarts and len(b) == 1 and b.dtype == compute_dtype(b) and not cost_roots(b.spec, costs)
-    g = _matched(a, b, group, costs, restarts, max_sweeps, generator, in_place=in_place)
+    settings = {"group": "permutation", "max_sweeps": 100, "generator": None, **options}
+    g = _matched(a, b, costs=costs, restarts=restarts, in_place=in_place, **settings)
     return g, b if in_place else g.act(b)
 
 
