@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -430,6 +431,75 @@ def test_the_command_pairs_by_responses(run: Run) -> None:
         assert err.count("\n") == 1
 
 
+NESTED = {
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3, "optimizer_states": [{"lr": 0.1}]},
+    "model": lambda state: {"model": state, "step": torch.tensor(3)},
+    "model_state_dict": lambda state: {"model_state_dict": state, "loss": 0.5},
+    "twice": lambda state: {"model": {"state_dict": state, "name": "net"}, "epoch": 1},
+}
+
+
+@pytest.mark.parametrize("ending", [".pth", ".ckpt", ".bin"])
+@pytest.mark.parametrize("name", NESTED)
+def test_state_dicts_beside_other_things(name: str, ending: str, tmp_path: Path) -> None:
+    state = network(0).state_dict()
+    torch.save(NESTED[name](state), tmp_path / f"a{ending}")
+    found = checkpoints.read_checkpoint(tmp_path / f"a{ending}")
+    assert list(found) == list(state)
+    assert all(found[key].equal(value) for key, value in state.items())
+
+
+def _sharded(folder: Path, state: dict[str, Tensor], **more: str) -> Path:
+    keys = list(state)
+    parts = {"a-00001-of-00002.safetensors": keys[:5], "a-00002-of-00002.safetensors": keys[5:]}
+    for file, own in parts.items():
+        checkpoints.write_checkpoint({key: state[key] for key in own}, folder / file)
+    places = {key: file for file, own in parts.items() for key in own} | more
+    (folder / "a.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder / "a.safetensors.index.json"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_sharded_checkpoints(dtype: torch.dtype, tmp_path: Path) -> None:
+    state = {key: value.to(dtype) for key, value in network(0).state_dict().items()}
+    index = _sharded(tmp_path, state)
+    for path in (tmp_path, index):
+        found = checkpoints.read_checkpoint(path)
+        assert list(found) == list(state)
+        assert all(found[key].equal(value) and found[key].dtype == dtype for key, value in state.items())
+
+
+def test_an_index_reads_nothing_elsewhere_and_misses_nothing(tmp_path: Path) -> None:
+    state = network(0).state_dict()
+    with pytest.raises(FileNotFoundError, match=r"expected one file \*\.index\.json of shards, got"):
+        checkpoints.read_checkpoint(tmp_path)
+    for place in ("../a.safetensors", "/etc/passwd", "a.safetensors.index.json", ".."):
+        with pytest.raises(ValueError, match="expected the names of files beside it, got"):
+            checkpoints.read_checkpoint(_sharded(tmp_path, state, extra=place))
+    with pytest.raises(ValueError, match=r"expected tensors in the files that it names, .*extra.* not there"):
+        checkpoints.read_checkpoint(_sharded(tmp_path, state, extra="a-00001-of-00002.safetensors"))
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: expected a state dict, got no such file"):
+        checkpoints.read_checkpoint(_sharded(tmp_path, state, extra="none.pth"))
+    (tmp_path / "a.safetensors.index.json").write_text("[1]")
+    with pytest.raises(ValueError, match="expected a weight_map of tensors to files"):
+        checkpoints.read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_moved_with_one_rounding(dtype: torch.dtype) -> None:
+    """In float32, and written back in its own dtype."""
+    module = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+    state = {key: value.to(dtype) for key, value in module.state_dict().items()}
+    g = sampled(module)
+    assert g.scale
+    found = checkpoints.move_state_dict(state, g)
+    exact = g.act(ws.Weights.from_state_dicts([{k: v.float() for k, v in state.items()}], g.spec)).state_dict(0)
+    assert all(value.dtype == dtype and value.equal(exact[key].to(dtype)) for key, value in found.items())
+    back = checkpoints.align_state_dicts(module, state, found, group="full")
+    assert all(value.dtype == dtype for value in back.state_dict.values())
+    assert back.after < 1e-3
+
+
 def test_restarts_on_the_command_line(run: Run) -> None:
     module = network(0)
     checkpoints.write_checkpoint(module.state_dict(), "a.pth")
@@ -454,8 +524,8 @@ def test_restarts_on_the_command_line(run: Run) -> None:
 ERRORS = {
     "no file": (("a.pth", "none.pth", "--module", "merge_net:Residual"), "none.pth: expected a state dict, got no"),
     "no form": (
-        ("a.pth", "a.bin", "--module", "merge_net:Residual"),
-        "a.bin: expected a file that ends in .safetensors",
+        ("a.pth", "a.onnx", "--module", "merge_net:Residual"),
+        "a.onnx: expected a file that ends in .safetensors",
     ),
     "damaged": (
         ("a.pth", "bad.pth", "--module", "merge_net:Residual"),
@@ -463,7 +533,7 @@ ERRORS = {
     ),
     "nested": (
         ("a.pth", "nested.pth", "--module", "merge_net:Residual"),
-        "nested.pth: expected a state dict, names to",
+        "state dict 0: expected the keys",
     ),
     "no colon": (("a.pth", "a.pth", "--module", "merge_net"), "module: expected package.module:function"),
     "no module": (

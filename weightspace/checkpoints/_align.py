@@ -89,7 +89,9 @@ def move_state_dict(state_dict: Mapping[str, Tensor], g: Symmetry) -> dict[str, 
     if len(g) != 1:
         raise ValueError(f"expected one group element for one state dict, got {len(g)}; pass g[i : i + 1]")
     check_state_dict("state_dict", state_dict, finite=False)
-    moved = g.act(Weights.from_state_dicts([state_dict], g.spec)).state_dict(0)
+    weights = Weights.from_state_dicts([state_dict], g.spec)
+    half = weights.dtype in (torch.float16, torch.bfloat16)  # one rounding, at the end
+    moved = g.act(weights.to(torch.float32) if half else weights).state_dict(0)
     return {key: moved[key].to(value.dtype) if key in moved else value.clone() for key, value in state_dict.items()}
 
 

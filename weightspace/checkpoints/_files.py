@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from weightspace.checkpoints._checks import check_tensors
 
 SAFETENSORS, TORCH = (".safetensors",), (".pth", ".pt")
 FORMS = f"a file that ends in {', '.join((*SAFETENSORS, *TORCH))}"
+READ = (*SAFETENSORS, *TORCH, ".ckpt", ".bin")
+INDEX = ".index.json"
+"""The ending of the file that says which shard holds which tensor."""
+NESTED = ("state_dict", "model_state_dict", "model")
+"""The entries under which training scripts and Lightning store the state dict beside other things."""
 METADATA = {"format": "pt"}
 """The metadata by which other libraries know that a safetensors file holds tensors of PyTorch."""
 
@@ -29,11 +35,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Read one state dict; code in the file is refused, not run.
 
     Args:
-        path: ``.safetensors``, or ``.pth`` or ``.pt`` of ``torch.save``, with a state dict and nothing else.
+        path: ``.safetensors``, or ``.pth``, ``.pt``, ``.ckpt`` or ``.bin`` of ``torch.save``, with a state dict, alone
+            or under ``"state_dict"``, ``"model_state_dict"`` or ``"model"``; or an index of shards
+            (``*.index.json``), or the folder that holds one.
+
+    Returns:
+        The tensors under their own names, in their own dtypes.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for another kind of file, content other than a state dict, and tensors without numbers of their own.
+        FileNotFoundError: if there is no such file, or no index in the folder.
+        ValueError: for another kind of file, content other than a state dict, tensors without numbers of their own, and
+            an index that names files elsewhere or tensors that its files do not hold.
 
     Example:
         >>> import tempfile
@@ -44,15 +56,42 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         {'w': tensor([1., 1.])}
     """
     path = Path(path)
-    check_form(path)
+    if path.is_dir() or path.name.endswith(INDEX):
+        return _read_shards(path)
+    if path.suffix not in READ:
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(READ)}, got {path.suffix or 'no ending'!r}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: expected a state dict, got no such file")
     state: Any = _read_safetensors(path) if path.suffix in SAFETENSORS else load_tensors(path)
+    while isinstance(state, Mapping) and not all(isinstance(value, Tensor) for value in state.values()):
+        inner = [state[key] for key in NESTED if isinstance(state.get(key), Mapping)]
+        if not inner:
+            break
+        state = inner[0]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         got = few(sorted(map(str, state))) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"{path}: expected a state dict, names to tensors, got {got}; save module.state_dict() alone")
     check_values(path, state)
     return dict(state)
+
+
+def _read_shards(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a sharded checkpoint, in the order of its index."""
+    found = sorted(path.glob(f"*{INDEX}")) if path.is_dir() else [path]
+    if len(found) != 1 or not found[0].is_file():
+        raise FileNotFoundError(f"{path}: expected one file *{INDEX} of shards, got {few([f.name for f in found])}")
+    index = found[0]
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = {key: str(name) for key, name in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index}: expected a weight_map of tensors to files ({type(error).__name__})") from error
+    if far := sorted({name for name in names.values() if Path(name).name != name or Path(name).suffix not in READ}):
+        raise ValueError(f"{index}: expected the names of files beside it, got {few(far)}")
+    shards = {name: read_checkpoint(index.parent / name) for name in dict.fromkeys(names.values())}
+    if missing := [key for key, name in names.items() if key not in shards[name]]:
+        raise ValueError(f"{index}: expected tensors in the files that it names, {few(missing)} are not there")
+    return {key: shards[name][key] for key, name in names.items()}
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
