@@ -52,6 +52,12 @@ def test_every_member_of_an_orbit_has_one_form(seed: int) -> None:
         assert not torch.allclose(moved.flat, w.flat)
 
 
+def test_no_networks_have_no_forms() -> None:
+    for spec in (SIREN, ws.mlp(3, 4, 2)):
+        form, element = canonicalize(networks(spec, 3)[:0])
+        assert (len(form), len(element)) == (0, 0)
+
+
 def test_other_functions_have_other_forms() -> None:
     w = networks(SIREN, 6)
     form = canonicalize(w)[0].flat

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import weightspace as ws
-from weightspace.bench._processes import sigterm_interrupts
+from weightspace.bench._processes import sigterm_interrupts, worker_pool
 
 PATIENCE = 300.0
 """Seconds until a test takes it that something will never happen, on a machine that is busy with other things too."""
@@ -82,6 +82,11 @@ def test_workers_end_with_the_process_that_started_them(
         assert code == -signal.SIGKILL
     else:
         assert "KeyboardInterrupt" in (tmp_path / "log").read_text()
+
+
+def test_a_process_that_the_system_ends_is_told_with_a_remedy() -> None:
+    with worker_pool(1) as pool, pytest.raises(RuntimeError, match=r"got one that the system ended, .* fewer workers"):
+        list(pool(os._exit, {"cell": (9,)}))
 
 
 def test_sigterm_interrupts_inside_alone() -> None:

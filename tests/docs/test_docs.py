@@ -201,6 +201,32 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
 
 
+def tests_named_in(text: str) -> list[tuple[str, str]]:
+    """The tests that a page names as ``path::function``."""
+    return re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+
+
+def missing(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the tests that are not there."""
+    return [(file, name) for file, name in named if f"\ndef {name}(" not in (ROOT / file).read_text(encoding="utf-8")]
+
+
+def test_every_guarantee_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    assert missing(tests_named_in(text)) == []
+    rows = [row for row in text.splitlines() if row.startswith("| ") and not row.startswith("| Guarantee")]
+    assert len(rows) > 20
+    assert all(tests_named_in(row) for row in rows)
+    assert missing([("tests/docs/test_docs.py", "test_that_nobody_wrote")])  # the control
+
+
+def test_the_files_that_the_security_policy_names_are_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:python )?(tests/[\w/.]+)`", text)
+    assert len(named) > 4
+    assert all((ROOT / name).exists() for name in named)
+
+
 def test_every_picture_and_script_of_the_pages_is_there() -> None:
     for page in PAGES:
         for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):

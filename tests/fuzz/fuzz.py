@@ -87,7 +87,7 @@ def _words(kept: Path) -> str:
 
 def _figures(text: str) -> dict[str, int]:
     """Read the figures that libFuzzer prints at its end."""
-    names = {"runs": r"number_of_executed_units: (\d+)", "peak_mb": r"peak_rss_mb: (\d+)"}
+    names = {"runs": r"number_of_executed_units:\s+(\d+)", "peak_mb": r"peak_rss_mb:\s+(\d+)"}
     out = {name: int(found[1]) for name, pattern in names.items() if (found := re.search(pattern, text))}
     if found := re.findall(r"cov: (\d+)", text):
         out["edges"] = int(found[-1])

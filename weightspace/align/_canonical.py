@@ -131,7 +131,8 @@ def _rules(weights: Weights, axis: AxisProblem, settled: frozenset[str]) -> Symm
     parts, biases = [], []
     for param, role in axis.params:
         if role != Role.OUTGOING and _usable(param.axes, axis, settled):
-            value = weights.view(param.name).detach().reshape(len(weights), axis.size, -1)
+            value = weights.view(param.name).detach()
+            value = value.reshape(len(weights), axis.size, value[0].numel() // axis.size if len(value) else 1)
             (parts if role == Role.INCOMING else biases).append(value)
     features = torch.cat(parts if axis.phase_step else parts + biases, 2)
     norm = features.norm(dim=2)

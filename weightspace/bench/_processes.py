@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -34,7 +35,14 @@ def worker_pool(workers: int) -> Iterator[Callable[[Callable[..., Any], Mapping[
         def run(function: Callable[..., Any], arguments: Mapping[K, tuple]) -> Iterator[tuple[K, Any]]:
             futures = {pool.submit(function, *own): key for key, own in arguments.items()}
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                try:
+                    result = future.result()
+                except BrokenProcessPool as error:
+                    raise RuntimeError(
+                        "expected the processes of the suite to live, got one that the system ended, as it does where "
+                        "memory is short; give the same command again with fewer workers: finished cells stay"
+                    ) from error
+                yield futures[future], result
 
         try:
             yield run
