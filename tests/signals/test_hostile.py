@@ -158,6 +158,8 @@ def archive(path: Path, kind: int = zipfile.ZIP_DEFLATED, **entries: bytes) -> P
         (b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 2**16, "plain arrays"),
         (b"\x93NUMPY\x09\x00" + header((1, 1, 1))[8:] + bytes(1), "plain arrays"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "plain arrays"),
+        (header((2, 4, 4)).replace(b"}", b" ") + bytes(32), "plain arrays"),
+        (header((2, 4, 4)).replace(b"(2", b"{2") + bytes(32), "plain arrays"),
         (b"", "plain arrays"),
     ],
 )

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Collection
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, cast
 
 import numpy as np
@@ -15,7 +16,10 @@ import numpy as np
 from weightspace._files import most_unpacked
 
 _SUFFIX = ".npy"
-_DAMAGE = (ValueError, KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, MemoryError, RecursionError)
+_DAMAGE = (
+    *(ValueError, KeyError, SyntaxError, TokenError, MemoryError, RecursionError),  # a header is a Python literal
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError),
+)
 _KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # all that NumPy writes; others may ask for gigabytes
 
 
@@ -59,7 +63,7 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
                     out[name] = _read(file, entry.file_size, name)
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, *_DAMAGE) as error:  # the header of an array is a Python literal
+    except (OSError, *_DAMAGE) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: expected an .npz file of plain arrays (no objects), got {reason:.300}") from error
     return out
@@ -77,7 +81,7 @@ def read_array(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             return _read(file, path.stat().st_size, path.name)
-    except (SyntaxError, *_DAMAGE) as error:
+    except _DAMAGE as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: expected an array of numbers in an .npy file, got {reason:.300}") from error
 
