@@ -109,6 +109,6 @@ def test_stl_files_that_claim_too_much(tmp_path: Path) -> None:
 def test_libraries_of_furniture_that_unpack_to_far_more() -> None:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("PluginFurnitureCatalog.properties", bytes(2**28))
+        file.writestr("PluginFurnitureCatalog.properties", bytes(2**27))
     with pytest.raises(ValueError, match=r"a\.sh3f: expected a Sweet Home 3D library .* far larger than the file"):
         next(furniture_models(packed.getvalue(), "a.sh3f"))
