@@ -33,7 +33,6 @@ import weightspace as ws
 from weightspace.zoo import (
     Zoo,
     ZooWriter,
-    _ops,
     _writer,
     copy,
     export_state_dicts,
