@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from weightspace._files import check_place, write_atomic
+from weightspace._files import check_place, read_json, write_atomic
 from weightspace._plugins import find
 from weightspace._text import few
 from weightspace._torch_file import check_tensors as check_values
@@ -82,7 +81,7 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path}: expected one file *{INDEX} of shards, got {few([f.name for f in found])}")
     index = found[0]
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = read_json(index, "an index of shards")["weight_map"]
         names = {key: str(name) for key, name in places.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: expected a weight_map of tensors to files ({type(error).__name__})") from error
