@@ -19,7 +19,8 @@ from weightspace.bench._processes import sigterm_interrupts, worker_pool
 PATIENCE = 300.0
 """Seconds until a test takes it that something will never happen, on a machine that is busy with other things too."""
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests in the background ignores it
 import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
 
