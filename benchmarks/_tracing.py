@@ -1,6 +1,6 @@
 """What ``ws.spec_of`` reads of public libraries, in which time and memory; each network in a process of its own.
 
-    python -m benchmarks._tracing LABEL [NAME ...]
+    python -m benchmarks.resnets tracing LABEL [NAME ...]
 
 ``LABEL`` names the tracer in ``benchmarks/results/tracing.json``, whose rows of other labels stay. Needs torchvision
 and transformers.
@@ -94,33 +94,29 @@ def row(name: str) -> dict[str, Any]:
     return found | {"peak_over_checkpoint": (resident("VmHWM") - before) / size}
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("label")
     parser.add_argument("names", nargs="*")
     parser.add_argument("--here", action="store_true", help="print the row of one network, measured in this process")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if args.here:
         print(json.dumps(row(args.names[0])))
         return
     rows = []
     for name in args.names or NAMES:
-        command = [sys.executable, "-m", "benchmarks._tracing", args.label, name, "--here"]
+        command = [sys.executable, "-m", "benchmarks.resnets", "tracing", args.label, name, "--here"]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-500:]}")
         rows.append({"tracer": args.label, **json.loads(done.stdout.splitlines()[-1])})
         print(rows[-1], flush=True)
     what = {
-        "benchmark": "_tracing",
+        "benchmark": "resnets",
         "what": "ws.spec_of of networks of public libraries, one thread; the peak is the growth of resident memory "
         "during the call over the bytes of the state dict",
     }
     libraries = {name: version(name) for name in ("torchvision", "transformers")}
-    rows = earlier_rows("tracing", {"benchmark": "_tracing"}, "tracer", [args.label]) + rows
+    rows = earlier_rows("tracing", {"benchmark": "resnets"}, "tracer", [args.label]) + rows
     save("tracing", {**what, "libraries": libraries, "rows": rows}, threads=1)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,9 @@ second network as trained, moved by ``ws.checkpoints.align_state_dicts`` (by wei
 images), and with batch norms repaired on training images.
 
     python -m benchmarks.resnets [--width 32] [--epochs 3] [--train 30000] [--test 10000] [--points 5]
+    python -m benchmarks.resnets tracing LABEL [NAME ...]
+
+The second form reads networks of public libraries with ``ws.spec_of``, see ``benchmarks/_tracing.py``.
 
 Reference: Ainsworth et al., *Git Re-Basin*, 2023, section 5; Jordan et al., *REPAIR*, 2023.
 """
@@ -13,6 +16,7 @@ Reference: Ainsworth et al., *Git Re-Basin*, 2023, section 5; Jordan et al., *RE
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +27,7 @@ from torch import Tensor, nn
 
 import weightspace as ws
 from benchmarks._common import save
+from benchmarks._tracing import main as tracing
 
 BATCH = 256
 SEEDS = (1, 2)
@@ -180,6 +185,9 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["tracing"]:
+        tracing(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)

@@ -41,6 +41,7 @@ class EquivariantLinear(nn.Module):
             of other channels.
 
     Example:
+        >>> import torch
         >>> import weightspace as ws
         >>> spec = ws.siren(2, 8, 8, 1)
         >>> layer = EquivariantLinear(spec, 1, 4)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _helpers import write_small_zoo
+from safetensors.torch import load_file
 
 import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
@@ -69,7 +70,10 @@ def test_a_suite_says_how_rows_differ_from_none(tmp_path: Path) -> None:
     path = run_suite(suite, zoo.path, tmp_path / "out", workers=1)
     rows = {row.augmentation: row for row in read_result(path).rows}
     scores = {
-        name: [np.load(tmp_path / "out" / "cells" / f"mlp-{name}-{seed}" / "test.npy") for seed in (0, 1)]
+        name: [
+            load_file(tmp_path / "out" / "cells" / f"mlp-{name}-{seed}" / "test.safetensors")["score"].numpy()
+            for seed in (0, 1)
+        ]
         for name in rows
     }
     for name, row in rows.items():
@@ -81,6 +85,6 @@ def test_a_suite_says_how_rows_differ_from_none(tmp_path: Path) -> None:
     assert "[" in markdown_table(path)
     # scores that an earlier version did not keep are computed from the models, the same
     before = json.loads(path.read_text())["rows"]
-    for file in (tmp_path / "out").rglob("test.npy"):
+    for file in (tmp_path / "out").rglob("test.safetensors"):
         file.unlink()
     assert json.loads(run_suite(suite, zoo.path, tmp_path / "out", workers=1).read_text())["rows"] == before

@@ -201,7 +201,7 @@ def test_every_page_is_in_the_navigation() -> None:
     assert listed == {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").glob("**/*.md")}
 
 
-def tests_named_in(text: str) -> list[tuple[str, str]]:
+def named_tests(text: str) -> list[tuple[str, str]]:
     """The tests that a page names as ``path::function``."""
     return re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
 
@@ -213,10 +213,10 @@ def missing(named: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def test_every_guarantee_names_tests_that_are_there() -> None:
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    assert missing(tests_named_in(text)) == []
+    assert missing(named_tests(text)) == []
     rows = [row for row in text.splitlines() if row.startswith("| ") and not row.startswith("| Guarantee")]
     assert len(rows) > 20
-    assert all(tests_named_in(row) for row in rows)
+    assert all(named_tests(row) for row in rows)
     assert missing([("tests/docs/test_docs.py", "test_that_nobody_wrote")])  # the control
 
 

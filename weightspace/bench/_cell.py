@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 
 from weightspace._files import read_json, write_atomic
 from weightspace._plugins import find
@@ -32,7 +32,7 @@ from weightspace.zoo import Zoo
 from weightspace.zoo._zoo import RESIDENT_BYTES
 
 CELL = "cell.json"
-SCORES = "test.npy"
+SCORES = "test.safetensors"
 """The score of every test network."""
 REMEDY = "remove the file's folder and give the command again"
 
@@ -191,17 +191,18 @@ def item_scores(job: Job) -> np.ndarray | None:
     """
     path = job.folder / SCORES
     if path.exists():
-        return np.load(path, allow_pickle=False)
+        try:
+            return load_file(path)["score"].numpy()
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path}: expected the score of every test network, got {error}; {REMEDY}") from error
     zoo = Zoo.open(job.zoo, verify=False)
     if "test" not in zoo.splits or not (job.folder / WEIGHTS).exists():
         return None
     model, device = kept_model(job, zoo).to(job.device), torch.device(job.device)
     objective = objective_of(job.entry, zoo) or Classification.for_zoo(zoo)
-    found = scores_of_each(model, Part(zoo, "test", None, device, RESIDENT_BYTES), objective).cpu().numpy()
-    file = io.BytesIO()
-    np.save(file, found)
-    write_atomic(path, file.getvalue())
-    return found
+    found = scores_of_each(model, Part(zoo, "test", None, device, RESIDENT_BYTES), objective).cpu().contiguous()
+    write_atomic(path, serialize({"score": found}))
+    return found.numpy()
 
 
 def finished(folder: Path) -> CellResult | None:
