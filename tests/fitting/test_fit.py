@@ -380,10 +380,12 @@ def test_what_on_progress_raises_stops_the_fit(error, workers: int) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_ctrl_c_stops_a_long_fit_within_a_step() -> None:
+def test_ctrl_c_stops_a_long_fit_within_a_step(request: pytest.FixtureRequest) -> None:
     coords, targets = small_problem(2)
     main = threading.main_thread().ident
     assert main is not None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in tests that run in the background
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT))
     started = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
