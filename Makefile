@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/weightspace demo --out demo-run
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: lint types test docs
 

@@ -1,9 +1,11 @@
-"""What ``ws.spec_of`` reads of public libraries, in which time and memory; each network in a process of its own.
+"""Networks of public libraries that ``ws.spec_of`` reads, with time and memory; each in a process of its own.
 
     python -m benchmarks.resnets tracing LABEL [NAME ...]
+    python -m benchmarks.resnets tracing LABEL [NAME ...] --align
 
-``LABEL`` names the tracer in ``benchmarks/results/tracing.json``, whose rows of other labels stay. Needs torchvision
-and transformers.
+``LABEL`` names the version in ``benchmarks/results/tracing.json``, whose rows of other labels stay. The second form
+reads a network and aligns two of it with random weights, and writes ``benchmarks/results/align-modules.json``. Needs
+torchvision and transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -72,15 +74,34 @@ def resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+class Usage:
+    """Time, and growth of the resident memory at its peak, from now on."""
+
+    def __init__(self) -> None:
+        self.before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        self.start, self.processor = time.perf_counter(), time.process_time()
+
+    def until_now(self, size: int) -> dict[str, float]:
+        """Return seconds, and the growth over a size in bytes."""
+        return {
+            "seconds": time.perf_counter() - self.start,
+            "processor_seconds": time.process_time() - self.processor,
+            "peak_over_checkpoint": (resident("VmHWM") - self.before) / size,
+        }
+
+
+def bytes_of(state: Mapping[str, Tensor]) -> int:
+    """Return the size of a state dict."""
+    return sum(value.numel() * value.element_size() for value in state.values())
+
+
 def row(name: str) -> dict[str, Any]:
     """Read one network, here."""
-    warnings.simplefilter("ignore")
     module, x = network(name)
-    size = sum(value.numel() * value.element_size() for value in module.state_dict().values())
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    start, processor = time.perf_counter(), time.process_time()
+    size = bytes_of(module.state_dict())
     found: dict[str, Any] = {"network": name, "checkpoint_mb": size / 2**20}
+    usage = Usage()
     try:
         spec = ws.spec_of(module, x)
     except Exception as error:
@@ -90,33 +111,48 @@ def row(name: str) -> dict[str, Any]:
             torch.Size(spec.shape(p.name)).numel() for p in spec.params if any(spec.axis(a).hidden for a in p.axes)
         )
         found |= {"read": True, "hidden_axes": len(spec.hidden), "share_of_parameters_moved": moved / spec.num_params}
-    found |= {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time() - processor}
-    return found | {"peak_over_checkpoint": (resident("VmHWM") - before) / size}
+    return found | usage.until_now(size)
+
+
+def aligned(name: str) -> dict[str, Any]:
+    """Read one network and align two of it, here."""
+    states = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        module, x = network(name)
+        states.append(module.state_dict())
+    usage = Usage()
+    found = ws.checkpoints.align_state_dicts(module, *states, example_input=x)
+    used = usage.until_now(sum(map(bytes_of, states)))
+    return {"network": name, **used, "squared_distance_before": found.before, "squared_distance_after": found.after}
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("label")
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--align", action="store_true", help="align two of each network too")
     parser.add_argument("--here", action="store_true", help="print the row of one network, measured in this process")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     if args.here:
-        print(json.dumps(row(args.names[0])))
+        print(json.dumps((aligned if args.align else row)(args.names[0])))
         return
     rows = []
     for name in args.names or NAMES:
         command = [sys.executable, "-m", "benchmarks.resnets", "tracing", args.label, name, "--here"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+        done = subprocess.run([*command, *["--align"] * args.align], capture_output=True, text=True, env=os.environ)
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr[-500:]}")
-        rows.append({"tracer": args.label, **json.loads(done.stdout.splitlines()[-1])})
+        rows.append({"version": args.label, **json.loads(done.stdout.splitlines()[-1])})
         print(rows[-1], flush=True)
     what = {
         "benchmark": "resnets",
-        "what": "ws.spec_of of networks of public libraries, one thread; the peak is the growth of resident memory "
-        "during the call over the bytes of the state dict",
+        "what": f"{'reading a network and aligning two of it' if args.align else 'ws.spec_of'}, networks of public "
+        "libraries, one thread; the peak is the growth of resident memory over the bytes of the state dict(s)",
     }
     libraries = {name: version(name) for name in ("torchvision", "transformers")}
-    rows = earlier_rows("tracing", {"benchmark": "resnets"}, "tracer", [args.label]) + rows
-    save("tracing", {**what, "libraries": libraries, "rows": rows}, threads=1)
+    file = "align-modules" if args.align else "tracing"
+    rows = earlier_rows(file, what, "version", [args.label]) + rows
+    save(file, {**what, "libraries": libraries, "rows": rows}, threads=1)

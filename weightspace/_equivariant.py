@@ -71,20 +71,19 @@ class EquivariantLinear(nn.Module):
         self.layouts = layouts(spec, ends)
         found = dict.fromkeys(s for lay in self.layouts for s in subsets(lay.hidden))  # a set has no order to rely on
         self.sets: list[Axes] = sorted(found, key=len)
+        self.carriers = [[i for i, lay in enumerate(self.layouts) if set(s) <= set(lay.hidden)] for s in self.sets]
         self.maps = nn.ModuleList()
-        for kept in self.sets:
-            members = [lay for lay in self.layouts if set(kept) <= set(lay.hidden)]
-            wide = sum(lay.fixed for lay in members)
+        for kept, carriers in zip(self.sets, self.carriers, strict=True):
+            wide = sum(self.layouts[i].fixed for i in carriers)
             self.maps.append(nn.Linear(wide * in_channels, wide * out_channels, bias=bias and not kept))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """He initialisation, each target's variance shared equally among the sets that reach it."""
-        for kept, linear in zip(self.sets, self.maps, strict=True):
+        for carriers, linear in zip(self.carriers, self.maps, strict=True):
             assert isinstance(linear, nn.Linear)
-            members = [lay for lay in self.layouts if set(kept) <= set(lay.hidden)]
             start = 0
-            for lay in members:
+            for lay in (self.layouts[i] for i in carriers):
                 stop = start + lay.fixed * self.out_channels
                 std = math.sqrt(2 / (linear.in_features * 2 ** len(lay.hidden)))
                 nn.init.normal_(linear.weight[start:stop], std=std)
@@ -101,14 +100,13 @@ class EquivariantLinear(nn.Module):
         added: list[dict[Axes, Tensor]] = [{} for _ in self.layouts]
         bases: list[Tensor | None] = [None] * len(self.layouts)
         maps: list[Tensor | None] = [None] * len(self.layouts)
-        for kept, linear in zip(self.sets, self.maps, strict=True):
+        for kept, carriers, linear in zip(self.sets, self.carriers, self.maps, strict=True):
             assert isinstance(linear, nn.Linear)
-            members = [i for i, lay in enumerate(self.layouts) if set(kept) <= set(lay.hidden)]
-            if len(kept) == 2 and len(members) == 1:  # a matrix alone: its map is left to the pass that also adds
-                bases[members[0]], maps[members[0]] = features.values[members[0]], linear.weight
+            if len(kept) == 2 and len(carriers) == 1:  # a matrix alone: its map is left to the pass that also adds
+                bases[carriers[0]], maps[carriers[0]] = features.values[carriers[0]], linear.weight
                 continue
-            widths = [self.layouts[i].fixed * self.out_channels for i in members]
-            for i, part in zip(members, linear(features.joined(kept)).split(widths, -1), strict=True):
+            widths = [self.layouts[i].fixed * self.out_channels for i in carriers]
+            for i, part in zip(carriers, linear(features.joined(kept)).split(widths, -1), strict=True):
                 if self.layouts[i].hidden == kept:
                     bases[i] = part
                 else:

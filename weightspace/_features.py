@@ -59,6 +59,7 @@ def layouts(spec: NetSpec, ends: bool = False) -> tuple[Layout, ...]:
 
 
 def subsets(axes: Axes) -> list[Axes]:
+    """Return all subsets of some axes, from none to all of them."""
     return [kept for size in range(len(axes) + 1) for kept in combinations(axes, size)]
 
 

@@ -36,6 +36,26 @@ def test_the_same_command_makes_the_same_networks(tmp_path: Path) -> None:
         benchmark("digits", tmp_path / "c", counts=COUNTS, views=1)
 
 
+def test_a_zoo_of_another_benchmark_is_refused_with_views_and_without(tmp_path: Path) -> None:
+    """The same data in other numbers: its card would carry the wrong name."""
+    for views in (1, 2):
+        zoo = benchmark("digits", tmp_path / str(views), counts=COUNTS, views=views)
+        before = {file.name: file.read_bytes() for file in zoo.path.glob("*.*")}
+        with pytest.raises(ValueError, match="expected"):
+            benchmark("digits", zoo.path, counts={"train": 9, "test": 4}, views=views)
+        assert {file.name: file.read_bytes() for file in zoo.path.glob("*.*")} == before
+
+
+def test_views_go_to_the_splits_that_have_some(tmp_path: Path) -> None:
+    benchmark("digits", tmp_path, counts=COUNTS, views=2)
+    data = ws.datasets.load("digits")
+    for splits in (None, ["test"], ["train", "test"]):
+        with pytest.raises(ValueError, match=r"splits: expected \['train'\], which have the earlier views"):
+            ws.fitting.add_views(tmp_path, data, 3, splits=splits)
+    zoo = ws.fitting.add_views(tmp_path, data, 3, splits=["train"])
+    assert (zoo.count("train"), zoo.count("test")) == (30, 4)
+
+
 def test_only_training_signals_get_views(tmp_path: Path) -> None:
     zoo = benchmark("digits", tmp_path, counts=COUNTS, views=3)
     assert (zoo.count("train"), zoo.count("test")) == (30, 4)
@@ -84,6 +104,6 @@ def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
 def test_views_of_a_split_that_is_not_there_are_refused(tmp_path: Path) -> None:
     benchmark("digits", tmp_path, counts=COUNTS)
     data = ws.datasets.load("digits")
-    for splits in (["val"], "train"):
+    for splits in (["val"], "train", []):
         with pytest.raises(ValueError, match=r"splits: expected some of \['train', 'test'\], got"):
             ws.fitting.add_views(tmp_path, data, 2, splits=splits)

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _helpers import write_small_zoo
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
 from weightspace.bench._paired import compare, holm
-from weightspace.bench._record import read_result
+from weightspace.bench._record import Result, Row, read_result
 from weightspace.report import markdown_table
+from weightspace.report._tables import model_tables
 
 
 def test_an_interval_holds_the_true_difference_about_19_times_of_20() -> None:
@@ -88,3 +90,25 @@ def test_a_suite_says_how_rows_differ_from_none(tmp_path: Path) -> None:
     for file in (tmp_path / "out").rglob("test.safetensors"):
         file.unlink()
     assert json.loads(run_suite(suite, zoo.path, tmp_path / "out", workers=1).read_text())["rows"] == before
+    # damaged ones are refused with their name, and nothing is lost
+    (kept,) = (tmp_path / "out").rglob("mlp-noise-1/test.safetensors")
+    for data in (kept.read_bytes()[:-3], save({"score": torch.ones(7)}), save({"other": torch.ones(30)})):
+        kept.write_bytes(data)
+        with pytest.raises(ValueError, match=r"mlp-noise-1/test.safetensors: expected the scores of 30"):
+            run_suite(suite, zoo.path, tmp_path / "out", workers=1)
+    kept.unlink()
+    assert json.loads(run_suite(suite, zoo.path, tmp_path / "out", workers=1).read_text())["rows"] == before
+
+
+@pytest.mark.parametrize(
+    ("difference", "low", "kind"), [(0.03, 0.01, "helped"), (0.03, -0.01, "unclear"), (0.0, -0.02, "not")]
+)
+def test_a_verdict_rests_on_the_interval(difference: float, low: float, kind: str) -> None:
+    """The spread over seeds alone would call all of these a gain: the rows differ by more than it."""
+    paired = {"difference": difference, "low": low, "high": 2 * difference - low, "p": 0.5, "p_corrected": 0.5}
+    rows = tuple(
+        Row(model="m", augmentation=name, seeds=(0, 1), test_mean=test, test_std=0.001, val_mean=test, against_none=own)
+        for name, test, own in (("none", 0.5, None), ("noise", 0.6, paired))
+    )
+    verdict = model_tables(Result(rows=rows))[0].verdict
+    assert (verdict.kind, verdict.source, verdict.gain) == (kind, "paired", difference)

@@ -1,4 +1,4 @@
-"""What fuzzing starts from and what it has found: a value or a clear error, in time and within bounds."""
+"""The corpus that fuzzing starts from and its findings: a value or a clear error, in time and within bounds."""
 
 from __future__ import annotations
 

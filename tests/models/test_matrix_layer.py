@@ -16,10 +16,12 @@ from weightspace._matrix_layer import Reduction, matrix_layer
 CASES = list(product((True, False), (True, False), get_args(Reduction)))
 
 
-def inputs(weight: bool, dtype: torch.dtype = torch.float64) -> list[Any]:
+def inputs(weight: bool, dtype: torch.dtype = torch.float64, size: tuple[int, int, int] = (5, 7, 6)) -> list[Any]:
     """The features, the matrix if there is one, and what is added to rows and columns."""
     gen = torch.Generator().manual_seed(0)
-    shapes = [(5, 7, 6, 3), (4, 3), (5, 7, 4), (5, 6, 4)] if weight else [(5, 7, 6, 4), None, (5, 7, 4), (5, 6, 4)]
+    batch, rows, cols = size
+    read = 3 if weight else 4
+    shapes = [(*size, read), (4, read) if weight else None, (batch, rows, 4), (batch, cols, 4)]
     return [
         None if shape is None else torch.randn(shape, generator=gen, dtype=dtype).requires_grad_() for shape in shapes
     ]
@@ -49,7 +51,7 @@ def test_it_is_what_torch_computes(
 
 @pytest.mark.parametrize(("weight", "relu", "reduction"), CASES)
 def test_first_and_second_derivatives_are_those_of_differences(weight: bool, relu: bool, reduction: Reduction) -> None:
-    given = inputs(weight)
+    given = inputs(weight, size=(2, 3, 4))
 
     def function(*values: Tensor) -> tuple[Tensor, ...]:
         x, w, rows, cols = values if weight else (values[0], None, *values[1:])

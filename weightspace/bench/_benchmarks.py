@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from weightspace._architectures import siren
 from weightspace._files import read_json, write_atomic
+from weightspace._spec import NetSpec
 from weightspace.bench._environment import environment
 from weightspace.datasets import load
 from weightspace.datasets._catalogue import find
 from weightspace.fitting import RECIPES, FitConfig, add_views, fit_zoo
+from weightspace.fitting._add_views import added_views
 from weightspace.fitting._executors import Executor
 from weightspace.fitting._fit import OnProgress
 from weightspace.zoo import Zoo
@@ -119,14 +122,37 @@ def benchmark(
     _check_prepared(name, chosen)
     spec = siren(data.in_features, *chosen.widths, data.out_features)
     options: dict[str, Any] = {"device": device, "workers": workers, "executor": executor, "on_progress": on_progress}
-    extended = (path / MANIFEST).exists() and Manifest.read(path).settings.views > 1
+    counts, whole = counts or chosen.counts, counts is None
+    spec = replace(spec, init=chosen.config.init or spec.init)
+    extended = (path / MANIFEST).exists() and _check_extended(name, path, spec, counts)
     if not extended:
-        fit_zoo(path, data, spec, config=chosen.config, counts=counts or chosen.counts, **options)
+        fit_zoo(path, data, spec, config=chosen.config, counts=counts, **options)
     if extended or views > 1:
         add_views(path, data, views, splits=["train"], **options)
     zoo = Zoo.open(path, verify=False)
-    write_atomic(path / CARD, _card(name, chosen, zoo, whole=counts is None).encode())
+    write_atomic(path / CARD, _card(name, chosen, zoo, whole=whole).encode())
     return zoo
+
+
+def _check_extended(name: str, path: Path, spec: NetSpec, counts: Mapping[str, int] | None) -> bool:
+    """Return whether a zoo has several views; one that has must be this benchmark's, as ``fit_zoo`` cannot tell then.
+
+    Raises:
+        ValueError: for networks of another spec, or other numbers of signals.
+    """
+    manifest = Manifest.read(path)
+    if manifest.settings.views == 1:
+        return False
+    found = Counter[str]()
+    for shard in manifest.shards:
+        if not added_views(shard):
+            found[shard.split] += shard.count
+    if manifest.spec != spec or (counts is not None and dict(found) != dict(counts)):
+        raise ValueError(
+            f"{path}: expected the zoo of {name}, {spec} with {dict(counts or {}) or 'all'} signals, "
+            f"got {manifest.spec} with {dict(found)}; use another folder"
+        )
+    return True
 
 
 def _check_prepared(name: str, chosen: Benchmark) -> None:

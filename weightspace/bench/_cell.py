@@ -189,20 +189,29 @@ def item_scores(job: Job) -> np.ndarray | None:
 
     They are kept in the cell's folder, so that only the first call computes them.
     """
-    path = job.folder / SCORES
+    path, zoo = job.folder / SCORES, Zoo.open(job.zoo, verify=False)
+    if "test" not in zoo.splits:
+        return None
     if path.exists():
-        try:
-            return load_file(path)["score"].numpy()
-        except (SafetensorError, KeyError) as error:
-            raise ValueError(f"{path}: expected the score of every test network, got {error}; {REMEDY}") from error
-    zoo = Zoo.open(job.zoo, verify=False)
-    if "test" not in zoo.splits or not (job.folder / WEIGHTS).exists():
+        return _read_scores(path, zoo.count("test"))
+    if not (job.folder / WEIGHTS).exists():
         return None
     model, device = kept_model(job, zoo).to(job.device), torch.device(job.device)
     objective = objective_of(job.entry, zoo) or Classification.for_zoo(zoo)
     found = scores_of_each(model, Part(zoo, "test", None, device, RESIDENT_BYTES), objective).cpu().contiguous()
     write_atomic(path, serialize({"score": found}))
     return found.numpy()
+
+
+def _read_scores(path: Path, count: int) -> np.ndarray:
+    wanted = f"{path}: expected the scores of {count} test networks"
+    try:
+        found = load_file(path)["score"].numpy()
+    except (SafetensorError, OSError, KeyError) as error:
+        raise ValueError(f"{wanted}, got {error}; remove it and give the command again") from error
+    if found.shape != (count,):
+        raise ValueError(f"{wanted}, got {list(found.shape)}; remove it and give the command again")
+    return found
 
 
 def finished(folder: Path) -> CellResult | None:

@@ -64,7 +64,7 @@ def compare(rows: Mapping[str, Scores], base: Scores) -> dict[str, Comparison]:
     """
     found: dict[str, tuple[float, float, int]] = {}
     for name, scores in rows.items():
-        seeds = [seed for seed in scores if seed in base and scores[seed].shape == base[seed].shape]
+        seeds = [seed for seed in scores if seed in base]
         if not seeds:
             continue
         apart = np.stack([scores[seed].astype(np.float64) - base[seed] for seed in seeds])

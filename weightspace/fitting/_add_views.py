@@ -48,8 +48,9 @@ def add_views(
         device: see :func:`fit_zoo`; likewise ``workers``, ``executor`` and ``on_progress``.
 
     Raises:
-        ValueError: for a split that the zoo does not have, a zoo that is not finished, that has more views already, or
-            that was fitted to other data or not by ``fit_zoo``; nothing is written then.
+        ValueError: for a split that the zoo does not have, other splits than those that got views before, a zoo that is
+            not finished, that has more views already, or that was fitted to other data or not by ``fit_zoo``; nothing
+            is written then.
 
     Example:
         >>> import tempfile
@@ -69,7 +70,7 @@ def add_views(
         raise ValueError(f"{path}: expected start= to be what its networks started from, got another, or none")
     rows = _rows(path, manifest, base, data)
     _check_data(path, manifest, base, rows, data)
-    base, rows = _chosen(base, rows, splits)
+    base, rows = _chosen(path, manifest, base, rows, splits)
     chosen = executor_named(executor, device=torch.device(device), workers=workers)
     plan = [
         (shard.split, len(index) * (views - first), {"of": shard.file, "views": [first, views]})
@@ -92,13 +93,13 @@ def add_views(
 
 def _base(path: Path, manifest: Manifest, views: int) -> tuple[list[Shard], int]:
     """Return the shards of the first fit, which hold every signal, and the first view to add (``views`` if none is)."""
-    base = [shard for shard in manifest.shards if not _added(shard)]
+    base = [shard for shard in manifest.shards if not added_views(shard)]
     if manifest.settings.views > views:
         raise ValueError(f"views: expected at least the {manifest.settings.views} that {path} has, got {views}")
-    added = [shard.key["views"] for shard in manifest.shards if _added(shard)]
+    added = [shard.key["views"] for shard in manifest.shards if added_views(shard)]
     going_on = manifest.settings.views == views and bool(added) and added[-1][1] == views
     planned = [shard for shard in manifest.shards if not shard.done]
-    if planned and not (going_on and all(_added(shard) for shard in planned)):
+    if planned and not (going_on and all(added_views(shard) for shard in planned)):
         done = len(manifest.shards) - len(planned)
         raise ValueError(
             f"{path}: expected a finished zoo, got {done} of {len(manifest.shards)} shards; finish what was begun first"
@@ -107,19 +108,24 @@ def _base(path: Path, manifest: Manifest, views: int) -> tuple[list[Shard], int]
 
 
 def _chosen(
-    base: list[Shard], rows: list[np.ndarray], splits: Sequence[str] | None
+    path: Path, manifest: Manifest, base: list[Shard], rows: list[np.ndarray], splits: Sequence[str] | None
 ) -> tuple[list[Shard], list[np.ndarray]]:
-    """Return the shards of some splits, and the rows of the data that they hold."""
-    if splits is None:
-        return base, rows
+    """Return the shards of some splits, and the rows of the data that they hold.
+
+    Views are numbered alike in all splits that have several, so that those which got views once get all later ones.
+    """
     known = list(dict.fromkeys(shard.split for shard in base))
-    if isinstance(splits, str) or not set(splits) <= set(known):
-        raise ValueError(f"splits: expected some of {known}, got {splits!r}")
-    kept = [i for i, shard in enumerate(base) if shard.split in splits]
+    wanted = known if splits is None else splits
+    if isinstance(wanted, str) or not wanted or not set(wanted) <= set(known):
+        raise ValueError(f"splits: expected some of {known}, got {wanted!r}")
+    before = list(dict.fromkeys(shard.split for shard in manifest.shards if added_views(shard)))
+    if before and set(before) != set(wanted):
+        raise ValueError(f"splits: expected {before}, which have the earlier views of {path}, got {list(wanted)}")
+    kept = [i for i, shard in enumerate(base) if shard.split in wanted]
     return [base[i] for i in kept], [rows[i] for i in kept]
 
 
-def _added(shard: Shard) -> bool:
+def added_views(shard: Shard) -> bool:
     """Return whether a shard holds views that were added to those of another."""
     views = shard.key.get("views") if isinstance(shard.key, dict) and "of" in shard.key else None
     return isinstance(views, list) and len(views) == 2 and all(isinstance(view, int) for view in views)

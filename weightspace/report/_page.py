@@ -87,7 +87,7 @@ def page(results: Sequence[Result], pictures: Gallery | None, *, no_pictures: bo
     env.filters |= {
         "accuracy": accuracy,
         "points": points,
-        "paired": lambda row, table: paired_points(table, row),
+        "paired": paired_points,
         "seconds": seconds,
         "plain": plain,
         "names": _names,
@@ -142,10 +142,15 @@ def sentence(table: ModelTable) -> str:
     verdict = table.verdict
     if verdict.best is None or verdict.gain is None:
         return "No row without augmentation and an augmented row were both tested: there is nothing to compare."
-    source = {"seeds": "the spread of a difference over seeds", "test split": "the sampling error of the test split"}
+    source = {
+        "paired": "half of its 95 % interval, paired by test network and seed",
+        "seeds": "the spread of a difference over seeds",
+        "test split": "the sampling error of the test split",
+    }
     amount = "unknown" if verdict.spread is None else f"{100 * verdict.spread:.1f} points"
     scale = f"{source[verdict.source]}, {amount}" if verdict.source else "a spread that is not known"
-    once = "" if verdict.source == "seeds" else " One seed each: more seeds would tell more."
+    several = verdict.source == "seeds" or len(verdict.best.seeds) > 1
+    once = "" if several else " One seed each: more seeds would tell more."
     if verdict.kind == "helped":
         return f"Augmentation helped: the gain is above {scale}.{once}"
     if verdict.kind == "unclear":

@@ -25,8 +25,9 @@ class Verdict:
         baseline: the row without augmentation.
         best: the augmented row with the best validation accuracy.
         gain: difference of their test accuracies.
-        spread: one standard deviation of the difference between two runs that is due to chance.
-        source: where the spread comes from, ``"seeds"`` or ``"test split"``.
+        spread: the size of a difference that is due to chance: half of the 95 % interval where rows were paired, else
+            one standard deviation of the difference between two runs.
+        source: where the spread comes from, ``"paired"``, ``"seeds"`` or ``"test split"``.
     """
 
     kind: Literal["helped", "unclear", "not", "unknown"]
@@ -34,7 +35,7 @@ class Verdict:
     best: Row | None = None
     gain: float | None = None
     spread: float | None = None
-    source: Literal["seeds", "test split"] | None = None
+    source: Literal["paired", "seeds", "test split"] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,11 @@ def _table(model: str, rows: Sequence[Row], networks: float | None) -> ModelTabl
 def verdict(rows: Sequence[Row], networks: float | None) -> Verdict:
     r"""Return the worth of augmentation: the row that validates best, tested against the row without augmentation.
 
-    The spread of the difference is that of the seeds, :math:`\sqrt{s_1^2 + s_2^2}`, if a row of the two has more
-    than one; the spread of one row then stands for the other's too if that has a single seed. Otherwise it is the
-    sampling error of the test split, :math:`\sqrt{(p_1 (1 - p_1) + p_2 (1 - p_2)) / n}`.
+    Where the result compares the two by test network and seed, the gain is that difference, and it has helped if the
+    95 % interval lies above zero. Earlier results do not. There the spread of the difference is that of the seeds,
+    :math:`\sqrt{s_1^2 + s_2^2}`, if a row of the two has more than one; the spread of one row then stands for the
+    other's too if that has a single seed. Otherwise it is the sampling error of the test split,
+    :math:`\sqrt{(p_1 (1 - p_1) + p_2 (1 - p_2)) / n}`.
 
     Args:
         rows: of one model.
@@ -117,6 +120,10 @@ def verdict(rows: Sequence[Row], networks: float | None) -> Verdict:
         return Verdict("unknown", base)
     best = max(augmented, key=lambda row: row.val_mean or 0.0)
     assert best.test_mean is not None
+    if (paired := interval(best)) is not None:
+        gain, low, high = paired
+        kind = "not" if gain <= 0 else "helped" if low > 0 else "unclear"
+        return Verdict(kind, base, best, gain, (high - low) / 2, "paired")
     gain, source = best.test_mean - base.test_mean, None
     stds = [row.test_std for row in (base, best) if row.test_std is not None]
     spread = None
@@ -170,7 +177,7 @@ def _markdown_row(table: ModelTable, row: Row) -> str:
     name = cell(row.augmentation) + (" †" if row.under_trained else "")
     cells = (
         accuracy(row.test_mean, row.test_std),
-        paired_points(table, row),
+        paired_points(row, table),
         accuracy(row.val_mean),
         accuracy(row.train_last),
     )
@@ -214,7 +221,14 @@ def points(value: float | None) -> str:
     return text if text == "0.0" else ("+" if value > 0 else MINUS) + text
 
 
-def paired_points(table: ModelTable, row: Row) -> str:
+def interval(row: Row) -> tuple[float, float, float] | None:
+    """Return a row's difference from no augmentation and the ends of its 95 % interval, where it was compared."""
+    own = row.against_none or {}
+    found = [number(own.get(name)) for name in ("difference", "low", "high")]
+    return None if None in found else (found[0], found[1], found[2])  # pyright: ignore[reportReturnType]
+
+
+def paired_points(row: Row, table: ModelTable) -> str:
     """Write a row's difference from no augmentation, with its 95 % interval and a star where it is beyond chance.
 
     A star stands for p < 0.05 after the correction for the number of rows.
@@ -225,15 +239,14 @@ def paired_points(table: ModelTable, row: Row) -> str:
         >>> rows = Row(model="m", augmentation="none", test_mean=0.5), Row(
         ...     model="m", augmentation="noise", test_mean=0.531, against_none=paired
         ... )
-        >>> paired_points(model_tables(Result(rows=rows))[0], rows[1])
+        >>> paired_points(rows[1], model_tables(Result(rows=rows))[0])
         '+3.1 [+1.2, +5.0] *'
     """
-    own = row.against_none or {}
-    low, high, p = (number(own.get(name)) for name in ("low", "high", "p_corrected"))
-    if low is None or high is None or p is None:
+    if (paired := interval(row)) is None:
         return points(table.difference(row))
-    star = " *" if p < 0.05 else ""
-    return f"{points(number(own.get('difference')))} [{points(low)}, {points(high)}]{star}"
+    p = number((row.against_none or {}).get("p_corrected"))
+    star = " *" if p is not None and p < 0.05 else ""
+    return f"{points(paired[0])} [{points(paired[1])}, {points(paired[2])}]{star}"
 
 
 def seconds(value: float | None) -> str:

@@ -99,9 +99,9 @@ class Run:
         self.generator = torch.Generator(device=self.device).manual_seed(config.seed)
         self.steps = max(1, len(parts["train"]) // config.batch_size)
         total = self.steps * config.epochs
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )
+        fused = self.device.type in ("cpu", "cuda")  # one pass over all parameters
+        settings = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
+        self.optimizer = torch.optim.AdamW(model.parameters(), **settings)
         self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, total, config.warmup))
         self.epoch, self.best_epoch, self.best_val = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
