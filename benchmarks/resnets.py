@@ -126,7 +126,7 @@ def path(
     ts = list(points)
     rows = []
     for t in ts:
-        merged = ws.checkpoints.merge(module, a, b, t=t).eval()
+        merged = ws.checkpoints.merge(module, a, b, shares=(1 - t, t)).eval()
         rows.append(measured(merged if repair is None else ws.checkpoints.repair_batch_norm(merged, repair), x, y))
     found: dict[str, Any] = {"t": ts}
     for name in ("loss", "error"):

@@ -169,7 +169,7 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
         )
     expected = list(spec.by_state_key)
     missing = [name for name in expected if name not in state_dict]
-    extra = [name for name in state_dict if name not in spec.by_state_key and not _counter(name)]
+    extra = [name for name in state_dict if name not in spec.by_state_key and not is_counter(name)]
     if missing or extra:
         raise ValueError(
             f"state dict {number}: expected the keys {few(expected)}, missing {few(missing)}, extra {few(extra)}"
@@ -220,7 +220,8 @@ def _native(value: Any) -> Any:
     return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("="))
 
 
-def _counter(key: Any) -> bool:
+def is_counter(key: Any) -> bool:
+    """Whether a state dict's key is the counter of a batch norm, which is no parameter."""
     return isinstance(key, str) and key.rpartition(".")[2] == "num_batches_tracked"
 
 

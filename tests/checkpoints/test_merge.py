@@ -19,7 +19,8 @@ import weightspace as ws
 from weightspace import checkpoints
 from weightspace.checkpoints._align import clear_statistics
 from weightspace.checkpoints._files import read_metadata
-from weightspace.checkpoints._merge import interpolate_state_dicts
+from weightspace.checkpoints._keys import find_keys
+from weightspace.checkpoints._merge import _aligned, merge_state_dicts
 
 NETWORK = """
 from torch import nn
@@ -122,10 +123,11 @@ def test_the_ends_of_a_line() -> None:
     a, b = network(0), network(1)
     states = a.state_dict(), b.state_dict()
     for t, end in ((0.0, a), (1.0, b)):
-        torch.testing.assert_close(checkpoints.merge(make().eval(), *states, t=t)(images()), end(images()))
-    g = checkpoints.align_state_dicts(a, *states).symmetry
-    middle = checkpoints.merge(a, *states, g).state_dict()
-    moved = checkpoints.move_state_dict(states[1], g)
+        torch.testing.assert_close(
+            checkpoints.merge(make().eval(), *states, shares=(1 - t, t))(images()), end(images())
+        )
+    moved = checkpoints.align_state_dicts(a, *states).state_dict
+    middle = checkpoints.merge(a, states[0], moved).state_dict()
     torch.testing.assert_close(middle["inner.weight"], (states[0]["inner.weight"] + moved["inner.weight"]) / 2)
     assert a.state_dict()["inner.weight"] is not middle["inner.weight"]
 
@@ -209,18 +211,11 @@ def test_state_dicts_that_are_not_finite_are_refused(value: float) -> None:
     a, b = network(0).state_dict(), network(1).state_dict()
     bad = {**b, "norm.running_var": b["norm.running_var"] * value}
     text = r"expected finite weights, got NaN or infinity in \['norm.running_var'\]; leave that network out"
-    g = ws.Symmetry(ws.spec_of(make()), 1)
-    for call in (
-        lambda: interpolate_state_dicts(a, bad),
-        lambda: checkpoints.merge(make(), a, bad),
-        lambda: checkpoints.merge(make(), a, bad, g),
-    ):
-        with pytest.raises(ValueError, match="b: " + text):
-            call()
-    with pytest.raises(ValueError, match="a: " + text):
-        interpolate_state_dicts(bad, a)
-    with pytest.raises(TypeError, match="b: expected a mapping of names to tensors, got Residual; pass"):
-        interpolate_state_dicts(a, network(1))  # type: ignore[arg-type]
+    for place, given in enumerate(((bad, a), (a, bad), (a, b, bad))):
+        with pytest.raises(ValueError, match=f"state dict {place}: " + text):
+            checkpoints.merge(make(), *given)
+    with pytest.raises(TypeError, match="state dict 1: expected a mapping of names to tensors, got Residual; pass"):
+        checkpoints.merge(make(), a, network(1))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"module: expected an nn\.Module, got dict"):
         checkpoints.merge({}, a, b)  # type: ignore[arg-type]
 
@@ -233,9 +228,8 @@ def test_complex_numbers_are_refused() -> None:
     complex_module = make()
     complex_module.extra = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
     for name, call in (
-        ("b", lambda: interpolate_state_dicts(a, odd)),
-        ("a", lambda: interpolate_state_dicts(odd, a)),
-        ("b", lambda: checkpoints.merge(make(), a, odd)),
+        ("state dict 1", lambda: checkpoints.merge(make(), a, odd)),
+        ("state dict 0", lambda: checkpoints.merge(make(), odd, a)),
         ("b", lambda: checkpoints.align_state_dicts(make(), a, odd)),
         ("b", lambda: checkpoints.align_state_dicts(make(), a, odd, batches=[images()])),
         ("a", lambda: checkpoints.align_state_dicts(make(), odd, a)),
@@ -264,6 +258,144 @@ def test_results_print_short() -> None:
     assert text.startswith("Aligned(before=")
     assert text.endswith("17 tensors, 2 axes permuted)")
     assert "\n" not in text
+
+
+# Keys as wrappers leave them, and the comparison before any work.
+
+WRAPPERS: dict[str, Callable[[str], str]] = {
+    "parallel": lambda key: "module." + key,
+    "compiled": lambda key: "_orig_mod." + key,
+    "both": lambda key: "module._orig_mod." + key,
+    "lightning": lambda key: "model." + key,
+    "part": lambda key: key.replace("inner.", "inner._orig_mod."),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_prefixes_are_passed_over_and_extra_keys_pass_through(name: str) -> None:
+    a, b = network(0), network(1).state_dict()
+    wrapped = {WRAPPERS[name](key): value for key, value in b.items()} | {"ema.decay": torch.ones(3)}
+    plain, found = (checkpoints.align_state_dicts(a, a.state_dict(), state) for state in (b, wrapped))
+    assert (found.extra, plain.extra, found.after) == (("ema.decay",), (), plain.after)
+    assert list(found.state_dict) == list(wrapped)
+    assert all(found.state_dict[WRAPPERS[name](key)].equal(value) for key, value in plain.state_dict.items())
+    with pytest.warns(UserWarning, match=r"merge leaves out \['ema.decay'\]"):
+        merged = checkpoints.merge(a, a.state_dict(), wrapped).state_dict()
+    expected = checkpoints.merge(a, a.state_dict(), b).state_dict()
+    assert all(merged[key].equal(value) for key, value in expected.items())
+
+
+def test_a_wrapped_module_reads_plain_keys() -> None:
+    a, b = network(0), network(1)
+    wrapped = nn.DataParallel(a)
+    found = checkpoints.align_state_dicts(wrapped, a.state_dict(), b.state_dict())
+    assert list(found.state_dict) == list(a.state_dict())
+    assert found.after == checkpoints.align_state_dicts(a, a.state_dict(), b.state_dict()).after
+
+
+def test_keys_that_are_missing_or_stand_twice() -> None:
+    state = {"0.weight": torch.ones(1), "0.bias": torch.ones(1)}
+    with pytest.raises(
+        ValueError, match=r"b: expected the keys .*, missing \['1.weight', '1.bias'\], got \['0.weight'"
+    ):
+        find_keys("b", state, [*state, "1.weight", "1.bias", "2.num_batches_tracked"])
+    twice = {"module.w": torch.ones(1), "model.w": torch.ones(1)}
+    with pytest.raises(ValueError, match=r"b: expected one entry a key, got \['module.w', 'model.w'\]; leave all but"):
+        find_keys("b", twice, ["w"])
+    assert find_keys("b", {**twice, "w": torch.ones(1)}, ["w"]).own == {"w": "w"}
+
+
+def test_all_differences_are_listed_before_any_work() -> None:
+    a, b = network(0).state_dict(), network(1).state_dict()
+    bad = {**b, "inner.bias": torch.zeros(2), "head.bias": b["head.bias"].half()}
+    text = (
+        r"got 2 differences: 'inner.bias' \[5\] in state dict 0 and state dict 2, \[2\] in state dict 1; "
+        r"'head.bias' torch.float32 in state dict 0 and state dict 2, torch.float16 in state dict 1"
+    )
+    with pytest.raises(ValueError, match=text):
+        checkpoints.merge(make(), a, bad, b)
+
+
+# Shares, methods and anchors.
+
+
+def states_of(*values: float) -> list[dict[str, Tensor]]:
+    return [{"w": torch.tensor([value, 0.0]), "v": torch.tensor([0.0, value])} for value in values]
+
+
+def test_shares_of_many_and_by_layer() -> None:
+    states = states_of(1.0, 2.0, 6.0)
+    assert merge_state_dicts(states)["w"].tolist() == [3.0, 0.0]
+    assert merge_state_dicts(states, shares=(2, 1, 1))["v"].tolist() == [0.0, 2.5]
+    found = merge_state_dicts(states, shares={"w": (0, 0, 1), "*": (1, 0, 0)})
+    assert (found["w"].tolist(), found["v"].tolist()) == ([6.0, 0.0], [0.0, 1.0])
+    assert merge_state_dicts(states, shares={"x": (0, 0, 1)})["w"].tolist() == [3.0, 0.0]
+
+
+def test_spherical_means_lie_on_the_arc() -> None:
+    """Against the formula of the arc between two points, and symmetric points around an axis."""
+    x, y = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t, norms = 0.3, (x.norm(), y.norm())
+    angle = torch.acos((x * y).sum() / (norms[0] * norms[1]))
+    arc = (torch.sin((1 - t) * angle) * x / norms[0] + torch.sin(t * angle) * y / norms[1]) / torch.sin(angle)
+    found = merge_state_dicts([{"w": x}, {"w": y}], shares=(1 - t, t), method="spherical")["w"]
+    torch.testing.assert_close(found, ((1 - t) * norms[0] + t * norms[1]) * arc)
+    assert not torch.allclose(found, torch.lerp(x, y, t))
+    corners = [{"w": row.clone()} for row in torch.eye(3)]
+    torch.testing.assert_close(merge_state_dicts(corners, method="spherical")["w"], torch.full((3,), 3**-0.5))
+    opposite = [{"w": torch.tensor([1.0])}, {"w": torch.tensor([-1.0])}]
+    assert merge_state_dicts(opposite, method="spherical")["w"].item() == 0.0
+    assert merge_state_dicts([*states_of(2.0), *states_of(0.0)], method="spherical")["w"].tolist() == [1.0, 0.0]
+
+
+def test_half_precision_is_averaged_with_one_rounding() -> None:
+    x = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)).half()
+    found = merge_state_dicts([{"w": row} for row in x])["w"]
+    assert found.dtype == torch.float16
+    assert found.equal(x.float().mean(0).half())
+
+
+def test_many_networks_are_moved_to_an_anchor_and_merged() -> None:
+    module = network(0)
+    state = module.state_dict()
+    copies = [checkpoints.move_state_dict(state, g) for g in map(sampled, [module] * 3)]
+    g = ws.Symmetry.sample(ws.spec_of(module), batch=1, generator=torch.Generator().manual_seed(9))
+    copies.append(checkpoints.move_state_dict(state, g))
+    for rounds in (1, 3):
+        merged = checkpoints.merge(module, state, *copies, group="permutation", rounds=rounds)
+        torch.testing.assert_close(merged.eval()(images()), module(images()), atol=1e-5, rtol=1e-5)
+    plain = checkpoints.merge(module, state, *copies).eval()
+    assert float((plain(images()) - module(images())).detach().abs().max()) > 1e-3
+
+
+def test_further_rounds_bring_networks_closer_to_their_mean() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        nets = [nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)) for _ in range(6)]
+    module, states = nets[0], [net.state_dict() for net in nets]
+    spread = []
+    for rounds in (1, 3):
+        moved = _aligned(module, [{**state} for state in states], "permutation", rounds, None)
+        whole = clear_statistics(ws.Weights.from_state_dicts(moved, ws.spec_of(module)))
+        spread.append(float((whole.flat - whole.flat.mean(0)).square().sum()))
+    assert spread[1] < spread[0]
+
+
+def test_merges_that_make_no_sense() -> None:
+    a, b = network(0).state_dict(), network(1).state_dict()
+    for options, text in (
+        ({"shares": (1,)}, r"shares: expected 2 numbers, one for each state dict, got \(1,\)"),
+        ({"shares": {"stem.*": (1, 2, 3)}}, "shares: expected 2 numbers"),
+        ({"shares": (0, 0)}, "shares: expected at least one above zero"),
+        ({"shares": (-1, 2)}, "shares: expected shares of at least zero"),
+        ({"method": "cubic"}, "method: expected 'linear' or 'spherical', got 'cubic'"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            checkpoints.merge(make(), a, b, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected at least two state dicts to merge, got 1"):
+        checkpoints.merge(make(), a)
+    with pytest.raises(ValueError, match="rounds: expected at least 1, got 0"):
+        checkpoints.merge(make(), a, b, rounds=0)
 
 
 # Files.
@@ -357,14 +489,12 @@ def test_bad_input() -> None:
         checkpoints.move_state_dict(a, two)
     with pytest.raises(TypeError, match="g: expected a Symmetry, got dict"):
         checkpoints.move_state_dict(a, {})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"state dict 0: .*missing \['stem.weight'\]"):
+    with pytest.raises(ValueError, match=r"a: expected the keys of the network, .*missing \['stem.weight'\], got "):
         checkpoints.align_state_dicts(make(), {k: v for k, v in a.items() if k != "stem.weight"}, b)
     with pytest.raises(ValueError, match=r"a: expected finite weights"):
         checkpoints.align_state_dicts(make(), {**a, "stem.weight": a["stem.weight"] * torch.nan}, b)
-    with pytest.raises(ValueError, match=r"expected state dicts with the same keys, got \['x'\] in one alone"):
-        interpolate_state_dicts(a, {**b, "x": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"others for \['stem.weight'\]"):
-        interpolate_state_dicts(a, {**b, "stem.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"got 1 difference: 'stem.weight' \[6, 1, 3, 3\] in a, \[1\] in b"):
+        checkpoints.align_state_dicts(make(), a, {**b, "stem.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="expected batch norms with running statistics, got none"):
         checkpoints.repair_batch_norm(nn.Linear(2, 1), [torch.zeros(1, 2)])
     with pytest.raises(ValueError, match="batches: expected at least one batch of inputs, got none"):
@@ -533,7 +663,7 @@ ERRORS = {
     ),
     "nested": (
         ("a.pth", "nested.pth", "--module", "merge_net:Residual"),
-        "state dict 0: expected the keys",
+        "b: expected the keys",
     ),
     "no colon": (("a.pth", "a.pth", "--module", "merge_net"), "module: expected package.module:function"),
     "no module": (
@@ -545,8 +675,8 @@ ERRORS = {
         "expected an object named 'f' in the module merge_net, got none",
     ),
     "no network": (("a.pth", "a.pth", "--module", "merge_net:number"), "to be or to make an nn.Module, got int"),
-    "refused": (("a.pth", "a.pth", "--module", "merge_net:recurrent"), "without a hidden axis: aten.lstm in '2'"),
-    "another network": (("a.pth", "a.pth", "--module", "merge_net:plain"), "state dict 0: expected the keys"),
+    "refused": (("r.pth", "r.pth", "--module", "merge_net:recurrent"), "without a hidden axis: aten.lstm in '2'"),
+    "another network": (("a.pth", "a.pth", "--module", "merge_net:plain"), "a: expected the keys"),
     "input": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--input", "2,8,8"), "fails on the example input"),
     "group": (("a.pth", "a.pth", "--module", "merge_net:Residual", "--group", "signed"), "group='signed'"),
 }
@@ -556,6 +686,7 @@ ERRORS = {
 def test_errors_are_one_line(run: Run, name: str) -> None:
     arguments, text = ERRORS[name]
     checkpoints.write_checkpoint(network(0).state_dict(), "a.pth")
+    checkpoints.write_checkpoint(namespace["recurrent"]().state_dict(), "r.pth")
     Path("bad.pth").write_bytes(b"not a file of torch")
     torch.save({"state_dict": {"w": torch.zeros(1)}}, "nested.pth")
     code, out, err = run(*arguments)

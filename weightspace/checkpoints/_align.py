@@ -13,7 +13,8 @@ from weightspace._symmetry import Group, Symmetry
 from weightspace._weights import Weights
 from weightspace.align import distance
 from weightspace.align._matching import move_onto
-from weightspace.checkpoints._checks import check_state_dict
+from weightspace.checkpoints._checks import check_module, check_state_dict
+from weightspace.checkpoints._keys import check_alike, find_keys
 from weightspace.checkpoints._responses import match_responses
 from weightspace.tracing import spec_of
 
@@ -27,12 +28,14 @@ class Aligned:
         state_dict: the second network moved; entries that are not parameters are copied.
         before: squared distance of the two networks' learned parameters, running statistics left out.
         after: the same with the second network moved.
+        extra: keys of the second state dict that are none of the module's; their entries are copied.
     """
 
     symmetry: Symmetry
     state_dict: dict[str, Tensor]
     before: float
     after: float
+    extra: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Summarise: the distances, and how much was moved."""
@@ -65,7 +68,8 @@ def move_state_dict(state_dict: Mapping[str, Tensor], g: Symmetry) -> dict[str, 
     """Move a state dict by one group element: the same function, other weights.
 
     Args:
-        state_dict: the state dict of a module whose spec is ``g.spec``; counters and other entries are copied.
+        state_dict: the state dict of a module whose spec is ``g.spec``, its keys as they are or behind the prefixes
+            ``module.``, ``_orig_mod.`` and ``model.``; counters and other entries are copied.
         g: one element.
 
     Returns:
@@ -89,9 +93,11 @@ def move_state_dict(state_dict: Mapping[str, Tensor], g: Symmetry) -> dict[str, 
     if len(g) != 1:
         raise ValueError(f"expected one group element for one state dict, got {len(g)}; pass g[i : i + 1]")
     check_state_dict("state_dict", state_dict, finite=False)
-    weights = Weights.from_state_dicts([state_dict], g.spec)
+    keys = find_keys("state_dict", state_dict, list(g.spec.by_state_key))
+    weights = Weights.from_state_dicts([keys.named(state_dict)], g.spec)
     half = weights.dtype in (torch.float16, torch.bfloat16)  # one rounding, at the end
     moved = g.act(weights.to(torch.float32) if half else weights).state_dict(0)
+    moved = {keys.own[key]: value for key, value in moved.items()}
     return {key: moved[key].to(value.dtype) if key in moved else value.clone() for key, value in state_dict.items()}
 
 
@@ -115,8 +121,9 @@ def align_state_dicts(
 
     Args:
         module: the architecture, whose axes :func:`weightspace.spec_of` reads; its own weights do not matter.
-        a: the state dict to move to.
-        b: the state dict to move.
+        a: the state dict to move to. Prefixes that wrappers put before keys (``module.``, ``_orig_mod.``, ``model.``)
+            are passed over, in ``b`` too.
+        b: the state dict to move; entries that are none of the module's are copied, and named in ``extra``.
         group: see :func:`weightspace.align.match`; with ``batches`` permutations alone.
         example_input: see :func:`weightspace.spec_of`.
         batches: inputs of the module, in batches; a few thousand inputs suffice.
@@ -124,9 +131,9 @@ def align_state_dicts(
 
     Raises:
         TypeError: for something other than a module and mappings of tensors.
-        ValueError: for a module that cannot be read, state dicts that are not its own, or weights that are complex or
-            not finite; for no batch at all, batches with another group or with options, or an axis that no linear or
-            convolution module reads.
+        ValueError: for a module that cannot be read, state dicts that lack keys or differ in shape, with all
+            differences, or weights that are complex or not finite; for no batch at all, batches with another group or
+            with options, or an axis that no linear or convolution module reads.
 
     Example:
         >>> import weightspace as ws
@@ -150,14 +157,19 @@ def align_state_dicts(
         )
     check_state_dict("a", a)
     check_state_dict("b", b)
+    check_module(module)
+    given, own = {"a": a, "b": b}, module.state_dict()
+    whole = {name: find_keys(name, state, list(own)) for name, state in given.items()}
+    check_alike({name: whole[name].named(state) for name, state in given.items()})
     spec = spec_of(module, example_input)
-    learned = [clear_statistics(Weights.from_state_dicts([state], spec).to("cpu", torch.float32)) for state in (a, b)]
+    states = [{key: state[whole[name].own[key]] for key in spec.by_state_key} for name, state in given.items()]
+    learned = [clear_statistics(Weights.from_state_dicts([state], spec).to("cpu", torch.float32)) for state in states]
     before = float(distance(*learned))
     if batches is None:
         g, moved = move_onto(*learned, group=group, **options)
     else:
-        g = match_responses(module, spec, a, b, batches)
+        g = match_responses(module, spec, whole["a"].named(a), whole["b"].named(b), batches)
         moved = g.act(learned[1])
     after = float(distance(learned[0], moved))
     del learned, moved  # of a large network few copies fit into memory
-    return Aligned(g, move_state_dict(b, g), before, after)
+    return Aligned(g, move_state_dict(b, g), before, after, whole["b"].extra)

@@ -45,7 +45,8 @@ def align(
     import torch
 
     from weightspace.checkpoints._files import check_target, load_module, read_metadata
-    from weightspace.checkpoints._merge import interpolate_state_dicts
+    from weightspace.checkpoints._keys import find_keys
+    from weightspace.checkpoints._merge import merge_state_dicts
 
     for path in (out, merge):
         if path is not None:
@@ -69,7 +70,11 @@ def align(
         ws.checkpoints.write_checkpoint(found.state_dict, out, metadata=read_metadata(b))
         say(f"wrote {out}")
     if merge is not None:
-        average = interpolate_state_dicts(states[0], found.state_dict)
+        ends = [
+            find_keys(str(path), state, list(net.state_dict())).named(state)
+            for path, state in ((a, states[0]), (b, found.state_dict))
+        ]
+        average = merge_state_dicts(ends)
         ws.checkpoints.write_checkpoint(average, merge, metadata=read_metadata(a))
         norms = any(param.statistic for param in found.symmetry.spec.params)
         hint = "; measure its batch norms anew: ws.checkpoints.repair_batch_norm" if norms else ""
