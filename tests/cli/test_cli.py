@@ -31,6 +31,8 @@ COMMANDS = (
     "demo",
     "fit",
     "train",
+    "predict",
+    "evaluate",
     "bench",
     "report",
     "inspect",

@@ -682,5 +682,5 @@ def test_load_refuses(tmp_path: Path):
     for bad, got in (("absent", "nothing there"), ("empty", "a folder of none"), ("notes.txt", "another file")):
         with pytest.raises(ValueError, match=f"expected one of embedded, fashion-mnist, digits.*got {got}"):
             datasets.load(tmp_path / bad)
-    with pytest.raises(ValueError, match="size: expected it for class folders"):
+    with pytest.raises(ValueError, match="size: expected it for files of images alone"):
         datasets.load("embedded", size=8)

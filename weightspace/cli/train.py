@@ -53,6 +53,8 @@ def train(
         outputs = 1 if _real_valued(opened) else opened.num_classes
     percent = scored.score_name.endswith("accuracy")
     net = ws.models.build(model, opened.spec, outputs, seed=config.seed, **sizes)
+    if out is None:
+        say("no --out: the model will be gone at the end; give a folder to keep it, and to predict with it")
     with training_progress(config.epochs, percent) as step:
         result = ws.train(
             net,
@@ -65,6 +67,8 @@ def train(
             on_epoch=step,
         )
     test = "" if result.test is None else f", test {score_text(result.test, percent)}"
+    if out is not None:
+        say(f"kept in {out}: weightspace predict {out} DATA, weightspace evaluate {out} ZOO")
     console.print(f"best epoch {result.best_epoch}: validation {score_text(result.val, percent)}{test}")
 
 

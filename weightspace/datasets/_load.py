@@ -18,7 +18,7 @@ from weightspace.signals._store import points_from_npz, read_saved
 
 _KNOWN = (
     f"expected one of {', '.join(DATASETS)}, an import path such as my_package.data:SHAPES, or a path: an .npz file, "
-    "or a folder of IDX files (MNIST family), of CIFAR-10 batches, or of class folders of pictures or of meshes"
+    "or a folder of IDX files (MNIST family), of CIFAR-10 batches, of pictures, or of class folders of these or meshes"
 )
 
 
@@ -31,9 +31,9 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
         name_or_path: a name in ``DATASETS``, an import path such as ``my_package.data:SHAPES`` of a :class:`DataSet`,
             the name of an entry point of the group ``weightspace.datasets``, or a path: an ``.npz`` file (of images,
             see ``from_npz``; of ``coords`` and ``targets``; of ``series``; or one that
-            :func:`weightspace.signals.save` wrote), or a folder of IDX files, of CIFAR-10 batches, or of class folders
-            of images or meshes.
-        size: for class folders of images, the size to which every image is resized, in pixels.
+            :func:`weightspace.signals.save` wrote), a picture, or a folder of IDX files, of CIFAR-10 batches, of
+            pictures, or of class folders of pictures or meshes.
+        size: for files of pictures, the size to which every one is resized, in pixels.
 
     Returns:
         Images, or points with values; both are a :class:`weightspace.signals.SignalSet`.
@@ -42,7 +42,7 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
         FileNotFoundError: if the named data set is not on this machine.
         ImportError: for ``"digits"`` without scikit-learn, or for meshes without libigl.
         ValueError: if the name or path is unknown, its content is malformed, or ``size`` is given for anything but
-            class folders of images.
+            files of pictures.
 
     Example:
         >>> import weightspace as ws
@@ -56,10 +56,10 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
 def _read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None) -> ImageSet | PointSet:
     path = Path(name_or_path)
     named = _named(str(name_or_path))
-    if named is None and path.is_dir() and not has_idx(path) and not batches(path) and has_pictures(path):
+    if named is None and is_pictures(path):
         return from_folder(path, size)
     if size is not None:
-        raise ValueError(f"size: expected it for class folders of images alone, got {name_or_path}; leave it out")
+        raise ValueError(f"size: expected it for files of images alone, got {name_or_path}; leave it out")
     if named is not None:
         return named.load()
     if path.is_file() and path.suffix == ".npz":
@@ -75,6 +75,12 @@ def _read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None)
         return from_meshes(path)
     got = "nothing there" if not path.exists() else "a folder of none of these" if path.is_dir() else "another file"
     raise ValueError(f"{name_or_path}: {_KNOWN}; got {got}")
+
+
+def is_pictures(path: Path) -> bool:
+    """Return whether a path is a picture, or a folder that is read as pictures."""
+    folder = path.is_dir()
+    return has_pictures(path) and not (folder and (has_idx(path) or batches(path)))
 
 
 def _named(name: str) -> DataSet | None:

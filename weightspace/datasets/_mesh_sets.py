@@ -134,6 +134,7 @@ def build(
         groups=None if splits else groups[chosen],
         splits=shuffled(splits or split_groups(groups[chosen], labels), sources),
         classes=tuple(classes),
+        names=[paths[i] for i in chosen],
         **facts,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -40,6 +41,8 @@ class WeightModel(nn.Module, ABC):
             learned inputs; ``"function"``: it reads outputs alone.
 
     Attributes:
+        about: facts of the networks and of the training, which :func:`weightspace.train` notes and files keep: classes,
+            recipe, transform, objective, init_regime and signals. Empty for a model that was not trained by it.
         name: the name by which :func:`build` and :func:`load_model` find the class.
         reads: ``"any"`` spec, those with at least one ``"hidden"`` axis, or those that are a ``"chain"``: MLPs and
             SIRENs with at least one hidden layer.
@@ -51,6 +54,7 @@ class WeightModel(nn.Module, ABC):
 
     name: ClassVar[str] = ""
     reads: ClassVar[Reads] = "any"
+    about: Mapping[str, Any] = MappingProxyType({})
     spec: NetSpec
     out_features: int
     output: Output
@@ -71,6 +75,21 @@ class WeightModel(nn.Module, ABC):
     @abstractmethod
     def forward(self, weights: Weights) -> Tensor | Weights:
         """Read a batch of networks."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the outputs of a classifier, by number; empty where they are not known."""
+        return tuple(self.about.get("classes", ()))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe by which the networks were fitted that the model was trained on; empty where it is not known."""
+        return dict(self.about.get("recipe", {}))
+
+    @property
+    def transform(self) -> str | None:
+        """The augmentation that the model was trained with, as text."""
+        return self.about.get("transform")
 
     @property
     def num_parameters(self) -> int:

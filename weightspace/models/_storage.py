@@ -34,7 +34,7 @@ def save_model(model: WeightModel, path: str | Path) -> Path:
     with the models in them, except :class:`Averaged`, whose transforms are not data.
 
     Args:
-        model: a trained model; its normalisation and its dtype are stored too.
+        model: a trained model; its normalisation, its dtype and what it says ``about`` its training are stored too.
         path: the folder, made if it is missing.
 
     Returns:
@@ -61,6 +61,7 @@ def save_model(model: WeightModel, path: str | Path) -> Path:
         **_described(model),
         "dtype": str(dtype).removeprefix("torch."),
         "spec": json.loads(model.spec.to_json()),
+        **({"about": dict(model.about)} if model.about else {}),
     }
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -78,10 +79,11 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
             files that you trust. Modules that are imported already are found without.
 
     Returns:
-        The model, in training mode as every new module.
+        The model, in evaluation mode. Of a run of :func:`weightspace.train` it has ``classes``, ``recipe`` and
+        ``transform`` beside its ``spec``.
 
     Raises:
-        FileNotFoundError: if there is no model in the folder.
+        FileNotFoundError: if there is no model in the folder, or a run that has not ended.
         ValueError: for a model of an unknown name, class or format, and files that are damaged or of two models.
     """
     path = Path(path)
@@ -91,6 +93,11 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
         )
     for name in (_DESCRIPTION, _WEIGHTS):
         if not (path / name).is_file():
+            if (path / "last.ckpt").is_file():
+                raise FileNotFoundError(
+                    f"{path}: expected a finished run, got one without {name}; train again with the same arguments and "
+                    "this folder to finish it, and with a class of an importable module"
+                )
             raise FileNotFoundError(f"{path}: expected {name}, as ws.models.save_model writes it")
     description, state = _read_description(path / _DESCRIPTION), _read_state(path / _WEIGHTS)
     try:
@@ -103,6 +110,7 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
             with torch.device("meta"):  # compares all shapes before any memory is taken
                 _check_shapes(_made(description, spec, imports).state_dict(), state)
         model = _made(description, spec, imports)
+        model.about = _about(description.get("about", {}))
     except _DAMAGE as error:
         reason = f"no {error}" if isinstance(error, KeyError) else f"{error!s:.400}"
         raise ValueError(
@@ -113,7 +121,17 @@ def load_model(path: str | Path, *, imports: bool = False) -> WeightModel:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path / _WEIGHTS}: expected the weights of {_DESCRIPTION}'s model, got {error}") from error
-    return model
+    return model.eval()
+
+
+def _about(found: Any) -> dict[str, Any]:
+    """Return what a description says of the training, checked as far as the library reads it."""
+    kinds = {"classes": list, "recipe": dict, "transform": str | None, "signals": dict}
+    if not isinstance(found, dict) or any(not isinstance(found[n], k) for n, k in kinds.items() if n in found):
+        raise ValueError(f"'about' that is no record of a training: {found!r:.200}")
+    if not all(isinstance(name, str) for name in found.get("classes", ())):
+        raise ValueError(f"classes that are no names: {found['classes']!r:.200}")
+    return found
 
 
 def _described(model: WeightModel) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Embedding(WeightModel):
         super().__init__(
             model.spec, model.out_features, output="embedding", equivariance=model.equivariance, track=model.track
         )
-        self.model, self.training = model, model.training
+        self.model, self.about, self.training = model, dict(model.about), model.training
 
     @property
     def config(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class Averaged(WeightModel):
             track=model.track,
         )
         self.model, self.transforms, self.seed = model, tuple(transforms), whole_number("seed", seed, 0)
-        self.training = model.training
+        self.about, self.training = dict(model.about), model.training
 
     @property
     def config(self) -> dict[str, Any]:
@@ -245,6 +245,7 @@ class Ensemble(WeightModel):
             track=first.track,
         )
         self.models = nn.ModuleList(models)
+        self.about = dict(first.about)
         self.train(first.training)
 
     @property

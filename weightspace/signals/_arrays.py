@@ -100,6 +100,16 @@ def checked_labels(values: Any, count: int, classes: int, one: str) -> np.ndarra
     return labels
 
 
+def checked_names(values: Any, count: int, one: str) -> np.ndarray:
+    """Convert one text per signal to an array of texts; error messages call a signal ``one``."""
+    array = as_array(values, "names")
+    if array.shape != (count,):
+        raise ValueError(f"names: expected one text {one}, [{count}], got {list(array.shape)}")
+    if array.dtype.kind != "U":
+        raise TypeError(f"names: expected texts, got {array.dtype}")
+    return array
+
+
 def class_names(labels: np.ndarray | None, where: str | Path) -> tuple[str, ...]:
     """Return the numbers of the classes as their names; none where there are no labels, or others than whole numbers.
 

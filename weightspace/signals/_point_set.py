@@ -32,6 +32,7 @@ class PointSet(SignalSet):
         licence: the terms under which the data set may be used.
         citation: the work to cite.
         groups: an integer that signals of one thing share ``[signal]``; splits never divide a group. Default: sources.
+        names: a text for every signal ``[signal]``, such as the file that it was read from, or None.
 
     Raises:
         TypeError: if an array has another kind of number.
@@ -60,6 +61,7 @@ class PointSet(SignalSet):
     licence: str = "unknown"
     citation: str = ""
     groups: Any = None
+    names: Any = None
 
     def __post_init__(self) -> None:
         coords, targets = checked_floats(self.coords, "coords"), checked_floats(self.targets, "targets")

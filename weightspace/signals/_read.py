@@ -90,21 +90,23 @@ def _labels(arrays: dict[str, np.ndarray], key: str, images: np.ndarray, path: P
 
 
 def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = None) -> ImageSet:
-    """Read pictures from one folder per class, optionally below ``train/``, ``val/`` and ``test/``.
+    """Read pictures from one folder per class, optionally below ``train/``, ``val/`` and ``test/``, or from one folder.
+
+    Pictures in one folder without class folders have no labels.
 
     PNG, JPEG, WebP, BMP, GIF and TIFF files of one picture each are read, turned as their EXIF orientation says. The
     images become ``[image, height, width]`` if all are grey, and ``[image, height, width, 3]`` otherwise. Transparency
-    is dropped. The classes are the folder names, sorted. The source of an image is a 53-bit hash of its
-    path below ``path``, so that adding files changes no other image's source.
+    is dropped. The classes are the folder names, sorted. The name of an image is its path below ``path``, and its
+    source a 53-bit hash of that, so that adding files changes no other image's source.
 
     Args:
-        path: the folder of class folders (or of ``train``, ``val``, ``test``).
+        path: the folder of class folders (or of ``train``, ``val``, ``test``), a folder of pictures, or one picture.
         size: resize every image to ``(height, width)``, or to a square, with bicubic interpolation.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it holds no images, a file is unreadable or deeper than 8 bits, or sizes differ and ``size`` is
-            not given.
+        ValueError: for a size below one pixel, if the folder holds no images, a file is unreadable or deeper than 8
+            bits, or sizes differ and ``size`` is not given.
 
     Warns:
         UserWarning: if class folders hold other files, which are passed over.
@@ -120,7 +122,9 @@ def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = 
         >>> from_folder(folder).classes
         ('cat', 'dog')
     """
-    path = Path(path)
+    path, size = Path(path), _checked_size(size)
+    if path.is_file():
+        return _unlabelled([path], path.parent, path.stem, size)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: expected a folder of class folders, got none")
     parts = [part for part in _SPLITS if (path / part).is_dir() and _subfolders(path / part)]
@@ -128,37 +132,52 @@ def from_folder(path: str | PathLike[str], size: int | tuple[int, int] | None = 
     folders = [(part, folder) for part, root in roots.items() for folder in _subfolders(root)]
     files = [(part, file) for part, folder in folders for file in pictures(folder)]
     if not files:
+        if loose := pictures(path):
+            warn_of_others(path, [path])
+            return _unlabelled(loose, path, path.resolve().name, size)
         raise ValueError(
             f"{path}: expected class folders of {', '.join(SUFFIXES)} images, got none; "
             "put the images of each class into a folder of its name"
         )
     warn_of_others(path, [folder for _, folder in folders])
-    if size is not None:
-        size = (size, size) if isinstance(size, int) else size
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"size: expected a height and width of at least one pixel, got {size}")
     classes = sorted({f.parent.name for _, f in files})
     number = {name: i for i, name in enumerate(classes)}
-    where = np.array([part for part, _ in files])
+    where, names = np.array([part for part, _ in files]), [f.relative_to(path).as_posix() for _, f in files]
     return ImageSet(
         images=_read_pictures([f for _, f in files], size),
         labels=np.array([number[f.parent.name] for _, f in files]),
-        sources=stable_numbers([f.relative_to(path).as_posix() for _, f in files]),
+        sources=stable_numbers(names),
         splits={part: np.flatnonzero(where == part) for part in parts if (where == part).any()},
         classes=tuple(classes),
         name=path.resolve().name,
+        names=names,
     )
+
+
+def _checked_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    size = (size, size) if isinstance(size, int) else size
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size: expected a height and width of at least one pixel, got {size}")
+    return size
+
+
+def _unlabelled(files: list[Path], folder: Path, name: str, size: tuple[int, int] | None) -> ImageSet:
+    """Read pictures of no classes."""
+    names = [file.relative_to(folder).as_posix() for file in files]
+    return ImageSet(_read_pictures(files, size), sources=stable_numbers(names), name=name, names=names)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def has_pictures(folder: Path) -> bool:
-    """Return whether the folder holds class folders with images, directly or below train/, val/ and test/."""
-    tops = _subfolders(folder)
+def has_pictures(path: Path) -> bool:
+    """Return whether a path is a picture by its name, or a folder of pictures, or of class folders of them."""
+    if not path.is_dir():
+        return path.is_file() and path.suffix.lower() in SUFFIXES
+    tops = _subfolders(path)
     below = [g for f in tops if f.name in _SPLITS for g in _subfolders(f)]
-    return any(pictures(f) for f in [*tops, *below])
+    return any(pictures(f) for f in [path, *tops, *below])
 
 
 def _read_pictures(files: list[Path], size: tuple[int, int] | None) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from weightspace._split import split_by_source
-from weightspace.signals._arrays import checked_images, checked_labels, indices, integers
+from weightspace.signals._arrays import checked_images, checked_labels, checked_names, indices, integers
 from weightspace.signals._coordinates import images as image_signals
 
 _HASHED_AT_ONCE = 4096  # rows, so that a digest of a large set needs little memory
@@ -43,6 +43,7 @@ class SignalSet(ABC):
     licence: str
     citation: str
     groups: Any
+    names: Any
 
     _one: ClassVar[str] = "a signal"
 
@@ -93,6 +94,8 @@ class SignalSet(ABC):
         object.__setattr__(self, "groups", groups)
         object.__setattr__(self, "splits", splits)
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
+        if self.names is not None:
+            object.__setattr__(self, "names", checked_names(self.names, count, self._one))
         if self.labels is not None:
             labels = checked_labels(self.labels, count, len(self.classes), self._one)
             object.__setattr__(self, "labels", labels)
@@ -131,6 +134,7 @@ class SignalSet(ABC):
         changed |= {"sources": self.sources[rows], "splits": splits}
         changed["labels"] = None if self.labels is None else self.labels[rows]
         changed["groups"] = None if self.groups is self.sources else self.groups[rows]
+        changed["names"] = None if self.names is None else self.names[rows]
         return dataclasses.replace(self, **changed)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def _indices(self, values: Any) -> np.ndarray:
@@ -214,6 +218,7 @@ class ImageSet(SignalSet):
         licence: the terms under which the data set may be used.
         citation: the work to cite.
         groups: an integer that images of one thing share ``[image]``; splits never divide a group. Default: sources.
+        names: a text for every image ``[image]``, such as the file that it was read from, or None.
 
     Raises:
         TypeError: if an array has another kind of number.
@@ -240,6 +245,7 @@ class ImageSet(SignalSet):
     licence: str = "unknown"
     citation: str = ""
     groups: Any = None
+    names: Any = None
 
     _one: ClassVar[str] = "an image"
 

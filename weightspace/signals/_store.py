@@ -67,6 +67,8 @@ def save(path: str | PathLike[str], data: SignalSet) -> None:
         arrays["coords"] = data.coords
     if data.labels is not None:
         arrays["labels"] = data.labels
+    if data.names is not None:
+        arrays["names"] = data.names
     if data.groups is not data.sources:
         arrays["groups"] = data.groups
     arrays |= {f"split_{name}": index for name, index in data.splits.items()}

@@ -6,6 +6,7 @@ from weightspace.training._functions import Editing, Reconstruction
 from weightspace.training._labelled import Classification, Regression
 from weightspace.training._objective import Objective
 from weightspace.training._objectives import OBJECTIVES
+from weightspace.training._predict import evaluate_model, predict
 from weightspace.training._train import train
 
 __all__ = [
@@ -17,5 +18,7 @@ __all__ = [
     "Reconstruction",
     "Regression",
     "TrainConfig",
+    "evaluate_model",
+    "predict",
     "train",
 ]

@@ -102,7 +102,8 @@ class Run:
         fused = self.device.type in ("cpu", "cuda")  # one pass over all parameters
         settings = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
         self.optimizer = torch.optim.AdamW(model.parameters(), **settings)
-        self.scheduler = LambdaLR(self.optimizer, lambda step: schedule(step, total, config.warmup))
+        self._factor = lambda step: schedule(step, total, config.warmup)
+        self.scheduler = LambdaLR(self.optimizer, self._factor)
         self.epoch, self.best_epoch, self.best_val = 0, 0, -math.inf
         self.history: list[dict[str, float]] = []
         # The exponential moving average is of parameters and running statistics; these are the model's own tensors.
@@ -134,7 +135,7 @@ class Run:
 
     def one_epoch(self) -> dict[str, float]:
         """Train for one epoch and validate; returns the epoch's line of the history."""
-        started, lr = time.perf_counter(), self.scheduler.get_last_lr()[0]
+        started, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
         with seeded(self.config.seed + 1_000_003 * (self.epoch + 1), self.device):  # dropout, the same after a resume
             loss, train = self._train()
         self.epoch += 1
@@ -198,6 +199,8 @@ class Run:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        for group, lr in zip(self.optimizer.param_groups, self.scheduler.base_lrs, strict=True):
+            group["lr"] = lr * self._factor(self.scheduler.last_epoch)  # another one if the run was made longer
         self.generator.set_state(state["generator"].cpu())
         self.epoch, (self.best_epoch, self.best_val) = state["epoch"], state["best"]
         self.best_state, self.history = state["best_state"], state["history"]

@@ -36,7 +36,8 @@ class RunFolder:
 
     ``run.json`` names the run from its start. ``last.ckpt`` and the logs follow after every epoch. At the end come
     ``model.json`` and ``model.safetensors``, which :func:`weightspace.models.load_model` reads, and ``result.json``.
-    TensorBoard logs are written where the package ``tensorboard`` is installed.
+    TensorBoard logs are written where the package ``tensorboard`` is installed. A finished run that is asked for more
+    epochs goes on; ``run.json`` keeps the numbers of epochs that it had before under ``"extended"``.
 
     Args:
         path: the folder, made where it is missing.
@@ -95,12 +96,29 @@ class RunFolder:
                 f"{file}: expected a run of format {RUN_FORMAT}, got {found!r}; use another folder or remove it"
             )
         key = json.loads(json.dumps(self.key))
+        if self._extended(before, key):
+            body = {**before, "config": key["config"], "extended": [*before.get("extended", []), self._epochs(before)]}
+            write_atomic(file, json.dumps(body, indent=1).encode())
+            before = body
         if different := [name for name, value in key.items() if before.get(name) != value]:
             was, now = _differing(before.get(different[0]), key[different[0]])
             raise ValueError(
                 f"{self.path} holds another run: expected {different[0]} {now}, got {was}; "
                 "use another folder or remove it"
             )
+
+    @staticmethod
+    def _epochs(body: Any) -> Any:
+        config = body.get("config") if isinstance(body, dict) else None
+        return config.get("epochs") if isinstance(config, dict) else None
+
+    def _extended(self, before: Mapping[str, Any], key: Mapping[str, Any]) -> bool:
+        """Return whether this is a finished run that is asked for more epochs, and else the same."""
+        old, new, result = self._epochs(before), self._epochs(key), self.path / RESULT
+        if not isinstance(old, int) or not old < new or not result.is_file():
+            return False
+        same = {**before.get("config", {}), "epochs": new} == key["config"]
+        return same and self._epochs(read_json(result, "the result of a run", remedy="remove it")) == old
 
     def load(self, run: Run) -> None:
         """Go on where an earlier run of the same configuration stopped.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from weightspace._split import split_by_source
-from weightspace.models import Normalize
+from weightspace.models import Normalize, WeightModel
 from weightspace.training._config import TrainConfig
 from weightspace.training._labelled import Classification
 from weightspace.training._objective import Objective
@@ -27,6 +27,8 @@ from weightspace.zoo._zoo import RESIDENT_BYTES
 
 # Not a seed that a test split was drawn with: the same hash would hold out those same sources, which are gone already.
 VAL_SEED = 0x76616C
+SIGNAL_FACTS = ("data", "licence", "citation", "height", "width")
+"""Entries of a zoo's provenance that a model keeps."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def train(
             ``"regression"`` (of real-valued labels), or an import path.
         config: hyper-parameters; ``options`` replace single fields of it.
         device: where to train.
-        run_dir: folder for checkpoints (a run started again goes on from them), the best model, the result and
-            TensorBoard logs; nothing is written where ``None``.
+        run_dir: folder for checkpoints (a run started again goes on from them), the best model, which
+            :func:`weightspace.models.load_model` opens, the result and TensorBoard logs; nothing is written where
+            ``None``. A finished run is extended by more ``epochs``: the step size is then that of the longer schedule.
         on_epoch: called with each epoch's line of the history.
         resident_bytes: a split whose weights are at most this large is held in memory (or on the device); a larger one
             is read from its files, batch by batch, with the same result.
@@ -112,7 +115,7 @@ def train(
     """
     _check_types(model, zoo)
     config = replace(config or TrainConfig(), **options)
-    transform = augmentation_for(transform, zoo)
+    named, transform = transform, augmentation_for(transform, zoo)
     if transform is not None:
         transform.check(zoo.spec)
     if not isinstance(objective, Objective):
@@ -121,6 +124,8 @@ def train(
     parts = _parts(zoo, config, torch.device(device), resident_bytes)
     for name, part in parts.items():
         part.check(objective, name)
+    if isinstance(model, WeightModel):
+        model.about = _about(zoo, named, objective)
     model.to(device)
     for module in model.modules():  # of an ensemble every member has its own
         if isinstance(module, Normalize):
@@ -146,6 +151,18 @@ def train(
     if folder is not None:
         folder.finish(asdict(result), model)
     return result
+
+
+def _about(zoo: Zoo, transform: Transform | str | None, objective: Objective) -> dict[str, Any]:
+    """Return the facts that a model keeps of the networks that it is trained on, and of the training."""
+    return {
+        "classes": list(zoo.classes),
+        "recipe": zoo.recipe,
+        "init_regime": zoo.init_regime,
+        "signals": {name: value for name, value in zoo.provenance.items() if name in SIGNAL_FACTS},
+        "transform": transform if isinstance(transform, str | None) else repr(transform),
+        "objective": type(objective).__name__,
+    }
 
 
 def augmentation_for(transform: Transform | str | None, zoo: Zoo) -> Transform | None:
