@@ -274,6 +274,52 @@ def test_a_killed_driver(cluster: Any, tmp_path: Path, marks: Path, expected: di
     assert all((tmp_path / "zoo" / file).stat().st_mtime_ns == done[tmp_path / "zoo" / file] for file in kept)
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
+def test_a_cluster_of_our_own_listens_to_this_machine_alone() -> None:
+    script = """
+        import os, ray
+        from pathlib import Path
+        from weightspace.fitting._executors import _connected
+
+        def listening():  # addresses in hexadecimal, of sockets that wait for connections, by number of the file
+            found = {}
+            for table in ("tcp", "tcp6"):
+                for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+                    words = line.split()
+                    if words[3] == "0A":
+                        found[f"socket:[{words[9]}]"] = words[1].split(":")[0]
+            return found
+
+        def links(pid):
+            try:
+                return [os.readlink(file) for file in Path("/proc", pid, "fd").iterdir()]
+            except OSError:
+                return []
+
+        def family(pid):
+            found = [pid]
+            for stat in Path("/proc").glob("[0-9]*/stat"):
+                try:
+                    parent = stat.read_text().rpartition(")")[2].split()[1]
+                except OSError:
+                    continue
+                found += family(stat.parent.name) if parent == pid else []
+            return found
+
+        with _connected(ray, None):
+            ray.get(ray.remote(lambda: 0).remote())
+            sockets, mine = listening(), family(str(os.getpid()))
+            print(sorted({sockets[link] for pid in mine for link in links(pid) if link in sockets}))
+        print([name for name in os.environ if "OSX" in name])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    addresses, left = done.stdout.splitlines()
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert eval(addresses)
+    assert set(eval(addresses)) <= loopback
+    assert left == "[]"
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [

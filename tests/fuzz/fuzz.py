@@ -57,8 +57,9 @@ def record(name: str, seconds: int) -> None:
     with tempfile.TemporaryDirectory() as found, tempfile.TemporaryDirectory() as grown:
         words = Path(found, "words.txt")
         words.write_text(_words(kept))
+        dictionary = [f"-dict={words}"] if words.stat().st_size else []  # libFuzzer refuses one without words
         command = [
-            *(sys.executable, __file__, "--run", name, grown, str(kept), f"-dict={words}"),
+            *(sys.executable, __file__, "--run", name, grown, str(kept), *dictionary),
             *(f"-artifact_prefix={found}/", f"-max_total_time={seconds}", *LIMITS),
         ]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -251,13 +251,31 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     options: dict[str, Any] = {} if address is not None else {"include_dashboard": False}
-    if address is None and "RAY_ADDRESS" not in os.environ:
-        options["_node_ip_address"] = "127.0.0.1"  # a cluster of our own listens to this machine alone
-    ray.init(address=address, log_to_driver=False, logging_level="WARNING", **options)
+    own = address is None and "RAY_ADDRESS" not in os.environ
+    with _loopback_only(ray) if own else nullcontext():
+        ray.init(address=address, log_to_driver=False, logging_level="WARNING", **options)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _loopback_only(ray: Any) -> Iterator[None]:
+    """Let a cluster that Ray starts listen to this machine alone, as Ray itself does on macOS and Windows.
+
+    The address 127.0.0.1 would not do: Ray replaces it by one that others can reach, and binds to all interfaces.
+    """
+    switch, constants = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", ray._private.ray_constants
+    told, known = os.environ.get(switch), constants.ENABLE_RAY_CLUSTER
+    os.environ[switch], constants.ENABLE_RAY_CLUSTER = "0", False  # for Ray's processes, and for this one
     try:
         yield
     finally:
-        ray.shutdown()
+        constants.ENABLE_RAY_CLUSTER = known
+        os.environ.pop(switch)
+        if told is not None:
+            os.environ[switch] = told
 
 
 def executor_named(name: str | Executor, *, device: torch.device, workers: int | None) -> Executor:
