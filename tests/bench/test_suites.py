@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -252,6 +254,18 @@ def test_an_entry_may_have_its_own_seeds_and_epochs(recipe: tuple) -> None:
     assert [len(run.history) for run in row.runs] == [2, 2, 2]
 
 
+def test_damaged_scores_of_an_ensemble_are_refused_by_name(recipe: tuple, zoo: ws.Zoo, tmp_path: Path) -> None:
+    suite, done, result = recipe
+    shutil.copytree(done, tmp_path / "out")
+    (path,) = (tmp_path / "out" / "ensembles").iterdir()
+    good = json.loads(path.read_text())
+    assert read_result(run_suite(suite, zoo.path, tmp_path / "out", workers=1)).rows == result.rows
+    for wrong in ([], {"seeds": [0, 1, 2]}, {**good, "seeds": 3}, {**good, "evaluations": {"mirrored": "x"}}):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match=rf"{re.escape(path.name)}: .*expected .*remove it and give the command again"):
+            run_suite(suite, zoo.path, tmp_path / "out", workers=1)
+
+
 def test_finished_cells_keep_models_that_read_as_recorded(recipe: tuple, zoo: ws.Zoo) -> None:
     """The kept model of each seed, read over mirrored copies, gives the accuracy in the record."""
     _, out, result = recipe
@@ -266,9 +280,9 @@ def test_finished_cells_keep_models_that_read_as_recorded(recipe: tuple, zoo: ws
         outputs.append(model(test.weights).detach())
     assert row.ensemble is not None
     together = (torch.stack(outputs).mean(0).argmax(1) == test.label).double().mean().item()
-    assert row.ensemble["test"] == pytest.approx(together)
-    assert row.ensemble["seeds"] == [0, 1, 2]
-    assert row.ensemble["parameters"] == 3 * (row.parameters or 0)
+    assert row.ensemble.test == pytest.approx(together)
+    assert row.ensemble.seeds == (0, 1, 2)
+    assert row.ensemble.parameters == 3 * (row.parameters or 0)
     assert row.evaluations["mirrored"]["test_mean"] == pytest.approx(
         sum(run.evaluations["mirrored"]["test"] for run in row.runs) / 3
     )

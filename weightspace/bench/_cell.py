@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from weightspace._weights import Weights
 from weightspace.bench._environment import environment
 from weightspace.bench._evaluations import scores
 from weightspace.bench._json import read_as, write_json
+from weightspace.bench._record import EnsembleScores
 from weightspace.bench._suite import Entry
 from weightspace.models import MODELS, Ensemble, WeightModel, build, flop
 from weightspace.training import Classification, Objective, TrainConfig, train
@@ -31,6 +32,7 @@ from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
 from weightspace.zoo._zoo import RESIDENT_BYTES
 
+T = TypeVar("T")
 CELL = "cell.json"
 SCORES = "test.safetensors"
 """The score of every test network."""
@@ -135,25 +137,31 @@ def run_cell(job: Job) -> CellResult:
     return result
 
 
-def run_ensemble(jobs: list[Job], path: Path) -> dict[str, Any]:
-    """Evaluate the mean of the outputs of finished cells of one row, or read what an earlier run found."""
-    seeds = [job.cell.seed for job in jobs]
+def run_ensemble(jobs: list[Job], path: Path) -> EnsembleScores:
+    """Evaluate the mean of the outputs of finished cells of one row, or read what an earlier run found.
+
+    Raises:
+        ValueError: for a file that is cut or damaged, with its path.
+    """
+    seeds = tuple(job.cell.seed for job in jobs)
     if path.exists():
-        found = read_json(path, "the scores of an ensemble", finite=True, remedy="remove it and give the command again")
-        if isinstance(found, dict) and found.get("seeds") == seeds:
+        found = _read(EnsembleScores, path, "the scores of an ensemble", "remove it and give the command again")
+        if found.seeds == seeds:
             return found
     first = jobs[0]
     zoo = Zoo.open(first.zoo, verify=False)
     ensemble = Ensemble([kept_model(job, zoo) for job in jobs]).eval()
-    result = {
-        "seeds": seeds,
-        "parameters": ensemble.num_parameters,
-        **scores(ensemble, zoo, objective_of(first.entry, zoo), first.device),
-        "evaluations": {
+    own = scores(ensemble, zoo, objective_of(first.entry, zoo), first.device)
+    result = EnsembleScores(
+        seeds=seeds,
+        parameters=ensemble.num_parameters,
+        val=own.get("val"),
+        test=own.get("test"),
+        evaluations={
             name: dict(evaluation(ensemble, zoo, first.device)) for name, evaluation in first.entry.evaluations.items()
         },
-    }
-    write_json(path, result)
+    )
+    write_json(path, asdict(result))
     return result
 
 
@@ -223,11 +231,15 @@ def finished(folder: Path) -> CellResult | None:
     path = folder / CELL
     if not path.exists():
         return None
-    data = read_json(path, "a finished cell", finite=True, remedy=REMEDY)
+    return _read(CellResult, path, "a finished cell", REMEDY)
+
+
+def _read(kind: type[T], path: Path, what: str, remedy: str) -> T:
+    data = read_json(path, what, finite=True, remedy=remedy)
     try:
-        return read_as(CellResult, data)
+        return read_as(kind, data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; {REMEDY}") from error
+        raise ValueError(f"{path}: {error}; {remedy}") from error
 
 
 def fits(transform: Transform | None, spec: NetSpec) -> bool:

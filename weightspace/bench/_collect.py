@@ -5,12 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from weightspace.bench._cell import Cell, CellResult, fits
 from weightspace.bench._environment import environment
 from weightspace.bench._paired import Comparison
-from weightspace.bench._record import Result, Row, Run
+from weightspace.bench._record import EnsembleScores, Result, Row, Run
 from weightspace.bench._suite import Suite
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
@@ -22,7 +21,7 @@ def collect(
     suite: Suite,
     transforms: Mapping[RowName, Transform | None],
     done: Mapping[Cell, CellResult],
-    ensembles: Mapping[RowName, dict[str, Any]],
+    ensembles: Mapping[RowName, EnsembleScores],
     compared: Mapping[RowName, Comparison],
     zoo: Zoo,
     workers: int,
@@ -57,7 +56,7 @@ def _row(
     name: RowName,
     runs: Sequence[tuple[int, CellResult]],
     transform: Transform | None,
-    ensemble: dict[str, Any] | None,
+    ensemble: EnsembleScores | None,
     compared: Comparison | None,
 ) -> Row:
     entry, results = suite.entries[name[0]], [result for _, result in runs]

@@ -45,6 +45,17 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleScores:
+    """Scores of the mean of several seeds' outputs."""
+
+    seeds: tuple[int, ...]
+    parameters: int
+    val: float | None = None
+    test: float | None = None
+    evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One model with one augmentation: mean and spread over its seeds.
 
@@ -95,7 +106,7 @@ class Row:
     seconds_mean: float | None = None
     seconds_epoch: float | None = None
     evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    ensemble: dict[str, Any] | None = None
+    ensemble: EnsembleScores | None = None
     against_none: dict[str, Any] | None = None
     runs: tuple[Run, ...] = ()
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from weightspace.bench._collect import collect, mean
 from weightspace.bench._grid import check_grid
 from weightspace.bench._paired import Comparison, compare
 from weightspace.bench._processes import sigterm_interrupts, worker_pool
-from weightspace.bench._record import write_result
+from weightspace.bench._record import EnsembleScores, write_result
 from weightspace.bench._suite import Suite, suite_named
 from weightspace.bench._suites import SUITES
 from weightspace.zoo import Zoo
@@ -151,7 +150,7 @@ class _Grid:
                     self._note(done, cell, result, total)
         return done
 
-    def ensembles(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], dict[str, Any]]:
+    def ensembles(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], EnsembleScores]:
         """Return the scores of the mean of every row's outputs, for rows of several seeds that ask for it."""
         rows: dict[tuple[str, str], list[Job]] = {}
         for cell in sorted(done, key=lambda cell: cell.seed):
