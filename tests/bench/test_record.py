@@ -154,6 +154,16 @@ def test_a_dataclass_is_read_with_the_types_that_it_declares() -> None:
         read_as(Run, {"seed": 3, "history": [{"val": "x"}]}, "run")
 
 
+def test_a_grid_of_a_budget_with_fewer_settings_goes_on(finished: tuple[ws.Zoo, Path], tmp_path: Path) -> None:
+    zoo, done = finished
+    shutil.copytree(done, tmp_path / "out")
+    grid = json.loads((tmp_path / "out" / "grid.json").read_text())
+    for name in ("share", "views", "epoch_steps"):
+        del grid["budget"][name]
+    (tmp_path / "out" / "grid.json").write_text(json.dumps(grid))
+    assert read_result(run_suite(ONE, zoo.path, tmp_path / "out", workers=1)).rows
+
+
 @pytest.mark.parametrize("kept", [0, 1, 40])
 @pytest.mark.parametrize("name", ["grid.json", "cells/mlp-none-0/cell.json"])
 def test_cut_files_of_a_grid_are_refused_by_name(

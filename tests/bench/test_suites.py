@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 import weightspace as ws
 from weightspace.bench import SUITES, Entry, Suite, run_suite
 from weightspace.bench import _suites as suites_module
+from weightspace.bench._evaluations import UnseenViews
 from weightspace.bench._record import Result, read_result
 from weightspace.transforms import AUGMENTATIONS, MixUp, RandomApply, Transform
 
@@ -31,6 +33,8 @@ FROZEN = {
     ("models", 1): "1130e2f9d038",
     ("ours", 1): "83ccb62704ae",
     ("pooling", 1): "08c9758ba701",
+    ("scale", 1): "47fd6d9cc7aa",
+    ("views", 1): "916ad42c6207",
 }
 """A grid that changes needs another version, and another digest here."""
 
@@ -44,7 +48,7 @@ def digest(suite: Suite) -> str:
     said = {
         "entries": {name: asdict(replace(entry, evaluations={})) for name, entry in suite.entries.items()},
         "rows": [(*row, suite.augmentations_of(row[0])[row[1]]) for row in suite.rows],
-        "train": asdict(suite.train),
+        "train": {name: value for name, value in asdict(suite.train).items() if value is not None},
         "seeds": (suite.seeds, suite.leaders, suite.leader_seeds),
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=plain).encode()).hexdigest()[:12]
@@ -254,6 +258,26 @@ def test_an_entry_may_have_its_own_seeds_and_epochs(recipe: tuple) -> None:
     assert [len(run.history) for run in row.runs] == [2, 2, 2]
 
 
+def test_views_that_were_not_trained_on_are_scored_apart() -> None:
+    """A model that knows a network's label by its view alone is right on the views that it is asked about."""
+    source, view = torch.arange(40).repeat_interleave(3), torch.arange(3).repeat(40)
+    w = ws.testing.random_weights(SPEC, 120, generator=torch.Generator().manual_seed(0)).to(torch.float32)
+    w.flat[:, 0] = view.float()
+    label = torch.where(view == 2, 1, source % 2)
+    networks = ws.Networks(w, label, source, view)
+    with tempfile.TemporaryDirectory() as folder:
+        zoo = ws.zoo.write_zoo(folder, train=networks, classes=("even", "odd"))
+
+        class ByView(ws.models.MLP):
+            def forward(self, w: ws.Weights) -> torch.Tensor:
+                odd = (w.flat[:, 0] == 2).float()  # right on view 2, and on half of the others
+                return torch.stack([1 - odd, odd], 1)
+
+        model = ByView(SPEC, 2, hidden=4, seed=0)
+        rows = {views: UnseenViews(views)(model, zoo, "cpu") for views in (0, 2, 3)}
+    assert rows == {0: {"unseen_views": pytest.approx(2 / 3)}, 2: {"unseen_views": 1.0}, 3: {}}
+
+
 def test_damaged_scores_of_an_ensemble_are_refused_by_name(recipe: tuple, zoo: ws.Zoo, tmp_path: Path) -> None:
     suite, done, result = recipe
     shutil.copytree(done, tmp_path / "out")
@@ -262,7 +286,9 @@ def test_damaged_scores_of_an_ensemble_are_refused_by_name(recipe: tuple, zoo: w
     assert read_result(run_suite(suite, zoo.path, tmp_path / "out", workers=1)).rows == result.rows
     for wrong in ([], {"seeds": [0, 1, 2]}, {**good, "seeds": 3}, {**good, "evaluations": {"mirrored": "x"}}):
         path.write_text(json.dumps(wrong))
-        with pytest.raises(ValueError, match=rf"{re.escape(path.name)}: .*expected .*remove it and give the command again"):
+        with pytest.raises(
+            ValueError, match=rf"{re.escape(path.name)}: .*expected .*remove it and give the command again"
+        ):
             run_suite(suite, zoo.path, tmp_path / "out", workers=1)
 
 

@@ -8,9 +8,10 @@ import math
 import random
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ import weightspace as ws
 from weightspace.models import MLP
 from weightspace.training import Classification, TrainConfig
 from weightspace.training._config import schedule
-from weightspace.training._run import score
+from weightspace.training._run import Run, score
 from weightspace.training._train import _parts
 from weightspace.transforms import GaussianNoise, MixUp, PositiveScale, RandomApply, Rotate, Transform
 from weightspace.zoo import Zoo, write_zoo
@@ -329,20 +330,22 @@ def interrupted(zoo: Zoo, folder: Path, after: int, **options: object) -> None:
         ws.train(mlp(0.2), zoo, transform=MixUp("random"), config=FAST, run_dir=folder, on_epoch=stop, **options)
 
 
-@pytest.mark.parametrize(("after", "ema"), [(1, 0.0), (3, 0.0), (2, 0.9)])
-def test_resumed_run_equals_an_uninterrupted_one(zoo: Zoo, tmp_path: Path, after: int, ema: float) -> None:
-    interrupted(zoo, tmp_path / "run", after, ema=ema)
+@pytest.mark.parametrize(
+    ("after", "options"), [(1, {}), (3, {}), (2, {"ema": 0.9}), (2, {"epoch_steps": 11, "share": 0.5})]
+)
+def test_resumed_run_equals_an_uninterrupted_one(zoo: Zoo, tmp_path: Path, after: int, options: dict) -> None:
+    interrupted(zoo, tmp_path / "run", after, **options)
     epochs, resumed, whole = [], mlp(0.2, seed=9), mlp(0.2)  # a resumed model starts from anything
     second = ws.train(
         resumed,
         zoo,
         transform=MixUp("random"),
         config=FAST,
-        ema=ema,
         run_dir=tmp_path / "run",
         on_epoch=lambda line: epochs.append(line["epoch"]),
+        **options,
     )
-    first = ws.train(whole, zoo, transform=MixUp("random"), config=FAST, ema=ema)
+    first = ws.train(whole, zoo, transform=MixUp("random"), config=FAST, **options)
     assert epochs == list(range(after + 1, 5))
     assert without_time(second.history) == without_time(first.history)
     assert (second.best_epoch, second.val, second.test) == (first.best_epoch, first.val, first.test)
@@ -569,6 +572,60 @@ def test_empty_validation_is_refused(tmp_path: Path) -> None:
     data = write_zoo(tmp_path / "zoo", {"train": ws.Networks(weights, torch.arange(12) % 3)})
     with pytest.raises(ValueError, match="expected networks in the 'val' split, got none of 12; change val_fraction"):
         ws.train(mlp(), data, val_fraction=1e-9)
+
+
+def trained_on(zoo: Zoo, **options: Any) -> ws.Networks:
+    return zoo["train"][_parts(zoo, replace(FAST, **options), torch.device("cpu"), 2**30)["train"].rows]
+
+
+def test_a_share_of_the_sources_holds_smaller_ones_with_all_their_views(tmp_path: Path) -> None:
+    zoo = synthetic(tmp_path / "zoo", val=True, sources=200)
+    shares = [{*trained_on(zoo, share=share).source.tolist()} for share in (0.1, 0.3, 1.0)]
+    assert shares[0] < shares[1] < shares[2] == {*range(200)}
+    assert 8 <= len(shares[0]) <= 34
+    found = trained_on(zoo, share=0.3)
+    assert sorted(found.source.tolist()) == sorted(2 * [*shares[1]])
+    held = synthetic(tmp_path / "held")  # its validation split is drawn from what trains
+    parts = _parts(held, replace(FAST, share=0.5), torch.device("cpu"), 2**30)
+    val = held["train"][parts["val"].rows].source
+    assert not {*val.tolist()} & {*held["train"][parts["train"].rows].source.tolist()}
+    whole = _parts(held, FAST, torch.device("cpu"), 2**30)
+    assert val.equal(held["train"][whole["val"].rows].source)
+
+
+def test_the_first_views_train(tmp_path: Path) -> None:
+    zoo = synthetic(tmp_path / "zoo", val=True, views=3)
+    assert [trained_on(zoo, views=n).view.unique().tolist() for n in (1, 2, 3)] == [[0], [0, 1], [0, 1, 2]]
+    with pytest.raises(ValueError, match="views: expected at most the 3 of the split 'train', got 4; add views, or"):
+        trained_on(zoo, views=4)
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_an_epoch_of_so_many_steps(tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven steps: many passes over a tenth of the networks, or a half of one over all."""
+    zoo, seen, own = synthetic(tmp_path / "zoo", val=True, sources=120), [], Run._batches
+    monkeypatch.setattr(Run, "_batches", lambda run: (seen.append(b.source) or b for b in own(run)))
+    result = ws.train(mlp(), zoo, config=replace(FAST, epochs=3), share=share, epoch_steps=7)
+    assert len(seen) == 3 * 7
+    chosen = {*trained_on(zoo, share=share).source.tolist()}
+    each = [torch.cat(seen[7 * epoch : 7 * epoch + 7]).tolist() for epoch in range(3)]
+    assert ({*each[0]} == chosen) == (share < 1)
+    assert {*each[0]} <= chosen
+    assert each[0] != each[1]
+    assert [line["lr"] for line in result.history] == pytest.approx(
+        [FAST.lr * schedule(7 * epoch, 21, FAST.warmup) for epoch in range(3)]
+    )
+
+
+def test_a_run_begun_before_a_setting_existed_goes_on(zoo: Zoo, tmp_path: Path) -> None:
+    ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path)
+    before = json.loads((tmp_path / "run.json").read_text())
+    for name in ("share", "views", "epoch_steps"):
+        del before["config"][name]
+    (tmp_path / "run.json").write_text(json.dumps(before))
+    assert ws.train(mlp(), zoo, config=FAST, run_dir=tmp_path).best_epoch > 0
+    with pytest.raises(ValueError, match="holds another run"):
+        ws.train(mlp(), zoo, config=replace(FAST, views=1), run_dir=tmp_path)
 
 
 def test_loss_that_is_not_finite_ends_the_run(zoo: Zoo, tmp_path: Path) -> None:

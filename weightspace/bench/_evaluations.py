@@ -26,6 +26,27 @@ def scores(model: WeightModel, zoo: Zoo, objective: Objective | None, device: st
 
 
 @dataclass(frozen=True)
+class UnseenViews:
+    """An evaluation on other networks of the training signals than those that were trained on.
+
+    Next to the score of the test split it tells what a model does not carry over: from one fit of a signal to another,
+    or from one signal to another.
+
+    Args:
+        views: how many views of each signal were trained on.
+    """
+
+    views: int
+
+    def __call__(self, model: WeightModel, zoo: Zoo, device: str) -> dict[str, float]:
+        rows = torch.nonzero(zoo.views("train") >= self.views)[:, 0]
+        if not len(rows):
+            return {}
+        part = Part(zoo, "train", rows, torch.device(device), RESIDENT_BYTES)
+        return {"unseen_views": score(model.to(device).eval(), part, Classification.for_zoo(zoo))}
+
+
+@dataclass(frozen=True)
 class AveragedCopies:
     """An evaluation of a classifier whose outputs are averaged over a network and moved copies of it.
 

@@ -11,6 +11,7 @@ from typing import Any
 from weightspace._files import read_json
 from weightspace.bench._json import read_as, write_json
 from weightspace.bench._suite import Entry, Suite
+from weightspace.training import TrainConfig
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
 
@@ -82,7 +83,7 @@ def _same(now: Grid, was: Grid, out: Path) -> None:
         ("suite", now.suite, was.suite),
         ("version of the suite", now.version, was.version),
         ("zoo", now.zoo, was.zoo),
-        ("budget", now.budget, was.budget),
+        ("budget", now.budget, TrainConfig.filled(was.budget)),
         *(("model", {name: own}, {name: was.models[name]}) for name, own in now.models.items() if name in was.models),
         *(("augmentation", {key: own}, {key: was.rows[key]}) for key, own in now.rows.items() if key in was.rows),
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from weightspace.bench._evaluations import UnseenViews
 from weightspace.bench._suite import Entry, Suite
 from weightspace.training import TrainConfig
 from weightspace.transforms import (
@@ -51,6 +54,12 @@ STRENGTHS: dict[str, str | Transform | None] = {
 
 SET_LAYERS = {"hidden": 16, "layers": 2, "attention": 8, "reduction": "max"}
 
+AVERAGES = {"hidden": 16, "layers": 2}
+WORTH: dict[str, str | Transform | None] = {
+    name: STRENGTHS[name] for name in ("none", "negate", "combined", "combined+mixup-permutation")
+}
+EQUAL_STEPS = replace(BUDGET, epochs=40, epoch_steps=46)
+
 STUDIES: dict[str, Suite] = {
     "augmentation": Suite(
         "augmentation",
@@ -77,6 +86,24 @@ STUDIES: dict[str, Suite] = {
             "mixup-full": MixUp("full"),
         },
         BUDGET,
+        seeds=(0, 1, 2),
+    ),
+    # How many times more images, or more networks of an image, is augmentation worth? Equal steps everywhere.
+    "scale": Suite(
+        "scale",
+        {f"share-{share:g}": Entry("dwsnet", AVERAGES, {"share": share}) for share in (0.01, 0.03, 0.1, 0.3, 1.0)},
+        WORTH,
+        EQUAL_STEPS,
+        seeds=(0, 1, 2),
+    ),
+    "views": Suite(
+        "views",
+        {
+            f"views-{views}": Entry("dwsnet", AVERAGES, {"views": views}, evaluations={"same": UnseenViews(views)})
+            for views in (1, 2, 4, 10)
+        },
+        WORTH,
+        EQUAL_STEPS,
         seeds=(0, 1, 2),
     ),
 }

@@ -23,6 +23,11 @@ class TrainConfig:
         clip: largest norm of the gradient; never clipped where None.
         seed: of shuffling, augmentation and (in benchmarks) of the model's initial weights.
         val_fraction: share of the training sources held out where the zoo has no "val" split.
+        share: part of the training sources to train on, in (0, 1], with all their views; chosen by a hash of the source
+            alone, so that a larger share holds a smaller one. All where None.
+        views: train on the first views of each signal, so many; on all where None.
+        epoch_steps: steps of an epoch, in as many passes over the training split as they take, for equal budgets on
+            splits of different size; one pass where None.
         ema: decay, for each step, of a running mean of the model's parameters and running statistics. That mean is
             validated and kept in place of the last step's; none where 0. In the first steps it forgets faster.
 
@@ -40,6 +45,9 @@ class TrainConfig:
     seed: int = 0
     val_fraction: float = 0.1
     ema: float = 0.0
+    share: float | None = None
+    views: int | None = None
+    epoch_steps: int | None = None
 
     def __post_init__(self) -> None:
         plain: dict[str, int | float] = {  # what a caller gave as a NumPy number is recorded as a plain one
@@ -54,6 +62,11 @@ class TrainConfig:
         plain["ema"] = number("ema", self.ema, "ema in [0, 1)", low=0, below=1)
         if self.clip is not None:
             plain["clip"] = number("clip", self.clip, "clip > 0 (or None)", above=0)
+        if self.share is not None:
+            plain["share"] = number("share", self.share, "share in (0, 1] (or None)", above=0, high=1)
+        for name in ("views", "epoch_steps"):
+            if getattr(self, name) is not None:
+                plain[name] = whole_number(name, getattr(self, name))
         if plain["seed"] < 0:
             raise ValueError(f"seed: expected seed >= 0, got {self.seed}")
         for name, value in plain.items():
@@ -61,8 +74,8 @@ class TrainConfig:
 
     @staticmethod
     def filled(record: Mapping[str, Any]) -> dict[str, Any]:
-        """A record of a configuration with the fields that came after it was written, as they behaved then."""
-        return {"ema": 0.0, **record}
+        """Return a record of a configuration with the fields that came after it was written, as they behaved then."""
+        return {"ema": 0.0, "share": None, "views": None, "epoch_steps": None, **record}
 
 
 def schedule(step: int, total: int, warmup: float) -> float:

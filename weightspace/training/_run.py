@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 from typing import Any
 
 import torch
@@ -97,7 +98,7 @@ class Run:
         self.model, self.parts, self.objective = model, parts, objective
         self.transform, self.config, self.device = transform, config, parts["train"].device
         self.generator = torch.Generator(device=self.device).manual_seed(config.seed)
-        self.steps = max(1, len(parts["train"]) // config.batch_size)
+        self.steps = config.epoch_steps or max(1, len(parts["train"]) // config.batch_size)
         total = self.steps * config.epochs
         fused = self.device.type in ("cpu", "cuda")  # one pass over all parameters
         settings = {"lr": config.lr, "weight_decay": config.weight_decay, "fused": fused}
@@ -149,10 +150,10 @@ class Run:
         return line
 
     def _train(self) -> tuple[float, float]:
-        """Walk once through the training networks; the mean loss and score."""
+        """Train for the steps of an epoch; returns the mean loss and score."""
         self.model.train()
         losses, scores = [], []
-        for step, batch in enumerate(self.parts["train"].batches(self.config.batch_size, self.generator)):
+        for step, batch in enumerate(self._batches()):
             weights, targets = batch.weights, self.objective.targets(batch)
             if self.transform is not None:
                 weights, targets = self.transform(weights, targets, generator=self.generator)
@@ -171,6 +172,12 @@ class Run:
                 "or look for networks that are not finite with `weightspace verify`"
             )
         return mean, torch.stack(scores).mean().item()
+
+    def _batches(self) -> Iterator[Networks]:
+        """Walk through the training networks: once, or again and again until the steps of an epoch are done."""
+        passes = repeat(self.parts["train"]) if self.config.epoch_steps else [self.parts["train"]]
+        each = (part.batches(self.config.batch_size, self.generator) for part in passes)
+        return islice(chain.from_iterable(each), self.config.epoch_steps)
 
     def _step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -95,6 +95,8 @@ class RunFolder:
             raise ValueError(
                 f"{file}: expected a run of format {RUN_FORMAT}, got {found!r}; use another folder or remove it"
             )
+        if isinstance(before.get("config"), dict):
+            before["config"] = TrainConfig.filled(before["config"])
         key = json.loads(json.dumps(self.key))
         if self._extended(before, key):
             body = {**before, "config": key["config"], "extended": [*before.get("extended", []), self._epochs(before)]}

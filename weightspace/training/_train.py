@@ -27,6 +27,7 @@ from weightspace.zoo._zoo import RESIDENT_BYTES
 
 # Not a seed that a test split was drawn with: the same hash would hold out those same sources, which are gone already.
 VAL_SEED = 0x76616C
+SHARE_SEED = 0x736872
 SIGNAL_FACTS = ("data", "licence", "citation", "height", "width")
 """Entries of a zoo's provenance that a model keeps."""
 
@@ -203,10 +204,30 @@ def _parts(zoo: Zoo, config: TrainConfig, device: torch.device, resident_bytes: 
         rest, held = split_by_source(zoo.sources("train").numpy(), config.val_fraction, seed=VAL_SEED)
         for name, index in (("train", rest), ("val", held)):
             parts[name] = replace(parts["train"], rows=torch.as_tensor(index))
+    parts["train"] = _chosen(parts["train"], config)
     for name in ("train", "val"):
         if not len(parts[name]):
             raise ValueError(
                 f"expected networks in the {name!r} split, got none of {zoo.count('train')}; "
-                f"change val_fraction ({config.val_fraction}), or fit more signals"
+                f"change val_fraction ({config.val_fraction}), share or views, or fit more signals"
             )
     return parts
+
+
+def _chosen(part: Part, config: TrainConfig) -> Part:
+    """Return the training networks of the share of sources and of the views that the configuration asks for."""
+    if config.share is None and config.views is None:
+        return part
+    rows = torch.arange(len(part)) if part.rows is None else part.rows
+    if config.share is not None:
+        sources = part.zoo.sources(part.split)[rows]
+        rows = rows[torch.as_tensor(split_by_source(sources.numpy(), config.share, seed=SHARE_SEED)[1])]
+    if config.views is not None:
+        views = part.zoo.views(part.split)
+        if len(views) and config.views > int(views.max()) + 1:
+            raise ValueError(
+                f"views: expected at most the {int(views.max()) + 1} of the split {part.split!r}, got {config.views}; "
+                "add views, or train on fewer"
+            )
+        rows = rows[views[rows] < config.views]
+    return replace(part, rows=rows)
