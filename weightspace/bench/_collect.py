@@ -8,13 +8,12 @@ from dataclasses import asdict
 
 from weightspace.bench._cell import Cell, CellResult, fits
 from weightspace.bench._environment import environment
+from weightspace.bench._multiplier import Multiplier, RowName
 from weightspace.bench._paired import Comparison
 from weightspace.bench._record import EnsembleScores, Result, Row, Run
 from weightspace.bench._suite import Suite
 from weightspace.transforms import Transform
 from weightspace.zoo import Zoo
-
-RowName = tuple[str, str]
 
 
 def collect(
@@ -23,6 +22,7 @@ def collect(
     done: Mapping[Cell, CellResult],
     ensembles: Mapping[RowName, EnsembleScores],
     compared: Mapping[RowName, Comparison],
+    worth: Mapping[RowName, Multiplier],
     zoo: Zoo,
     workers: int,
 ) -> Result:
@@ -32,7 +32,13 @@ def collect(
         groups.setdefault((cell.entry, cell.augmentation), []).append((cell.seed, result))
     rows = [
         _row(
-            suite, name, sorted(runs, key=lambda run: run[0]), transforms[name], ensembles.get(name), compared.get(name)
+            suite,
+            name,
+            sorted(runs, key=lambda run: run[0]),
+            transforms[name],
+            ensembles.get(name),
+            compared.get(name),
+            worth.get(name),
         )
         for name, runs in groups.items()
     ]
@@ -58,6 +64,7 @@ def _row(
     transform: Transform | None,
     ensemble: EnsembleScores | None,
     compared: Comparison | None,
+    worth: Multiplier | None,
 ) -> Row:
     entry, results = suite.entries[name[0]], [result for _, result in runs]
     first, last, val = results[0], mean(r.train_last for r in results), mean(r.val for r in results)
@@ -84,6 +91,7 @@ def _row(
         evaluations=_evaluations(results),
         ensemble=ensemble,
         against_none=None if compared is None else asdict(compared),
+        data_multiplier=None if worth is None else asdict(worth),
         runs=tuple(_run(seed, result) for seed, result in runs),
     )
 

@@ -84,6 +84,9 @@ class Row:
         against_none: the test score less that without augmentation, paired by test network and seed: ``difference``,
             ``low`` and ``high`` of its 95 % interval, ``p``, ``p_corrected`` for the number of rows, ``seeds``; None
             for the row without augmentation, without a test split, and in earlier results.
+        data_multiplier: how many times the row's data the model needs without augmentation to score as well, where it
+            was trained on several amounts: ``times``, ``low`` and ``high`` of its 95 % interval, and ``least`` and
+            ``most``, between which the curve can tell.
         runs: one record for each seed.
     """
 
@@ -108,6 +111,7 @@ class Row:
     evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
     ensemble: EnsembleScores | None = None
     against_none: dict[str, Any] | None = None
+    data_multiplier: dict[str, Any] | None = None
     runs: tuple[Run, ...] = ()
 
     @property

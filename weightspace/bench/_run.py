@@ -25,7 +25,8 @@ from weightspace.bench._cell import (
 )
 from weightspace.bench._collect import collect, mean
 from weightspace.bench._grid import check_grid
-from weightspace.bench._paired import Comparison, compare
+from weightspace.bench._multiplier import multipliers
+from weightspace.bench._paired import Comparison, Scores, compare
 from weightspace.bench._processes import sigterm_interrupts, worker_pool
 from weightspace.bench._record import EnsembleScores, write_result
 from weightspace.bench._suite import Suite, suite_named
@@ -111,7 +112,9 @@ def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: st
     further = [Cell(*row, seed) for row in _leaders(suite, done, tracks) for seed in suite.leader_seeds]
     further = [cell for cell in further if cell not in done]
     done = grid.run(further, done, len(done) + len(further))
-    result = collect(suite, transforms, done, grid.ensembles(done), grid.comparisons(done), opened, grid.workers)
+    scores = grid.scores(done)
+    compared, worth = comparisons(scores), multipliers(suite.entries, scores)
+    result = collect(suite, transforms, done, grid.ensembles(done), compared, worth, opened, grid.workers)
     return write_result(out, result)
 
 
@@ -163,17 +166,13 @@ class _Grid:
         with worker_pool(min(self.workers, len(several))) as pool:
             return dict(pool(run_ensemble, {row: (jobs, paths[row]) for row, jobs in several.items()}))
 
-    def comparisons(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], Comparison]:
-        """Return every row against its model's row without augmentation, test network by test network."""
-        found: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    def scores(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], dict[int, np.ndarray]]:
+        """Return the score of every test network, by row and seed; nothing without a test split."""
+        found: dict[tuple[str, str], dict[int, np.ndarray]] = {}
         for cell in done:
             if (scores := item_scores(self._job(cell))) is not None:
-                found.setdefault(cell.entry, {}).setdefault(cell.augmentation, {})[cell.seed] = scores
-        out = {}
-        for entry, rows in found.items():
-            base = rows.pop("none", {})
-            out |= {(entry, name): own for name, own in compare(rows, base).items()}
-        return out
+                found.setdefault((cell.entry, cell.augmentation), {})[cell.seed] = scores
+        return found
 
     def _job(self, cell: Cell) -> Job:
         entry = self.suite.entries[cell.entry]
@@ -188,6 +187,15 @@ class _Grid:
         done[cell] = result
         if self.on_cell is not None:
             self.on_cell(cell, result, len(done), total)
+
+
+def comparisons(rows: Mapping[tuple[str, str], Scores]) -> dict[tuple[str, str], Comparison]:
+    """Return every row against its model's row without augmentation, test network by test network."""
+    found = {}
+    for entry in dict.fromkeys(entry for entry, _ in rows):
+        own = {name: scores for (model, name), scores in rows.items() if model == entry and name != "none"}
+        found |= {(entry, name): each for name, each in compare(own, rows.get((entry, "none"), {})).items()}
+    return found
 
 
 def _leading(suite: Suite, rows: Sequence[tuple[str, str]], tracks: Mapping[str, str]) -> int:

@@ -24,6 +24,7 @@ from weightspace.report._tables import (
     paired_points,
     points,
     seconds,
+    times,
 )
 from weightspace.zoo import Zoo
 
@@ -89,6 +90,7 @@ def page(results: Sequence[Result], pictures: Gallery | None, *, no_pictures: bo
         "points": points,
         "paired": paired_points,
         "seconds": seconds,
+        "times": times,
         "plain": plain,
         "names": _names,
         "small": _small,

@@ -59,6 +59,11 @@ class ModelTable:
         return row.test_mean - base.test_mean
 
     @property
+    def multiplied(self) -> bool:
+        """Whether rows say how many times more data they are worth."""
+        return any(row.data_multiplier for row in self.rows)
+
+    @property
     def baseline(self) -> Row | None:
         """The row without augmentation."""
         return next((row for row in self.rows if row.baseline), None)
@@ -166,7 +171,11 @@ def markdown_table(result: Result | str | Path) -> str:
     for table in model_tables(load_result(result)):
         name = table.model if table.parameters is None else f"{table.model} ({table.parameters:,} parameters)"
         head = f"| {cell(name)} | test accuracy, % | points | validation, % | train, % | seconds | seeds |"
-        lines = [head, "|:--|--:|--:|--:|--:|--:|--:|", *(_markdown_row(table, row) for row in table.rows)]
+        rule, rows = "|:--|--:|--:|--:|--:|--:|--:|", [_markdown_row(table, row) for row in table.rows]
+        if table.multiplied:
+            head, rule = f"{head} times the data |", f"{rule}--:|"
+            rows = [f"{text} {times(row)} |" for text, row in zip(rows, table.rows, strict=True)]
+        lines = [head, rule, *rows]
         if any(row.under_trained for row in table.rows):
             lines += ["", "† under-trained: training accuracy no higher than validation accuracy at the end."]
         blocks.append("\n".join(lines))
@@ -247,6 +256,23 @@ def paired_points(row: Row, table: ModelTable) -> str:
     p = number((row.against_none or {}).get("p_corrected"))
     star = " *" if p is not None and p < 0.05 else ""
     return f"{points(paired[0])} [{points(paired[1])}, {points(paired[2])}]{star}"
+
+
+def times(row: Row) -> str:
+    """Write how many times the data a row is worth, with its 95 % interval; ends of the measured curve are bounds.
+
+    Example:
+        >>> worth = {"times": 2.34, "low": 1.2, "high": 10.0, "least": 0.1, "most": 10.0}
+        >>> times(Row(model="m", augmentation="noise", data_multiplier=worth)), times(Row(model="m", augmentation="x"))
+        ('2.3 [1.2, ≥ 10]', '–')
+    """
+    own = row.data_multiplier or {}
+    found = [number(own.get(name)) for name in ("times", "low", "high")]
+    if None in found:
+        return DASH
+    least, most = number(own.get("least")) or 0.0, number(own.get("most")) or math.inf
+    texts = [f"{'≥ ' if value >= most else '≤ ' if value <= least else ''}{value:.2g}" for value in found if value]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def seconds(value: float | None) -> str:
