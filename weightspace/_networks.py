@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from weightspace._spec import NetSpec
+from weightspace._table import column as further_column
+from weightspace._table import joined, rows_of
 from weightspace._weights import Weights, check_weights
 
 COLUMNS = ("label", "source", "view", "psnr")
@@ -30,13 +32,15 @@ class Networks:
         source: ``[batch]`` whole numbers, the signal that each network was fitted to. Splits never share a source.
         view: ``[batch]`` whole numbers, which of the independent fits to its signal each network is.
         psnr: ``[batch]`` real numbers, quality of the fit in dB; NaN where unknown.
+        columns: further columns by name, ``[batch]`` numbers or texts, such as hyper-parameters, accuracies, names of
+            files. Whole numbers become int64 tensors, real ones float64 (NaN where unknown), texts an array.
 
     Columns may be lists or arrays; they become tensors on the device of the weights: int64, or float32 for the PSNR
     and for real-valued labels.
 
     Raises:
         TypeError: for weights that are not ``Weights``.
-        ValueError: for a column of another length, or with values of another kind.
+        ValueError: for a column of another length, with values of another kind, or of a name that is taken.
 
     Example:
         >>> import weightspace as ws
@@ -44,6 +48,9 @@ class Networks:
         >>> networks = ws.Networks(w, label=[0, 1, 0, 1], psnr=[30.0, 31.5, 29.0, 30.2])
         >>> len(networks), networks[1:3].label.tolist(), networks.source is None
         (4, [1, 0], True)
+        >>> trained = networks.replace(columns={"accuracy": [0.9, 0.8, 0.7, 0.9], "optimizer": ["adam"] * 4})
+        >>> trained[2].columns["optimizer"].tolist()
+        ['adam']
     """
 
     weights: Weights
@@ -51,6 +58,7 @@ class Networks:
     source: Tensor | None = None
     view: Tensor | None = None
     psnr: Tensor | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_weights("weights", self.weights)
@@ -58,6 +66,10 @@ class Networks:
             values: Any = getattr(self, name)
             if values is not None:
                 object.__setattr__(self, name, _column(name, values, self.weights))
+        if not isinstance(self.columns, Mapping):
+            raise TypeError(f"columns: expected a mapping from names to values, got {type(self.columns).__name__}")
+        further = {n: further_column(n, v, len(self), self.weights.device) for n, v in self.columns.items()}
+        object.__setattr__(self, "columns", further)
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -68,10 +80,18 @@ class Networks:
         if not isinstance(rows, slice):
             rows = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows].reshape(-1)
             rows = rows.to(self.weights.device)
-        return Networks(weights, **{n: v if v is None else v[rows] for n, v in self._columns().items()})
+        further = {name: rows_of(values, rows) for name, values in self.columns.items()}
+        return Networks(
+            weights, **{n: v if v is None else v[rows] for n, v in self._columns().items()}, columns=further
+        )
+
+    def __iter__(self) -> Iterator[Networks]:
+        """Iterate over the networks, each a batch of one."""
+        return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
-        known = ", ".join(name for name, value in self._columns().items() if value is not None)
+        named = [name for name, value in self._columns().items() if value is not None]
+        known = ", ".join([*named, *self.columns])
         return f"Networks({len(self)} x {self.spec}, {known or 'no columns'}, {self.weights.device})"
 
     @property
@@ -89,7 +109,8 @@ class Networks:
     def to(self, device: torch.device | str) -> Networks:
         """Move weights and columns to a device."""
         moved = {name: value if value is None else value.to(device) for name, value in self._columns().items()}
-        return Networks(self.weights.to(device), **moved)
+        further = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in self.columns.items()}
+        return Networks(self.weights.to(device), **moved, columns=further)
 
     @classmethod
     def cat(cls, parts: Sequence[Networks]) -> Networks:
@@ -115,7 +136,13 @@ class Networks:
             if len(kinds := {value.dtype for value in values if value is not None}) > 1:
                 raise ValueError(f"{name}: expected values of one kind, got {sorted(map(str, kinds))}; convert some")
             columns[name] = None if values[0] is None else torch.cat(values)
-        return cls(Weights.cat([part.weights for part in parts]), **columns)
+        names = list(parts[0].columns)
+        if (other := next((list(part.columns) for part in parts if {*part.columns} != {*names}), None)) is not None:
+            raise ValueError(
+                f"columns: expected {names} in all parts, got {other}; drop some with replace(columns=...)"
+            )
+        further = {name: joined(name, [part.columns[name] for part in parts]) for name in names}
+        return cls(Weights.cat([part.weights for part in parts]), **columns, columns=further)
 
 
 def _column(name: str, values: Any, weights: Weights) -> Tensor:

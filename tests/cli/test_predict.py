@@ -53,11 +53,12 @@ def test_networks_pictures_and_checkpoints_are_predicted_alike(run: Run, place: 
     code, out, _ = run("predict", place / "run", place / "zoo", "--split", "test", "--csv", tmp_path / "zoo.csv")
     assert (code, out) == (0, f"wrote {tmp_path / 'zoo.csv'}\n")
     rows = table(tmp_path / "zoo.csv")
-    assert list(rows[0]) == ["split", "source", "view", "class", "probability", "p(cat)", "p(dog)"]
+    assert list(rows[0]) == ["split", "source", "view", "name", "class", "probability", "p(cat)", "p(dog)"]
     assert all(float(r["p(cat)"]) + float(r["p(dog)"]) == pytest.approx(1) for r in rows)
     flat = tmp_path / "flat"
     flat.mkdir()
     data = ws.datasets.load(place / "pictures").split("test")
+    assert [row["name"] for row in rows] == data.names.tolist()
     for name in data.names:
         shutil.copy(place / "pictures" / name, flat / name.replace("/", "-"))
     code, out, err = run("predict", place / "run", flat, "--workers", "1")

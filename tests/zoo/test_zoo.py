@@ -123,7 +123,7 @@ def change_manifest(path, change):
 def test_unknown_version(tmp_path):
     make(tmp_path / "zoo")
     change_manifest(tmp_path / "zoo", lambda body: body.update(version=7))
-    with pytest.raises(ValueError, match="expected zoo format version 1, got 7; read it with"):
+    with pytest.raises(ValueError, match="expected zoo format version 1 or 2, got 7; read it with"):
         Zoo.open(tmp_path / "zoo")
 
 

@@ -120,6 +120,8 @@ def print_zoo(zoo: Zoo) -> None:
     console.print(f"{found['shards_done']} of {found['shards']} shards, {found['bytes'] / 1e6:.1f} MB")
     recipe = ", ".join(f"{name} {value}" for name, value in found["recipe"].items())
     say(f"recipe {recipe or 'unknown'}")
+    if zoo.settings.columns:
+        say("columns " + ", ".join(f"{name} ({kind})" for name, kind in zoo.settings.columns.items()))
     if "imported" in found:
         _print_imported(**found["imported"])
     table = Table("split", "networks", "sources", "PSNR", "5 %", "median", "95 %", Column("histogram", no_wrap=True))

@@ -21,7 +21,6 @@ MOST_ROWS = 40
 """Predictions that the terminal shows; a file has them all."""
 MOST_CLASSES = 25
 """Classes up to which a confusion matrix is shown."""
-ZOO_COLUMNS = ("split", "source", "view")
 
 Run = Annotated[Path, typer.Argument(help="the folder of a trained model: train's --out, or of ws.models.save_model")]
 Imports = Annotated[
@@ -138,12 +137,14 @@ def _read(model: Any, path: Path, split: str | None) -> Named:
 
 def _of_zoo(zoo: ws.Zoo, split: str | None) -> Named:
     parts = {name: zoo[name] for name in ([split] if split is not None else zoo.splits)}
+    columns = ["source", "view", *(["name"] if "name" in zoo.settings.columns else [])]
+    tables = {name: zoo.table(name) for name in parts}
     rows = [
-        (name, source, view)
-        for name, part in parts.items()
-        for source, view in zip(zoo.sources(name).tolist(), zoo.views(name).tolist(), strict=True)
+        (name, *row)
+        for name, table in tables.items()
+        for row in zip(*(table[column].tolist() for column in columns), strict=True)
     ]
-    return Named(ws.Weights.cat([part.weights for part in parts.values()]), ZOO_COLUMNS, rows)
+    return Named(ws.Weights.cat([part.weights for part in parts.values()]), ("split", *columns), rows)
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from weightspace.zoo._target import ShardTarget
 
 WAIT = 1.0
+NAME = "name"
+"""The column of a zoo that holds the names of signals, such as their files."""
 
 
 def versions() -> dict[str, str]:
@@ -87,8 +90,10 @@ class ShardTask:
             first_view=self.first_view,
             on_progress=on_progress,
         )
+        views = self.config.views - self.first_view
+        if NAME in self.target.further and self.data.names is not None:
+            networks = networks.replace(columns={NAME: np.repeat(self.data.names, views)})
         if self.data.labels is not None:
-            views = self.config.views - self.first_view
             networks = networks.replace(label=torch.as_tensor(self.data.labels).repeat_interleave(views))
         assert networks.psnr is not None
         return self.target.write(networks), networks.psnr

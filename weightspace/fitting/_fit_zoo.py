@@ -19,7 +19,7 @@ from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.fitting._checks import check_signals, check_start
 from weightspace.fitting._config import FitConfig
-from weightspace.fitting._executors import Executor, ShardTask, executor_named
+from weightspace.fitting._executors import NAME, Executor, ShardTask, executor_named
 from weightspace.fitting._fit import OnProgress
 from weightspace.signals import SignalSet
 from weightspace.zoo import Zoo, ZooWriter
@@ -45,7 +45,7 @@ def fit_zoo(
 
     Args:
         path: folder of the zoo.
-        data: images, or points with values, with "train" and maybe "test" splits.
+        data: images, or points with values, with "train" and maybe "test" splits; their names become the column "name".
         spec: the network; its inputs and outputs must be those of the signals.
         config: the recipe.
         counts: number of signals of each split: "train" takes the first ones, "val" those that follow them in the
@@ -112,6 +112,7 @@ def _settings(
         "classes": data.classes,
         "data_digest": data.digest(rows),
         "provenance": data.provenance(),
+        "columns": {} if data.names is None else {NAME: "text"},
     }
 
 

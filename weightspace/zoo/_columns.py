@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from weightspace._networks import COLUMNS, Networks
+from weightspace._table import decoded, kind, rows_of
 from weightspace._weights import Weights
-from weightspace.zoo._format import Manifest, Shard
+from weightspace.zoo._format import FURTHER, Manifest, Shard
 from weightspace.zoo._shards import map_shard, shard_problem
 
 MOST_PROBLEMS = 3
@@ -42,6 +43,8 @@ class Columns:
         self._maps = dict[str, dict[str, Tensor]]()
         self._whole = dict[tuple[str, str], Tensor]()
         self._resident = dict[tuple[str, torch.device], ShardRows]()
+        self._kinds = manifest.settings.columns
+        self._further = dict[tuple[str, str], Any]()
 
     def shards(self, split: str) -> list[Shard]:
         """Return the finished shards of a split.
@@ -68,6 +71,8 @@ class Columns:
         for shard in shards:
             if shard.file not in self._maps:
                 self._maps[shard.file] = map_shard(self._path / shard.file)
+        if without := next((shard.file for shard in shards if name not in self._maps[shard.file]), None):
+            raise ValueError(f"{self._path}: expected the column {name!r} in {without}, got none; copy the zoo again")
         return ShardRows([self._maps[shard.file][name] for shard in shards], mapped=True)
 
     def whole(self, name: str, split: str) -> Tensor:
@@ -76,18 +81,33 @@ class Columns:
             self._whole[name, split] = self.rows(name, split).tensor()
         return self._whole[name, split]
 
+    def further(self, split: str) -> dict[str, Any]:
+        """Return the further columns of a split by name: tensors of numbers, arrays of texts, joined once.
+
+        Raises:
+            ValueError: as :meth:`rows`, and for a column of another kind than the manifest says.
+        """
+        for name, expected in self._kinds.items():
+            if (split, name) not in self._further:
+                found = decoded(self.rows(FURTHER + name, split).parts)
+                if (got := kind(found)) != expected:
+                    raise ValueError(f"{self._path}: expected the column {name!r} of {expected} values, got {got} ones")
+                self._further[split, name] = found
+        return {name: self._further[split, name] for name in self._kinds}
+
     def batches(
         self, split: str, order: Tensor | None, stop: int, batch_size: int, device: torch.device, resident_bytes: int
     ) -> Iterator[Networks]:
         """Iterate over the first ``stop`` networks of an order, batch by batch; ``None`` is the order on disk."""
         flat = self._weights(split, device, resident_bytes)
         flat.expect(shuffled=order is not None and len(order) > 1 and not bool((order[1:] > order[:-1]).all()))
-        columns = [self.whole(name, split) for name in COLUMNS]
+        columns, further = [self.whole(name, split) for name in COLUMNS], self.further(split)
         for start in range(0, stop, batch_size):
             end = min(start + batch_size, stop)
             rows = slice(start, end) if order is None else order[start:end]
             own = flat.stretch(start, end) if order is None else flat.take(order[start:end])
-            yield Networks(Weights(own.to(device), self._spec), *(column[rows] for column in columns))
+            more = {name: rows_of(values, rows) for name, values in further.items()}
+            yield Networks(Weights(own.to(device), self._spec), *(column[rows] for column in columns), columns=more)
 
     def _weights(self, split: str, device: torch.device, resident_bytes: int) -> ShardRows:
         """Return the weights of a split for an epoch: on the device if they are small enough, else mapped."""
@@ -137,6 +157,11 @@ class ShardRows:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """The tensors."""
+        return self._parts
 
     @property
     def nbytes(self) -> int:

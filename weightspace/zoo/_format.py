@@ -3,7 +3,7 @@
 ::
 
     manifest.json                        one JSON object, see Manifest
-    shards/<split>-00000.safetensors     the columns of DTYPES, one row a network
+    shards/<split>-00000.safetensors     the columns of DTYPES, one row a network; further ones as "column.<name>"
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ import torch
 
 from weightspace._files import MOST_JSON, read_json, write_atomic
 from weightspace._spec import NetSpec, check_spec
+from weightspace._table import KINDS, check_name
 from weightspace._version import __version__
 
 FORMAT = "weightspace-zoo"
-VERSION = 1
+VERSION, WITH_COLUMNS = 1, 2
+"""Versions of the format: the second has further columns, and zoos without any are of the first."""
 MANIFEST = "manifest.json"
 INIT_REGIMES = ("independent", "shared", "meta", "unknown")
 DTYPES = {"flat": ("F32",), "label": ("I64", "F32"), "source": ("I64",), "view": ("I64",), "psnr": ("F32",)}
 """Columns of a shard and the types that each may have: labels are whole numbers, or real ones to predict."""
+
+FURTHER = "column."
+"""How the name of a further column begins in a shard."""
+FURTHER_DTYPES = {"whole": "I64", "real": "F64", "text": "U8"}
 
 InitRegime = Literal["independent", "shared", "meta", "unknown"]
 ShardPlan = Sequence[tuple[str, int, Any]]
@@ -88,6 +94,7 @@ class ZooSettings:
         classes: names of the labels 0, 1, ...; empty when the labels have no names.
         data_digest: hash of the signals, so that a fit resumed with other data is refused.
         provenance: data set name, licence, citation, ...; a writer adds versions and the date.
+        columns: kinds of the further columns by name: ``"whole"`` or ``"real"`` numbers, or ``"text"``.
 
     Raises:
         ValueError: for a setting of another kind, or values that JSON cannot hold.
@@ -104,11 +111,12 @@ class ZooSettings:
     classes: Sequence[str] = ()
     data_digest: str | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_settings(vars(self))
         object.__setattr__(self, "classes", tuple(self.classes))
-        for name in ("recipe", "provenance"):
+        for name in ("recipe", "provenance", "columns"):
             object.__setattr__(self, name, plain(dict(getattr(self, name)), name))
 
 
@@ -127,7 +135,10 @@ class Manifest:
         """Return the text of the manifest's file."""
         body = {"spec": json.loads(self.spec.to_json()), **vars(self.settings)}
         body["shards"] = [vars(shard) for shard in self.shards]
-        return json.dumps({"format": FORMAT, "version": VERSION, **body}, indent=1, allow_nan=False)
+        version = WITH_COLUMNS if body["columns"] else VERSION
+        if version == VERSION:
+            body.pop("columns")
+        return json.dumps({"format": FORMAT, "version": version, **body}, indent=1, allow_nan=False)
 
     def write(self, folder: Path) -> None:
         """Replace the folder's manifest, atomically.
@@ -174,9 +185,9 @@ class Manifest:
         body = read_json(path, "a zoo manifest")
         if not isinstance(body, dict) or body.pop("format", None) != FORMAT:
             raise ValueError(f"{path}: expected a manifest with format {FORMAT!r}, got another; it is not a zoo's")
-        if (version := body.pop("version", None)) != VERSION:
+        if (version := body.pop("version", None)) not in (VERSION, WITH_COLUMNS) or isinstance(version, bool):
             raise ValueError(
-                f"{path}: expected zoo format version {VERSION}, got {version!r}; "
+                f"{path}: expected zoo format version {VERSION} or {WITH_COLUMNS}, got {version!r}; "
                 "read it with the version of weightspace that wrote it, or a newer one"
             )
         try:
@@ -197,6 +208,7 @@ class Manifest:
                 raise ValueError(f"shards: expected each file once, got {shard.file!r} twice")
             files.add(shard.file)
         spec = NetSpec.from_json(json.dumps(body.pop("spec")))
+        body.setdefault("columns", {})
         if missing := [name for name in SETTINGS if name not in body]:
             raise ValueError(f"expected the settings {list(SETTINGS)}, got none for {missing}")
         return cls(spec, ZooSettings(**body), shards)
@@ -216,10 +228,16 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         "data_digest": ("a text or None", lambda value: value is None or isinstance(value, str)),
         "recipe": ("a mapping", lambda value: isinstance(value, Mapping)),
         "provenance": ("a mapping", lambda value: isinstance(value, Mapping)),
+        "columns": (
+            f"a mapping from names to kinds, of {KINDS}",
+            lambda value: isinstance(value, Mapping) and all(kind in KINDS for kind in value.values()),
+        ),
     }
     for name, (expected, good) in rules.items():
         if name in settings and not good(settings[name]):
             raise ValueError(f"{name}: expected {expected}, got {settings[name]!r:.200}")
+    for name in settings.get("columns", {}):
+        check_name(name)
 
 
 def _is_integer(value: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 
 from weightspace._files import read_json
 from weightspace._networks import COLUMNS, Networks
+from weightspace._table import check_name
 from weightspace._text import printable
 from weightspace._weights import Weights
 
@@ -22,6 +23,9 @@ LabelFrom = Literal["auto", "splits", "file"] | Callable[[str], float]
 SourceOf = Callable[[str], Hashable] | str
 MOST_LISTING = 1 << 28
 """The largest ``splits.json`` that is read, in bytes: millions of paths."""
+NAME = "name"
+"""The column that holds the paths of the files as they are listed."""
+_MISSPELT = ("labels", "sources", "views", "paths")
 _MOST_PATH = 4096
 _INT64 = range(-(2**63), 2**63)
 _VIEW = re.compile(r"(?i)(?:(?<=[_\-./ ])|^)(?:view|v|seed|rep|run|aug|copy|fit)[_\-]?\d+(?=[_\-./ ]|$)[_\-]?")
@@ -40,6 +44,7 @@ class Listing:
         source: the signal that each network was fitted to.
         view: which of the fits to its signal each network is.
         psnr: quality of the fits in dB, ``None`` where unknown.
+        further: further columns by name, numbers (``None`` where unknown) or texts.
         numbered: whether nothing says which signals the networks were fitted to, and sources are just numbers.
         file_labels: labels that the files hold, once they are read.
     """
@@ -52,6 +57,7 @@ class Listing:
     source: list[int] | None = None
     view: list[int] | None = None
     psnr: list[float] | None = None
+    further: dict[str, list[Any]] = field(default_factory=dict)
     numbered: bool = False
     file_labels: list[Any] = field(default_factory=list)
 
@@ -83,7 +89,8 @@ class Listing:
             column = torch.tensor(whole, dtype=torch.float32 if real else torch.int64)
         psnr = None if self.psnr is None else [float("nan") if value is None else value for value in self.psnr]
         known = {"source": self.source, "view": self.view, "psnr": psnr}
-        return Networks(weights, column, **{name: v if v is None else torch.tensor(v) for name, v in known.items()})
+        columns = {name: v if v is None else torch.tensor(v) for name, v in known.items()}
+        return Networks(weights, column, **columns, columns={NAME: self.paths, **self.further})
 
 
 def _label(label: Any, file: Path, place: str) -> float | int | None:
@@ -147,6 +154,7 @@ def read_listings(
             source=columns.get("source"),
             view=columns.get("view"),
             psnr=columns.get("psnr"),
+            further={name: values for name, values in columns.items() if name not in ("path", *COLUMNS)},
         )
     if not listings:
         raise ValueError("splits: expected at least one file in some split, got none")
@@ -170,12 +178,18 @@ def _read_splits(path: Path) -> Mapping[str, Any]:
 def _entry(split: str, entry: Any) -> dict[str, list[Any]]:
     """Return the lists of one split by name, all of one length."""
     columns = dict(entry) if isinstance(entry, Mapping) else {"path": entry}
-    if unknown := [name for name in columns if name not in ("path", *COLUMNS)]:
+    if unknown := [name for name in columns if name in _MISSPELT]:
         raise ValueError(
-            f"split {split!r}: expected the lists 'path', {str(COLUMNS)[1:-1]}, got {str(unknown)[1:-1]:.200}; leave "
-            "it out, or call it 'label' to have it learned"
+            f"split {split!r}: expected the lists 'path', {str(COLUMNS)[1:-1]} and further columns, got "
+            f"{str(unknown)[1:-1]:.200}; call it {unknown[0].removesuffix('s')!r}"
         )
-    columns = {name: columns[name] for name in ("path", *COLUMNS) if columns.get(name) is not None}
+    for name in columns:
+        if name not in ("path", *COLUMNS):
+            try:
+                check_name(name)
+            except ValueError as error:
+                raise ValueError(f"split {split!r}: {error}") from error
+    columns = {name: values for name, values in columns.items() if values is not None}
     paths = columns.get("path")
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise ValueError(

@@ -37,8 +37,8 @@ def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Z
         shard_size: networks in a file.
 
     Raises:
-        ValueError: for no zoo, other specs or classes, whole and real-valued labels, a view of a source that is there
-            twice, or a source in two splits; nothing is written then.
+        ValueError: for no zoo, other specs, classes or further columns, whole and real-valued labels, a view of a
+            source that is there twice, or a source in two splits; nothing is written then.
         OSError: if the disk is full; nothing is left behind.
 
     Example:
@@ -58,6 +58,11 @@ def merge(zoos: Sequence[Zoo], out: str | Path, *, shard_size: int = SHARD) -> Z
             raise ValueError(f"zoos: expected one spec, got {zoos[0].spec} and {zoo.spec}")
         if zoo.classes != zoos[0].classes:
             raise ValueError(f"zoos: expected the same classes, got {zoos[0].classes} and {zoo.classes}")
+        if (mine := zoo.settings.columns) != (first := zoos[0].settings.columns):
+            raise ValueError(
+                f"zoos: expected the same further columns, got {dict(first)} and {dict(mine)}; write one anew with "
+                "others: ws.zoo.write_zoo(path, train=zoo['train'].replace(columns=...))"
+            )
     if len({zoo.labels(split).dtype for zoo in zoos for split in zoo.splits}) > 1:
         raise ValueError("zoos: expected whole labels in all of them or real-valued ones in all, got both kinds")
     splits = dict.fromkeys(split for zoo in zoos for split in zoo.splits)
@@ -222,6 +227,7 @@ def _merged(zoos: Sequence[Zoo]) -> dict[str, Any]:
         "init_regime": regimes[0] if len(set(regimes)) == 1 else "unknown",
         "classes": zoos[0].classes,
         "views": max(zoo.num_views for zoo in zoos),
+        "columns": zoos[0].settings.columns,
         "provenance": {**zoos[0].provenance, "merged": [zoo.provenance for zoo in zoos]},
     }
 

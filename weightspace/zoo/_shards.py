@@ -11,13 +11,13 @@ from torch import Tensor
 
 from weightspace._files import sha256
 from weightspace._text import printable
-from weightspace.zoo._format import DTYPES, Shard
+from weightspace.zoo._format import DTYPES, FURTHER, FURTHER_DTYPES, Shard
 
 
 def map_shard(path: Path) -> dict[str, Tensor]:
     """Map the tensors of a shard: pages are read when they are touched, and writes never reach the file."""
     with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in DTYPES}
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
 
 
 def shard_problem(folder: Path, shard: Shard, num_params: int, *, digest: bool) -> str | None:
@@ -45,10 +45,18 @@ def shard_problem(folder: Path, shard: Shard, num_params: int, *, digest: bool) 
         return f"{shard.file} is not a safetensors file: {printable(error)[:200]}"
     shapes = {name: [shard.count, num_params] if name == "flat" else [shard.count] for name in DTYPES}
     right = {name: found.get(name) in [(shapes[name], own) for own in dtypes] for name, dtypes in DTYPES.items()}
-    if set(found) == set(DTYPES) and all(right.values()):
+    further = {name: found[name] for name in found if name.startswith(FURTHER)}
+    if set(found) == {*DTYPES, *further} and all([*right.values(), *(_fits(own, shard) for own in further.values())]):
         return None
     expected = {name: (shapes[name], *dtypes) for name, dtypes in DTYPES.items()}
     return f"{shard.file} holds other tensors: expected {expected}, got {str(found)[:500]}"
+
+
+def _fits(found: tuple[list[int], str], shard: Shard) -> bool:
+    """Return whether shape and type are those of a further column: a number a network, or the bytes of a text."""
+    shape, dtype = found
+    text = dtype == FURTHER_DTYPES["text"]
+    return shape[:1] == [shard.count] and dtype in FURTHER_DTYPES.values() and len(shape) == (2 if text else 1)
 
 
 def overlap(sources: Mapping[str, Iterable[Tensor]]) -> str | None:

@@ -13,6 +13,7 @@ import torch
 
 from weightspace._files import check_empty, staged, write_atomic
 from weightspace._spec import NetSpec
+from weightspace._table import plain
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._listing import LabelFrom, Listing, SourceOf, look_alike, read_listings
 from weightspace.zoo._reader import FLOATS, Convention, StateDictReader
@@ -50,7 +51,8 @@ def import_state_dicts(
         out: the folder of the zoo, new or empty.
         splits: ``{split: {"path": [...], "label": [...]}}`` or ``{split: [path, ...]}``, or the JSON file with it,
             relative to ``folder``. Paths are looked up in the folder; of paths from another machine the longest end
-            that is there counts. Lists ``"source"``, ``"view"`` and ``"psnr"`` beside ``"label"`` are read too.
+            that is there counts. Lists ``"source"``, ``"view"`` and ``"psnr"`` beside ``"label"`` are read too. Any
+            other list becomes a further column, and the paths as listed the column ``"name"``.
         spec: the spec of the networks. Its parameters are matched to the files' keys by name, else by layer: layers
             whose names differ in a number come in the order of the numbers, others in the order of the file.
         activation: activation of the hidden layers, where there is no spec.
@@ -137,8 +139,8 @@ def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
     """Write a zoo as ``<split>/000000.pth`` state dicts, a ``spec.json`` and a ``splits.json``, which is written last.
 
     An imported zoo gets back its key names, and its labels in the files if they were there. The lists ``"source"``,
-    ``"view"`` and ``"psnr"`` in ``splits.json``, beside ``"path"`` and ``"label"``, and the spec, classes, init_regime,
-    recipe and seed in ``spec.json`` make an import the inverse.
+    ``"view"``, ``"psnr"`` and those of further columns in ``splits.json``, beside ``"path"`` and ``"label"``, and the
+    spec, classes, init_regime, recipe and seed in ``spec.json`` make an import the inverse.
 
     Args:
         zoo: the zoo.
@@ -169,7 +171,8 @@ def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
                 "label": zoo.labels(split).tolist(),
                 "source": zoo.sources(split).tolist(),
                 "view": zoo.views(split).tolist(),
-                "psnr": [None if value != value else value for value in zoo.psnr(split).tolist()],
+                "psnr": plain(zoo.psnr(split)),
+                **{name: plain(values) for name, values in zoo[split].columns.items()},
             }
         real = any(zoo.labels(split).is_floating_point() for split in zoo.splits)
         write_spec_file(zoo, stage, real_labels=real)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 from weightspace._files import check_own_folder, read_json, write_atomic
 from weightspace._networks import Networks, check_networks
 from weightspace._spec import NetSpec
+from weightspace._table import encoded, kinds_of
 from weightspace._weights import check_finite
-from weightspace.zoo._format import MANIFEST, Manifest, Shard
+from weightspace.zoo._format import FURTHER, MANIFEST, Manifest, Shard
 from weightspace.zoo._shards import shard_problem
 
 RECORD = ".done.json"
@@ -34,6 +36,7 @@ class ShardTarget:
         classes: number of named labels; 0 where they have no names.
         views: fits per signal.
         stamp: hash of all that the networks depend on, from :func:`stamp`.
+        further: kinds of the further columns by name.
     """
 
     folder: str
@@ -42,6 +45,7 @@ class ShardTarget:
     classes: int
     views: int
     stamp: str
+    further: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self, networks: Networks) -> dict[str, Tensor]:
         """Check the networks and return the content of the file, by column.
@@ -74,8 +78,11 @@ class ShardTarget:
         elif self.classes:
             raise ValueError(f"label: expected whole numbers of the {self.classes} classes, got real ones")
         _check_range("view", columns["view"], 0, self.views)
+        if (got := kinds_of(networks.columns)) != self.further:
+            raise ValueError(f"columns: expected {dict(self.further)} as the zoo has, got {got}")
         flat = columns.pop("flat").cpu().contiguous()
-        return {"flat": flat, **{name: value.cpu().clone() for name, value in columns.items()}}  # none share memory
+        further = {FURTHER + name: encoded(values) for name, values in networks.columns.items()}
+        return {"flat": flat, **{name: value.cpu().clone() for name, value in columns.items()}, **further}  # all apart
 
     def write(self, networks: Networks, *, record: bool = True) -> Shard:
         """Write the file, and then a record that says that it is whole; each atomically.
@@ -128,6 +135,7 @@ def stamp(manifest: Manifest, shard: Shard) -> str:
     """Hash a shard's plan and everything in the manifest that its bits depend on."""
     names = ("recipe", "init_regime", "seed", "views", "classes", "data_digest")
     settings = [getattr(manifest.settings, name) for name in names]
+    settings += [manifest.settings.columns] if manifest.settings.columns else []
     text = json.dumps([json.loads(manifest.spec.to_json()), *settings, shard.file, *shard.plan], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -11,6 +11,8 @@ import torch
 from weightspace._checks import whole_number
 from weightspace._files import check_empty, staged, write_atomic
 from weightspace._networks import Networks, check_networks
+from weightspace._table import joined, kinds_of
+from weightspace._table import kind as kind_of
 from weightspace._weights import check_finite
 from weightspace.zoo._format import MANIFEST
 from weightspace.zoo._shards import doubled
@@ -44,8 +46,9 @@ def write_zoo(
 
     Raises:
         TypeError: for splits that are not ``Networks``.
-        ValueError: for no networks, a view of a source that is there twice, whole and real-valued labels in one zoo, a
-            further file with the name of one of the zoo's, and as :meth:`ZooWriter.create` and :meth:`ZooWriter.write`.
+        ValueError: for no networks, a view of a source that is there twice, whole and real-valued labels in one zoo,
+            further columns that are not in all splits, a further file with the name of one of the zoo's, and as
+            :meth:`ZooWriter.create` and :meth:`ZooWriter.write`.
         OSError: if the disk is full; nothing is left behind.
 
     Example:
@@ -73,7 +76,7 @@ def write_zoo(
         start = first.get(split, 0)
         first[split] = start + len(chunk)
         plan.append((split, len(chunk), [start, start + len(chunk)]))
-    spec = chunks[0][1].spec
+    spec, settings = chunks[0][1].spec, {**settings, "columns": kinds_of(chunks[0][1].columns)}
     with staged(path) as stage, ZooWriter.create(stage, spec, plan=plan, views=views, **settings) as writer:
         for index, (_, chunk) in enumerate(chunks):
             writer.write(index, chunk, commit=False)
@@ -109,4 +112,26 @@ def _splits(splits: Mapping[str, Networks] | None, usual: Mapping[str, Networks 
             f"label: expected real numbers in every split or in none, got others, or no labels, in {other!r}; "
             "make all labels of one kind"
         )
-    return out
+    return _with_columns_alike(out)
+
+
+def _with_columns_alike(splits: dict[str, Networks]) -> dict[str, Networks]:
+    """Return the splits with further columns of one kind; whole numbers become real where another split has real ones.
+
+    Raises:
+        ValueError: for columns that some splits have and others do not, and texts here where there are numbers there.
+    """
+    first = next(iter(splits.values()))
+    for split, own in splits.items():
+        if set(own.columns) != set(first.columns):
+            raise ValueError(
+                f"columns: expected {list(first.columns)} in every split, got {list(own.columns)} in {split!r}; "
+                "add them, or drop some with replace(columns=...)"
+            )
+    out = {split: dict[str, Any]() for split in splits}
+    for name in first.columns:
+        parts = [own.columns[name] for own in splits.values()]
+        kind = kind_of(joined(name, parts))
+        for split, values in zip(splits, parts, strict=True):
+            out[split][name] = values.double() if kind == "real" else values
+    return {split: own.replace(columns=out[split]) for split, own in splits.items()}

@@ -103,7 +103,7 @@ class ZooWriter:
             spec: the spec of the networks.
             plan: one (split, count, key) per shard; ``key`` is any JSON value that says which networks belong in it.
             settings: fields of :class:`ZooSettings`: recipe, init_regime, seed, views, classes, data_digest,
-                provenance.
+                provenance, columns.
 
         Raises:
             ValueError: for a folder that holds something already or that another writer writes to, an impossible plan,
@@ -240,7 +240,13 @@ class ZooWriter:
             raise ValueError(f"index: expected a pending shard, got {index}, which is done; pending() lists the others")
         settings, folder = self._manifest.settings, str(self._path.absolute())
         return ShardTarget(
-            folder, shard, self.spec, len(settings.classes), settings.views, stamp(self._manifest, shard)
+            folder,
+            shard,
+            self.spec,
+            len(settings.classes),
+            settings.views,
+            stamp(self._manifest, shard),
+            settings.columns,
         )
 
     def accept(self, index: int, done: Shard, sources: Tensor | None = None) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from weightspace._checks import whole_number
 from weightspace._networks import COLUMNS, Networks
 from weightspace._spec import NetSpec
+from weightspace._table import rows_of
 from weightspace._weights import Weights
 from weightspace.zoo._columns import Columns, check_shards, row_numbers
 from weightspace.zoo._format import InitRegime, Manifest, Shard, ZooSettings
@@ -28,7 +31,7 @@ Verify = bool | Literal["lazy"]
 class Zoo:
     """Networks on disk, with labels, sources, recipe and fit quality; opened by :meth:`open`.
 
-    ``zoo["train"]`` is a split as :class:`Networks`, :meth:`batches` walks through one.
+    ``zoo["train"]`` is a split as :class:`Networks`, :meth:`batches` walks through one, :meth:`table` has its columns.
 
     Example:
         >>> import tempfile
@@ -186,7 +189,35 @@ class Zoo:
         Raises:
             ValueError: for a split that the zoo does not have.
         """
-        return Networks(self.weights(split), **{name: self._columns.whole(name, split) for name in COLUMNS})
+        columns = {name: self._columns.whole(name, split) for name in COLUMNS}
+        return Networks(self.weights(split), **columns, columns=self._columns.further(split))
+
+    def __len__(self) -> int:
+        """Return the number of networks in all splits."""
+        return sum(map(self.count, self.splits))
+
+    def table(self, split: str) -> dict[str, NDArray[Any]]:
+        """Return all columns of a split as arrays ``[batch]`` by name, as ``pandas.DataFrame`` takes them.
+
+        They are ``label`` (and ``class``, its name, where the classes have names), ``source``, ``view``, ``psnr`` and
+        the further columns.
+
+        Example:
+            >>> import tempfile
+            >>> import weightspace as ws
+            >>> w = ws.Weights(torch.zeros(3, 17), ws.siren(2, 4, 1))
+            >>> networks = ws.Networks(w, label=[0, 1, 0], columns={"accuracy": [0.9, 0.8, 0.7]})
+            >>> zoo = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks, classes=["cat", "dog"])
+            >>> {name: values[0].item() for name, values in zoo.table("train").items()}
+            {'label': 0, 'class': 'cat', 'source': 0, 'view': 0, 'psnr': nan, 'accuracy': 0.9}
+        """
+        label = self.labels(split).numpy()
+        columns = {"label": label, "source": self.sources(split), "view": self.views(split), "psnr": self.psnr(split)}
+        found = {name: np.asarray(values) for name, values in {**columns, **self._columns.further(split)}.items()}
+        if self.classes and label.dtype.kind == "i":
+            names = np.array([*self.classes, ""])  # an unlabelled network, -1, is of none
+            found = {"label": label, "class": names[label], **found}
+        return found
 
     def weights(self, split: str) -> Weights:
         """Return a split's weights, see :meth:`__getitem__`."""
@@ -270,7 +301,8 @@ class Zoo:
         """
         rows = row_numbers("rows", rows, self.count(split))
         columns = {name: self._columns.rows(name, split).take(rows) for name in COLUMNS}
-        return Networks(Weights(self._columns.rows("flat", split).take(rows), self.spec), **columns)
+        further = {name: rows_of(values, rows) for name, values in self._columns.further(split).items()}
+        return Networks(Weights(self._columns.rows("flat", split).take(rows), self.spec), **columns, columns=further)
 
     def summary(self) -> dict[str, Any]:
         """Describe the zoo by plain values: spec, recipe, and per split counts, labels and PSNR in dB.
