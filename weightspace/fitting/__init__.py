@@ -6,6 +6,7 @@ from weightspace.fitting._executors import Executor, RayExecutor
 from weightspace.fitting._fit import fit
 from weightspace.fitting._fit_zoo import fit_zoo
 from weightspace.fitting._meta import meta_start
+from weightspace.fitting._synthetic import synthetic_views
 
 __all__ = [
     "RECIPES",
@@ -16,4 +17,5 @@ __all__ = [
     "fit",
     "fit_zoo",
     "meta_start",
+    "synthetic_views",
 ]

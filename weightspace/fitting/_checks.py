@@ -64,11 +64,14 @@ def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:
             raise ValueError(f"{name}: expected finite numbers, got {bad} that are NaN or infinite; remove them")
 
 
-def check_start(start: Weights, spec: NetSpec) -> None:
-    """Raise ``ValueError`` unless this is one network that networks of the spec can start from."""
+def check_start(start: Weights, spec: NetSpec, signals: int = 1) -> None:
+    """Raise ``ValueError`` unless networks of the spec can start from this one, or from these, one for each signal."""
     check_weights("start", start)
-    if replace(start.spec, init=spec.init) != spec or start.flat.shape != (1, spec.num_params):
-        raise ValueError(f"start: expected one network of {spec}, got {list(start.flat.shape)} of {start.spec}")
+    if replace(start.spec, init=spec.init) != spec or start.flat.shape not in {
+        (n, spec.num_params) for n in (1, signals)
+    }:
+        many = f" or {signals} networks" if signals > 1 else ""
+        raise ValueError(f"start: expected one network{many} of {spec}, got {list(start.flat.shape)} of {start.spec}")
     if start.dtype != torch.float32 or not bool(start.flat.isfinite().all()):
         raise ValueError("start: expected finite float32 weights; networks are fitted in float32")
 

@@ -61,8 +61,8 @@ def fit(
         spec: the network.
         config: the recipe; ``options`` replace single fields of it (``steps=``, ``lr=``, ``views=``, ...).
         sources: int64 ``[signal]``, stable numbers of the signals; their positions where None.
-        start: one network that all start from, such as :func:`weightspace.fitting.meta_start` learns; by default each
-            starts from its own random point (or all from one, see ``shared_init``).
+        start: one network that all start from, such as :func:`weightspace.fitting.meta_start` learns, or one for each
+            signal; by default each starts from its own random point (or all from one, see ``shared_init``).
         first_view: number of the first view to fit, below ``views``: the others are there already.
         device: where to compute; the result comes back on the CPU.
         workers: threads on a CPU (one core each); all cores where None.
@@ -149,7 +149,7 @@ class _Job:
         spec = spec if config.init is None else replace(spec, init=config.init)  # a spec records how its networks began
         check_sources(sources, len(targets))
         if start is not None:
-            check_start(start, spec)
+            check_start(start, spec, len(targets))
         if whole_number("first_view", first_view, 0) >= config.views:
             raise ValueError(f"first_view: expected less than the {config.views} views of the recipe, got {first_view}")
         device = torch.device(device)
@@ -200,7 +200,7 @@ class _Job:
             return
         config, source, view, signal = self.config, self.source[rows], self.view[rows], self.signal[rows]
         if self.start is not None:
-            start = self.start.replace(self.start.flat.expand(len(source), -1))
+            start = self.start[torch.zeros_like(signal) if len(self.start) == 1 else signal]
         else:
             start = initial_weights(
                 self.spec, source, view, seed=config.seed, init=config.init, shared=config.shared_init
