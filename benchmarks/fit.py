@@ -12,6 +12,12 @@ JAX takes part where it is installed (``pip install jax``), unless ``--no-jax`` 
 
 fits that many images of Fashion-MNIST by every recipe in turns instead: the cost of each (``recipes-cost.json``). The
 kernels of a GPU are compared by ``benchmarks.gpu``.
+
+    python -m benchmarks.fit --synthetic 64
+    python -m benchmarks.fit --synthetic-zoo ZOO OUT [--views 4]
+
+measures networks that are made from fitted ones without a fit (``synthetic-views.json``), and writes a zoo whose
+training networks are such views, for the suite ``views``.
 """
 
 from __future__ import annotations
@@ -19,13 +25,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import weightspace as ws
-from benchmarks import _roofline
+from benchmarks import _roofline, _synthetic
 from benchmarks._common import save, spread, timed
 from benchmarks._fit_methods import Method, by_jax, by_kernel, by_vmap, one_at_a_time
 from weightspace.fitting import RECIPES, meta_start
@@ -155,7 +162,19 @@ def main() -> None:
     parser.add_argument("--jax", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--recipes", type=int, help="measure the cost of the recipes instead, on so many images")
     parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES), help="of the recipes")
+    parser.add_argument("--synthetic", type=int, help="measure synthetic views instead, of so many images")
+    parser.add_argument("--synthetic-zoo", nargs=2, type=Path, metavar=("ZOO", "OUT"), help="write a zoo of them")
+    parser.add_argument("--views", type=int, default=4, help="of the written zoo")
     args = parser.parse_args()
+    if args.synthetic_zoo:
+        _synthetic.write_zoo(*args.synthetic_zoo, args.views)
+        return
+    if args.synthetic:
+        torch.set_num_threads(1)
+        what = f"{args.synthetic} images of Fashion-MNIST, SIREN 2-32-32-1; cost: processor time over that of a fit of "
+        what += "1,000 steps; distance: mean squared, aligned over the full group"
+        save("synthetic-views", {"benchmark": "fit", "what": what, "rows": _synthetic.rows(args.synthetic)}, threads=1)
+        return
     if args.recipes:
         what = f"{args.recipes} images of Fashion-MNIST, SIREN 2-32-32-1"
         rows = costs(args.only, args.recipes, args.repeats)
