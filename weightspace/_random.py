@@ -35,6 +35,12 @@ def randn(
     return out if device is None else out.to(device)
 
 
+def new_generator(device: torch.device) -> torch.Generator:
+    """Return a generator on a device, seeded by the next number of torch's global generator."""
+    seed = torch.empty((), dtype=torch.int64).random_().item()
+    return torch.Generator(device).manual_seed(int(seed))
+
+
 def network_uniform(seed: int, source: int, view: int, count: int) -> np.ndarray:
     """``count`` float32 numbers in [0, 1) that belong to one network alone.
 

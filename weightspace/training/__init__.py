@@ -1,5 +1,8 @@
-"""One training loop, and the objectives that a model can be trained for."""
+"""One training loop, the objectives that a model can be trained for, and trained models at work."""
 
+from typing import TYPE_CHECKING
+
+from weightspace._extras import lazy as _lazy
 from weightspace.training._config import TrainConfig
 from weightspace.training._contrastive import Contrastive
 from weightspace.training._functions import Editing, Reconstruction
@@ -8,6 +11,9 @@ from weightspace.training._objective import Objective
 from weightspace.training._objectives import OBJECTIVES
 from weightspace.training._predict import evaluate_model, predict
 from weightspace.training._train import train
+
+if TYPE_CHECKING:
+    from weightspace.training._estimators import WeightClassifier, WeightRegressor
 
 __all__ = [
     "OBJECTIVES",
@@ -18,7 +24,11 @@ __all__ = [
     "Reconstruction",
     "Regression",
     "TrainConfig",
+    "WeightClassifier",
+    "WeightRegressor",
     "evaluate_model",
     "predict",
     "train",
 ]
+
+__getattr__ = _lazy(__name__, {"_estimators": ["WeightClassifier", "WeightRegressor"]})  # they need scikit-learn

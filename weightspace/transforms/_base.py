@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from weightspace._networks import Networks
+from weightspace._random import new_generator
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.transforms._check import check_input, check_pool, soft_labels
@@ -103,7 +104,7 @@ class Transform(ABC):
         labels: Tensor | None = None,
         *,
         num_classes: int | None = None,
-        generator: torch.Generator,
+        generator: torch.Generator | None = None,
         pool: Weights | tuple[Weights, Tensor] | None = None,
     ) -> Any:
         """Draw and apply.
@@ -112,7 +113,8 @@ class Transform(ABC):
             weights: ``[batch, param]``; or ``Networks``, for a transform that leaves labels alone.
             labels: int64 ``[batch]`` or soft ``[batch, class]``.
             num_classes: number of classes, needed for int64 labels.
-            generator: source of randomness.
+            generator: source of randomness; by default a new one, seeded from torch's global generator, so that
+                ``torch.manual_seed`` repeats it and the workers of a ``DataLoader`` draw independently.
             pool: the networks (with ``labels``: a pair of networks and their labels) that MixUp partners come
                 from, as they are: earlier stages of a composition do not touch them. By default the batch itself.
 
@@ -125,9 +127,11 @@ class Transform(ABC):
             ValueError: if the spec does not meet a requirement, if labels or pool do not fit, or for ``Networks`` whose
                 labels would have to change.
         """
+        if generator is None and isinstance(weights, Weights | Networks):
+            generator = new_generator((weights.weights if isinstance(weights, Networks) else weights).device)
         if isinstance(weights, Networks):
             return self._call_on_networks(weights, labels, pool, generator)
-        check_input(weights, generator)
+        generator = check_input(weights, generator)
         soft = None if labels is None else soft_labels(labels, num_classes, weights)
         partners, partner_soft = self._pool(weights, soft, pool)
         self.check(weights.spec)
@@ -142,7 +146,7 @@ class Transform(ABC):
         return self.apply(weights, draw), draw
 
     def _call_on_networks(
-        self, networks: Networks, labels: Tensor | None, pool: object, generator: torch.Generator
+        self, networks: Networks, labels: Tensor | None, pool: object, generator: torch.Generator | None
     ) -> Networks:
         if labels is not None or pool is not None:
             given = "labels" if labels is not None else "a pool"

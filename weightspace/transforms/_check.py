@@ -9,12 +9,14 @@ from weightspace._checks import check_generator, check_tensor, whole_number
 from weightspace._weights import Weights, check_same_spec, check_weights
 
 
-def check_input(weights: Weights, generator: torch.Generator) -> None:
-    """Raise unless ``weights`` is a batch of raw networks and ``generator`` a generator."""
+def check_input(weights: Weights, generator: torch.Generator | None) -> torch.Generator:
+    """Raise unless ``weights`` is a batch of raw networks and ``generator`` a generator, which is returned."""
     check_weights("weights", weights)
     if weights.flat.ndim != 2:
         raise ValueError(f"weights: expected [batch, param], got features of shape {list(weights.flat.shape)}")
     check_generator(generator)
+    assert generator is not None
+    return generator
 
 
 def check_pool(weights: Weights, pool: Weights) -> None:

@@ -172,11 +172,12 @@ class RandomApply(Transform):
     """A choice to apply or not: each network gets the transform with probability ``p`` and stays as it is otherwise.
 
     Args:
-        transform: the transform; where it is applied, so is its change of the labels.
+        transform: the transform, or a list of transforms that are applied one after the other; where it is applied, so
+            is its change of the labels.
         p: probability.
 
     Raises:
-        TypeError: if the member is not a ``Transform``.
+        TypeError: if a member is not a ``Transform``.
         ValueError: for a probability out of [0, 1].
 
     Example:
@@ -186,10 +187,11 @@ class RandomApply(Transform):
         'coordinates'
     """
 
-    def __init__(self, transform: Transform, p: float = 0.5) -> None:
-        self.members = _checked("RandomApply", [transform])
+    def __init__(self, transform: Transform | Sequence[Transform], p: float = 0.5) -> None:
+        whole: Any = Compose(transform) if isinstance(transform, list | tuple) else transform
+        self.members = _checked("RandomApply", [whole])
         self.p = probability("RandomApply", p, "a probability p")
-        self.preserves, self.mixes_networks = transform.preserves, transform.mixes_networks
+        self.preserves, self.mixes_networks = self.members[0].preserves, self.members[0].mixes_networks
 
     def __repr__(self) -> str:
         return f"RandomApply({self.members[0]!r}, p={self.p})"

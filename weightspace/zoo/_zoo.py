@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from weightspace._spec import NetSpec
 from weightspace._table import rows_of
 from weightspace._weights import Weights
 from weightspace.zoo._columns import Columns, check_shards, row_numbers
+from weightspace.zoo._dataset import NetworkDataset, NetworkStream
 from weightspace.zoo._format import InitRegime, Manifest, Shard, ZooSettings
 from weightspace.zoo._summary import summary
 from weightspace.zoo._target import read_settled
@@ -304,9 +305,72 @@ class Zoo:
         further = {name: rows_of(values, rows) for name, values in self._columns.further(split).items()}
         return Networks(Weights(self._columns.rows("flat", split).take(rows), self.spec), **columns, columns=further)
 
+    def dataset(self, split: str, *, transform: Callable[[Networks], Any] | None = None) -> NetworkDataset:
+        """Return a split as a map-style ``torch.utils.data.Dataset``, which a ``DataLoader`` batches by index lists.
+
+        A sample is one network, a batch of one, and batches are ``Networks``: the default collation knows how to join
+        them. :meth:`batches` is faster, as it needs no workers.
+
+        Args:
+            split: name of the split.
+            transform: a function of ``Networks`` that is called on whole batches, such as a transform that leaves
+                labels alone; it draws from a generator that is seeded from torch's, in every worker another one.
+
+        Raises:
+            TypeError: for a transform that is not a function.
+            ValueError: for an unknown split.
+
+        Example:
+            >>> import tempfile
+            >>> import weightspace as ws
+            >>> networks = ws.Networks(ws.Weights(torch.zeros(5, 17), ws.siren(2, 4, 1)), label=[0, 1, 0, 1, 0])
+            >>> data = ws.zoo.write_zoo(tempfile.mkdtemp(), train=networks).dataset("train")
+            >>> loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=True)
+            >>> len(data), [len(batch) for batch in loader]
+            (5, [2, 2, 1])
+        """
+        return NetworkDataset(self, split, transform)
+
+    def stream(
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        transform: Callable[[Networks], Any] | None = None,
+    ) -> NetworkStream:
+        """Return batches of a split as a ``torch.utils.data.IterableDataset`` that shards itself.
+
+        Every network comes once over all workers of a ``DataLoader(stream, batch_size=None)``, and over all ranks of
+        ``torch.distributed``. Shuffled, all ranks have as many networks, so that up to one a rank is left out. The
+        batches of a rank do not depend on the number of workers.
+
+        Args:
+            split: name of the split.
+            batch_size: networks in a batch.
+            shuffle: whether to shuffle, anew after each ``stream.set_epoch(epoch)``.
+            seed: of the order, together with the epoch.
+            transform: as for :meth:`dataset`.
+
+        Raises:
+            TypeError: for a transform that is not a function.
+            ValueError: for an unknown split, or a batch size below one.
+        """
+        return NetworkStream(self, split, batch_size, shuffle, seed, transform)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy a zoo to another process as its path: the shards are mapped there too."""
+        whole = all(shard.done for shard in self.shards)
+        return _reopened, (str(self.path), whole)
+
     def summary(self) -> dict[str, Any]:
         """Describe the zoo by plain values: spec, recipe, and per split counts, labels and PSNR in dB.
 
         An imported zoo says under ``"imported"`` how the keys of its files were matched and what was assumed.
         """
         return summary(self)
+
+
+def _reopened(path: str, whole: bool) -> Zoo:
+    return Zoo.open(path, verify=False, allow_incomplete=not whole)
