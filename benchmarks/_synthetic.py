@@ -20,8 +20,8 @@ SETTINGS = [
 
 
 def rows(count: int) -> list[dict[str, Any]]:
-    """Return what each setting costs and keeps, on images of Fashion-MNIST; two fits of an image are what compares."""
-    coords, targets = ws.signals.images(ws.datasets.load("fashion-mnist").images[:count])
+    """Return what each setting costs and keeps, on images of Fashion-MNIST, beside a second fit of each."""
+    coords, targets = ws.signals.images(ws.datasets.embedded().images[:count])
     begun = time.process_time()
     fitted = ws.fit(coords, targets, SPEC, config=RECIPES["dws"], views=2, workers=1)
     cost = (time.process_time() - begun) / 2
@@ -77,13 +77,13 @@ def write_zoo(zoo: Path, out: Path, views: int) -> None:
     """Write a zoo whose training networks are the first views of another's, and synthetic ones of them."""
     given = ws.Zoo.open(zoo)
     first = given["train"]
-    first = first[torch.nonzero(first.view == 0)[:, 0]]
+    first = first[torch.nonzero(first.view == 0)[:, 0]].replace(psnr=None)
     size = given.provenance["height"], given.provenance["width"]
     coords, parts = ws.signals.grid(*size), [first]
     for view in range(1, views):
         generator = torch.Generator().manual_seed(view)
         weights = synthetic_views(first.weights, coords, generator=generator, workers=1)
-        parts.append(first.replace(weights=weights, view=torch.full_like(first.view, view), psnr=None))
+        parts.append(first.replace(weights=weights, view=torch.full_like(first.view, view)))
         print(f"view {view}", flush=True)
     splits = {"train": ws.Networks.cat(parts), **{name: given[name] for name in given.splits if name != "train"}}
     ws.zoo.write_zoo(out, splits, classes=given.classes, provenance=given.provenance, recipe=given.recipe)

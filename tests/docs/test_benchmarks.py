@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 import weightspace as ws
-from benchmarks import _common, aligners, fit, gpu, models, picture, studies, suites
+from benchmarks import _common, _synthetic, aligners, fit, gpu, models, picture, studies, suites
 from weightspace.bench import run_suite
 from weightspace.bench._record import Result, read_result
 from weightspace.bench._sizes import RELEASED
@@ -131,6 +132,22 @@ def test_the_memory_of_fitting_and_training_is_measured(run: Run) -> None:
     record = run("zoo", "--memory", "--images", "60", "--steps", "1", record="memory")
     assert record["fit"]["networks"] == record["train"]["networks"] == 70
     assert min(record["fit"]["peak_mb"], record["train"]["peak_mb"]) > 50
+
+
+def test_synthetic_views_are_measured_and_written(run: Run, tmp_path: Path) -> None:
+    rows = run("fit", "--synthetic", "2", record="synthetic-views")["rows"]
+    assert [row["kind"] for row in rows[:2]] == ["another fit of the image", "a fit of another image"]
+    assert {(row["directions"], row["returns_to"]) for row in rows[2:]} == set(
+        itertools.product(("any", "flat"), ("the network's own outputs", "the image"))
+    )
+    assert all(row["cost"] > 0 and row["distance"] > 0 for row in rows[2:])
+    options = {"config": ws.FitConfig(steps=2), "counts": {"train": 3, "test": 2}}
+    zoo = ws.fit_zoo(tmp_path / "zoo", ws.datasets.embedded(), ws.siren(2, 4, 1), **options)
+    _synthetic.write_zoo(zoo.path, tmp_path / "out", 3)
+    out = ws.Zoo.open(tmp_path / "out")
+    assert out.views("train").tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert out["train"][:3].weights.flat.equal(zoo["train"].weights.flat)
+    assert out.count("test") == 2
 
 
 def test_references_are_compared_by_networks_not_seen(run: Run) -> None:
