@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import warnings
+from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 
+MEANT = {
+    **dict.fromkeys(("num_classes", "n_classes", "classes", "out_channels", "output_dim", "out_dim"), "out_features"),
+    **dict.fromkeys(("hidden_dim", "hidden_size", "width", "channels", "dim"), "hidden"),
+    **dict.fromkeys(("num_layers", "n_layers", "depth"), "layers"),
+    **dict.fromkeys(("num_epochs", "n_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("learning_rate", "step_size"), "lr"),
+    **dict.fromkeys(("iterations", "num_steps", "n_steps"), "steps"),
+    **dict.fromkeys(("augment", "augmentation", "augmentations"), "transform"),
+}
+"""Words that other libraries have for arguments of this one."""
 WIDE = 10.0
 """Span of values from which on signals are taken to be of another range than one, such as pixels of 0 to 255."""
 
@@ -85,13 +97,30 @@ def warn_if_wide(name: str, low: float, high: float) -> None:
         low: their least value.
         high: their largest value.
     """
-    if high - low > WIDE:
+    remedy = "divide them by their range" if high - low > WIDE else "bring them to [0, 1] or [-1, 1]"
+    if high - low > WIDE or max(abs(high), abs(low)) > WIDE:
         warnings.warn(
             f"{name}: expected signals of range one, as PSNR in dB takes them to be, got values from {low:g} to "
-            f"{high:g}; divide them by their range",
+            f"{high:g}; {remedy}",
             UserWarning,
             stacklevel=4,
         )
+
+
+def check_keywords(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ``TypeError`` for a keyword that is not among the known ones, with the likeliest of them.
+
+    Example:
+        >>> check_keywords("DWSNet", ["num_classes"], ["out_features", "hidden"])
+        Traceback (most recent call last):
+        TypeError: DWSNet: expected some of ['out_features', 'hidden'], got 'num_classes'; did you mean 'out_features'?
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            close = [own for own in (MEANT.get(name),) if own in names] or difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{where}: expected some of {names}, got {name!r}{hint}")
 
 
 def check_generator(generator: Any) -> None:

@@ -467,13 +467,17 @@ def test_families_and_equal_shapes_stay_together(tmp_path: Path) -> None:
                 mesh = Mesh(CORNERS * stretch, FACES)
                 put(tmp_path / kind / f"{family}{i}.off", off(mesh))
     put(tmp_path / "a" / "copy-of-tall.off", off(Mesh(3 + 2 * CORNERS * [1, 2, 10], FACES)))
-    data = datasets.from_meshes(tmp_path, points=16)
+    data = datasets.from_meshes(tmp_path, points=16, numbered_families=True)
     names = sorted(path.stem for path in (tmp_path / "a").iterdir())
     groups = dict(zip(names, data.groups[data.labels == 0].tolist(), strict=True))
     assert groups["tall0"] == groups["tall1"] == groups["copy-of-tall"] != groups["flat0"]
     assert sorted(data.splits) == ["test", "train", "val"]
     for index in data.splits.values():
         assert set(data.labels[index]) == {0, 1}
+    apart = datasets.from_meshes(tmp_path, points=16)
+    groups = dict(zip(names, apart.groups[apart.labels == 0].tolist(), strict=True))
+    assert groups["tall0"] == groups["copy-of-tall"] != groups["tall1"]
+    assert len(set(apart.groups.tolist())) == len(apart) - 1
 
 
 def test_the_key_of_a_shape_knows_no_place_size_or_order() -> None:

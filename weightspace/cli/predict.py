@@ -172,10 +172,10 @@ def _of_files(model: Any, root: Path, files: Sequence[Path]) -> Named:
 
 
 def _of_signals(model: Any, path: Path) -> Named:
-    from weightspace.datasets._load import is_pictures
+    from weightspace.datasets._load import is_pictures, read
     from weightspace.training._predict import picture_size
 
-    data = ws.datasets.load(path, size=picture_size(model) if is_pictures(path) else None)
+    data = read(path, picture_size(model) if is_pictures(path) else None)  # without splits
     names = data.sources.tolist() if data.names is None else data.names.tolist()
     return Named(data, ("source" if data.names is None else "file",), [(name,) for name in names])
 

@@ -49,11 +49,12 @@ def load(name_or_path: str | PathLike[str], *, size: int | tuple[int, int] | Non
         >>> ws.datasets.load("embedded").split("test").name
         'fashion-mnist-4000'
     """
-    data = _read(name_or_path, size)
+    data = read(name_or_path, size)
     return data if data.splits else data.with_split()
 
 
-def _read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None) -> ImageSet | PointSet:
+def read(name_or_path: str | PathLike[str], size: int | tuple[int, int] | None) -> ImageSet | PointSet:
+    """Load a data set as it is, without splits where it has none, see :func:`load`."""
     path = Path(name_or_path)
     named = _named(str(name_or_path))
     if named is None and is_pictures(path):

@@ -171,15 +171,16 @@ def from_meshes(
     std: float = STD,
     to: Literal["box", "sphere"] = "box",
     seed: int = 0,
+    numbered_families: bool = False,
     on_progress: Callable[[int], None] | None = None,
     **facts: Any,
 ) -> PointSet:
     """Read class folders of meshes, such as ModelNet40's, as points and distances.
 
     The folders may be ``CLASS/train/*.off`` (ModelNet40), ``train/CLASS/*`` or ``CLASS/*``; the files ``.off``,
-    ``.obj``, ``.ply``, ``.stl`` or ``.wrl``. If folders name splits, these are the splits. Otherwise files whose names
-    differ in digits alone (``chair_1``, ``chair_2``) and files of one shape form a group, and "train", "val" and
-    "test" consist of whole groups. The source of a mesh is a hash of its path below the folder.
+    ``.obj``, ``.ply``, ``.stl`` or ``.wrl``. If folders name splits, these are the splits. Otherwise files of one shape
+    form a group, with ``numbered_families`` also files whose names differ in digits alone (``bolt_m3``, ``bolt_m4``),
+    and "train", "val" and "test" consist of whole groups. The source of a mesh is a hash of its path below the folder.
 
     Args:
         folder: the folder of class folders.
@@ -189,6 +190,7 @@ def from_meshes(
         std: standard deviation of the points near the surface.
         to: every mesh is scaled to fit a ``"box"`` of half side 0.9, or a ``"sphere"`` of radius 0.9.
         seed: seed of the points; those of a mesh derive from it and the mesh's source alone.
+        numbered_families: whether names that differ in digits alone are of one family, as sizes of one part are.
         on_progress: a function that is called after each mesh with the number of finished ones.
         facts: ``name``, ``licence`` and ``citation`` of the set.
 
@@ -225,8 +227,13 @@ def from_meshes(
     on, near, free = shares
     how = Sampling(points, signed, (on, near, free), std, to, seed)
     named = {"name": folder.resolve().name, **facts}
+
+    def family(kind: str, path: Path) -> str:
+        own = path.relative_to(folder).as_posix()
+        return f"{kind}/{without_digits(path.stem)}" if numbered_families else own
+
     models = (
-        Model(read_mesh(path), path.relative_to(folder).as_posix(), kind, f"{kind}/{without_digits(path.stem)}", part)
+        Model(read_mesh(path), path.relative_to(folder).as_posix(), kind, family(kind, path), part)
         for part, kind, path in files
     )
     return build(models, how, on_progress=on_progress, **named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from weightspace._spec import NetSpec, check_spec
 from weightspace._weights import Weights, check_weights
+
+POOR = 5.0
+"""Mean PSNR in dB below which networks say next to nothing of their signals."""
 
 
 def real_tensor(name: str, values: Any, *, scaled: bool) -> Tensor:
@@ -82,3 +86,14 @@ def check_sources(sources: Tensor, count: int) -> None:
         raise ValueError(f"sources: expected one number for each of {count} signals, got {list(sources.shape)}")
     if int(sources.min()) < 0 or len(sources.unique()) != len(sources):
         raise ValueError("sources: expected distinct numbers of at least 0; use views= to fit a signal more than once")
+
+
+def warn_of_poor_fits(psnr: Tensor) -> None:
+    """Warn of networks whose mean PSNR is so low that they say next to nothing of their signals."""
+    if len(psnr) and (mean := float(psnr.mean())) < POOR:
+        warnings.warn(
+            f"expected networks that fit their signals, got a PSNR of {mean:.0f} dB on average, which says next to "
+            "nothing of them; take more steps, a larger lr, or more neurons",
+            UserWarning,
+            stacklevel=3,
+        )

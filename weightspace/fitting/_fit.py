@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weightspace._checks import warn_if_wide, whole_number
+from weightspace._checks import check_keywords, warn_if_wide, whole_number
 from weightspace._evaluate import PSNR_LIMIT, psnr
 from weightspace._networks import Networks
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
-from weightspace.fitting._checks import check_signals, check_sources, check_start, real_tensor
+from weightspace.fitting._checks import check_signals, check_sources, check_start, real_tensor, warn_of_poor_fits
 from weightspace.fitting._config import FitConfig
 from weightspace.fitting._init import initial_weights
 from weightspace.fitting.kernels._minibatch import point_keys
@@ -86,7 +86,8 @@ def fit(
         FloatingPointError: if a network's weights stop being finite.
 
     Warns:
-        UserWarning: for targets whose range is far from one, such as pixels from 0 to 255.
+        UserWarning: for targets whose range is far from one, such as pixels from 0 to 255, and networks that fit their
+            signals at less than 5 dB on average.
 
     Example:
         >>> import weightspace as ws
@@ -99,7 +100,10 @@ def fit(
     warn_if_wide("targets", *(value.item() for value in torch.aminmax(job.targets)))
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
     size = job.chunk_size if chunk is None else whole_number("chunk", chunk)
-    return job.run(size, wanted, on_progress)[0]
+    networks = job.run(size, wanted, on_progress)[0]
+    assert networks.psnr is not None
+    warn_of_poor_fits(networks.psnr)
+    return networks
 
 
 class _Job:
@@ -281,7 +285,5 @@ def _configured(config: FitConfig | None, options: dict[str, Any]) -> FitConfig:
     """Return the recipe with the options in place of its fields."""
     if not isinstance(config, FitConfig | None):
         raise TypeError(f"config: expected a FitConfig, got {type(config).__name__}")
-    known = [field.name for field in fields(FitConfig)]
-    if unknown := [name for name in options if name not in known]:
-        raise TypeError(f"unknown option: expected some of {known}, got {unknown[0]!r}")
+    check_keywords("unknown option", options, [field.name for field in fields(FitConfig)])
     return replace(config or FitConfig(), **options)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def fit_zoo(
         on_progress: called after each chunk with networks done, networks in all, and the chunk's PSNR.
 
     Raises:
+        TypeError: for arguments of another type, or in another order.
         ValueError: for counts that the data does not have, a spec that does not fit the signals, a folder begun with
             another recipe or other data, or one that another process fits into; nothing is written then.
         OSError: if the disk is full; what was complete stays.
@@ -72,6 +74,7 @@ def fit_zoo(
         ...     zoo.splits, zoo.count("train")
         (('train', 'test'), 4)
     """
+    _check_types(path, data, config)
     config = config or FitConfig()
     config = replace(config, init=config.init or spec.init)  # the recipe names the convention, and so does the spec
     spec = replace(spec, init=config.init)
@@ -93,6 +96,21 @@ def fit_zoo(
 
         run_tasks(writer, task, chosen, on_progress)
     return Zoo.open(path, verify=False)
+
+
+def _check_types(path: Any, data: Any, config: Any) -> None:
+    if not isinstance(path, str | PathLike):
+        hint = "; the order is ws.fit_zoo(path, data, spec)" if isinstance(path, SignalSet) else ""
+        raise TypeError(f"path: expected the folder of the zoo, got {type(path).__name__}{hint}")
+    if not isinstance(data, SignalSet):
+        raise TypeError(
+            f"data: expected a set of signals, got {type(data).__name__}; read one with ws.datasets.load(path), or "
+            "make a ws.signals.ImageSet or PointSet of arrays"
+        )
+    if not isinstance(config, FitConfig | None):
+        raise TypeError(
+            f"config: expected a FitConfig, got {type(config).__name__}; RECIPES in ws.fitting has them by name"
+        )
 
 
 def start_digest(start: Weights | None) -> str | None:

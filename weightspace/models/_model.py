@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+import inspect
+import warnings
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
-from weightspace._checks import probability, whole_number
+from weightspace._checks import check_keywords, probability, whole_number
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Group
 from weightspace._weights import Weights, check_built_for, check_finite
@@ -23,7 +25,27 @@ Output = Literal["tensor", "embedding", "weights"]
 Head = Literal["invariant", "equivariant"]
 
 
-class WeightModel(nn.Module, ABC):
+class _Checked(ABCMeta):
+    """The class of models: a call with other arguments than the constructor's says which it takes."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if not inspect.isabstract(cls):
+            _check_arguments(cls, args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+def _check_arguments(kind: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Raise ``TypeError`` unless the constructor of a model can be called with these arguments."""
+    signature = inspect.signature(kind.__init__)
+    try:
+        signature.bind(None, *args, **kwargs)
+    except TypeError as error:
+        known = [p.name for p in list(signature.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
+        check_keywords(kind.__name__, kwargs, known)
+        raise TypeError(f"{kind.__name__}: expected the arguments {known}, got others: {error}") from error
+
+
+class WeightModel(nn.Module, metaclass=_Checked):
     """A module that reads networks: a :class:`Model`, or a wrapper around models.
 
     Training, suites, wrappers and files rely on these attributes and on calling it, and on nothing else. A subclass
@@ -165,7 +187,7 @@ class Model(WeightModel):
         )
         if head not in self.heads:
             raise ValueError(f"head: expected {' or '.join(map(repr, self.heads))}, got {head!r}")
-        self.normalize = normalize
+        self.normalize, self._seen = normalize, False
         self._config = {"out_features": self.out_features, **config}
         _ = spec.slices, spec.num_params, spec.hidden  # computed here, because a compiler cannot fill a cache
 
@@ -198,11 +220,33 @@ class Model(WeightModel):
             raise TypeError(f"expected weights of the model's {own}, got {weights.dtype}; cast one with .to(dtype)")
         if not torch.compiler.is_compiling():
             check_finite("weights", weights)
-        return self.compute(self.normalize(Weights(weights.flat, self.spec)))
+        out = self.compute(self.normalize(Weights(weights.flat, self.spec)))
+        if self.training and not self._seen:
+            self._watch(out)
+        return out
+
+    def _watch(self, out: Tensor | Weights) -> None:
+        """Warn at the first backward pass if the normalisation was never fitted; nothing else is watched."""
+        flat = out if isinstance(out, Tensor) else out.flat
+        if torch.compiler.is_compiling() or not flat.requires_grad:
+            return
+        self._seen = True
+        if self.normalize.per != "nothing" and not bool(self.normalize.fitted):
+            flat.register_hook(lambda _: _warn_of_unfitted(self))
 
     @abstractmethod
     def compute(self, weights: Weights) -> Tensor | Weights:
         """Return the outputs for normalised weights."""
+
+
+def _warn_of_unfitted(model: Model) -> None:
+    if not bool(model.normalize.fitted):
+        warnings.warn(
+            f"{type(model).__name__}: expected a fitted normalisation, got one that passes weights as they are, which "
+            "costs accuracy; call model.normalize.fit(zoo.weights('train')) first, as ws.train does",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def checked_config(hidden: int, layers: int, dropout: float, seed: int | None, **others: Any) -> dict[str, Any]:

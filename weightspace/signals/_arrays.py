@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from weightspace._checks import warn_if_wide
 
+MOST_CHANNELS = 4
+"""Channels of an image, with transparency; more are likely to be something else."""
 MOST_CLASSES = 1000
 """Labels up to this number name classes in a set of any size; larger ones must be below the number of signals."""
 
@@ -49,6 +52,14 @@ def checked_images(images: Any) -> np.ndarray:
         raise ValueError(
             f"images: expected channels last, got {list(array.shape)}, which looks like channels first; "
             "use array.transpose(0, 2, 3, 1)"
+        )
+    if array.ndim == 4 and array.shape[3] > MOST_CHANNELS:
+        warnings.warn(
+            f"images: expected at most {MOST_CHANNELS} channels, got {list(array.shape)}, read as {array.shape[3]} "
+            "channels of each image; frames of a video are images of their own, or points of a PointSet with time as a "
+            "coordinate",
+            UserWarning,
+            stacklevel=4,
         )
     if array.dtype == np.uint8:
         return array

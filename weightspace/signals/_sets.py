@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -159,11 +160,14 @@ class SignalSet(ABC):
     def with_split(self, fraction: float = 0.2, seed: int = 0) -> Self:
         """Replace the splits by a random ``"train"`` and ``"test"`` split of whole groups.
 
-        A split that would be empty is left out.
+        A split that would be empty is left out, with a warning.
 
         Args:
             fraction: the share of the groups that the test split gets.
             seed: another seed draws other groups.
+
+        Warns:
+            UserWarning: for a split that would be empty.
 
         Example:
             >>> import numpy as np
@@ -174,6 +178,14 @@ class SignalSet(ABC):
         """
         train, test = split_by_source(self.groups, fraction, seed)
         splits = {"train": train, "test": test}
+        if 0 < fraction < 1 and (empty := [name for name, index in splits.items() if not len(index)]):
+            groups = len(np.unique(self.groups))
+            warnings.warn(
+                f"{self.name}: expected groups for the split {empty[0]!r}, got none of {groups} in {len(self)} "
+                "signals; take another fraction or seed, or give splits=",
+                UserWarning,
+                stacklevel=2,
+            )
         splits = {name: index for name, index in splits.items() if len(index)}
         return dataclasses.replace(self, splits=splits)  # pyright: ignore[reportArgumentType, reportCallIssue]
 

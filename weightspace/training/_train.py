@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from weightspace._checks import check_keywords
 from weightspace._split import split_by_source
 from weightspace.models import Normalize, WeightModel
 from weightspace.training._config import TrainConfig
@@ -28,6 +29,7 @@ from weightspace.zoo._zoo import RESIDENT_BYTES
 # Not a seed that a test split was drawn with: the same hash would hold out those same sources, which are gone already.
 VAL_SEED = 0x76616C
 SHARE_SEED = 0x736872
+TRAIN_ARGUMENTS = ("transform", "objective", "config", "device", "run_dir", "on_epoch", "resident_bytes")
 SIGNAL_FACTS = ("data", "licence", "citation", "height", "width")
 """Entries of a zoo's provenance that a model keeps."""
 
@@ -115,6 +117,7 @@ def train(
         (1.0, None)
     """
     _check_types(model, zoo)
+    check_keywords("ws.train", options, [*TRAIN_ARGUMENTS, *(field.name for field in fields(TrainConfig))])
     config = replace(config or TrainConfig(), **options)
     named, transform = transform, augmentation_for(transform, zoo)
     if transform is not None:
@@ -192,7 +195,10 @@ def _check_types(model: nn.Module, zoo: Zoo) -> None:
         hint = "; the order is ws.train(model, zoo)" if isinstance(model, Zoo) else ""
         raise TypeError(f"model: expected a model on weights, got {type(model).__name__}{hint}")
     if not isinstance(zoo, Zoo):
-        raise TypeError(f"zoo: expected a Zoo, got {type(zoo).__name__}; open one with ws.Zoo.open(path)")
+        raise TypeError(
+            f"zoo: expected a Zoo, got {type(zoo).__name__}; open one with ws.Zoo.open(path), or write networks that "
+            "are in memory with ws.zoo.write_zoo(path, train=networks)"
+        )
 
 
 def _parts(zoo: Zoo, config: TrainConfig, device: torch.device, resident_bytes: int) -> dict[str, Part]:

@@ -46,7 +46,9 @@ class Zoo:
         [2, 1]
     """
 
-    def __init__(self, path: Path, manifest: Manifest, columns: Columns) -> None:
+    def __init__(self, path: Path, manifest: Manifest | None = None, columns: Columns | None = None) -> None:
+        if manifest is None or columns is None:
+            raise TypeError(f"expected ws.Zoo.open({str(path)!r:.200}), got Zoo(...), which opens nothing")
         self._path = path
         self._manifest = manifest
         self._columns = columns
