@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import weightspace as ws
+from weightspace.bench import Entry, Suite, run_suite
 from weightspace.bench import _benchmarks as module
 from weightspace.bench._benchmarks import BENCHMARKS, benchmark, content_hash
 
@@ -44,6 +46,18 @@ def test_a_zoo_of_another_benchmark_is_refused_with_views_and_without(tmp_path: 
         with pytest.raises(ValueError, match="expected"):
             benchmark("digits", zoo.path, counts={"train": 9, "test": 4}, views=views)
         assert {file.name: file.read_bytes() for file in zoo.path.glob("*.*")} == before
+
+
+def test_networks_that_are_not_those_of_the_card_are_not_measured(tmp_path: Path) -> None:
+    zoo = benchmark("digits", tmp_path / "zoo", counts=COUNTS)
+    suite = Suite("one", {"mlp": Entry("mlp", {"hidden": 4})}, ("none",), ws.TrainConfig(epochs=1, batch_size=4))
+    run_suite(suite, zoo.path, tmp_path / "out", workers=1)
+    other = benchmark("digits", tmp_path / "other", counts={"train": 11, "test": 4})
+    shutil.copy(other.path / "CARD.md", zoo.path)
+    with pytest.raises(ValueError, match=r"CARD.md: expected the networks whose hash it tells, .* make the zoo again"):
+        run_suite(suite, zoo.path, tmp_path / "out", workers=1)
+    (zoo.path / "CARD.md").write_text("# mine\n")
+    run_suite(suite, zoo.path, tmp_path / "out", workers=1)
 
 
 def test_views_go_to_the_splits_that_have_some(tmp_path: Path) -> None:

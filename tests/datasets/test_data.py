@@ -369,6 +369,45 @@ def test_preparing_modelnet40(cache: Path, tmp_path: Path) -> None:
     assert {name: len(index) for name, index in datasets.load("modelnet40").splits.items()} == {"train": 1, "test": 1}
 
 
+def test_preparing_shapenet(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"expected ShapeNetCore's tree .* name the folder with --source"):
+        datasets.prepare("shapenet", source=tmp_path)
+    for synset, place in (("02691156", "models/model_normalized.obj"), ("03001627", "model.obj")):
+        for number in range(5):  # versions 2 and 1; each model another box
+            text = "".join(f"v {x} {y} {(1 + number) * z}\n" for x, y, z in CUBE_V)
+            text += "".join(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in CUBE_F)
+            file = tmp_path / synset / f"{number}abc" / place
+            file.parent.mkdir(parents=True)
+            file.write_text(text)
+    (tmp_path / "taxonomy.json").write_text(json.dumps([{"synsetId": "02691156", "name": "airplane,plane"}]))
+    datasets.prepare("shapenet", source=tmp_path, points=16)
+    data = datasets.load("shapenet")
+    assert data.classes == ("03001627", "airplane")
+    assert {name: len(index) for name, index in data.splits.items()} == {"train": 6, "val": 2, "test": 2}
+    no_leaks(data)
+    (tmp_path / "taxonomy.json").write_text("[3]")
+    with pytest.raises(ValueError, match=r"taxonomy.json: expected a list of synsets with synsetId and name"):
+        datasets.prepare("shapenet", source=tmp_path, points=17)
+
+
+def test_mnist_is_read_where_it_was_put(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTSPACE_DATA", str(tmp_path))
+    with pytest.raises(
+        FileNotFoundError, match=r"mnist: expected MNIST's IDX files, got none; fetch its four IDX files"
+    ):
+        datasets.load("mnist")
+    (tmp_path / "mnist").mkdir()
+    for part, count in (("train", 5), ("t10k", 3)):
+        head = (0x803).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28))
+        (tmp_path / "mnist" / f"{part}-images-idx3-ubyte").write_bytes(head + bytes(count * 784))
+        labels = (0x801).to_bytes(4, "big") + count.to_bytes(4, "big") + bytes(range(count))
+        (tmp_path / "mnist" / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    assert DATASETS["mnist"].state == "here"
+    data = datasets.load("mnist")
+    assert {name: len(index) for name, index in data.splits.items()} == {"train": 5, "test": 3}
+    assert data.classes == tuple("0123456789")
+
+
 def test_fashion_mnist_from_its_package(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_places, "DEBIAN", tmp_path / "none")
     assert DATASETS["fashion-mnist"].state == "prepare"

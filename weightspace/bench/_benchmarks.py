@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -27,6 +28,7 @@ from weightspace.zoo import Zoo
 from weightspace.zoo._format import MANIFEST, Manifest
 
 CARD = "CARD.md"
+_HASH = re.compile(r"^- hash of the networks: `([0-9a-f]{64})`$", re.MULTILINE)
 BAR = 40
 """Characters of the longest bar of a histogram."""
 
@@ -75,8 +77,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "emoji": Benchmark(data="emoji", traps=("Drawings of one concept by several vendors are not independent.",)),
     "parts3d": Benchmark(data="kicad", prepared={"per_family": 4, "points": 2048, "signed": False}, traps=_FAMILY_TRAP),
     "furniture": Benchmark(data="furniture", prepared={"points": 2048}, traps=_FAMILY_TRAP),
+    "mnist": Benchmark(data="mnist", counts={"train": 55_000, "val": 5_000, "test": 10_000}),
     "cifar10": Benchmark(data="cifar-10"),
     "modelnet40": Benchmark(data="modelnet40", prepared={"points": 2048}),
+    "shapenet": Benchmark(data="shapenet", prepared={"points": 2048}, traps=_FAMILY_TRAP),
 }
 
 
@@ -94,7 +98,8 @@ def benchmark(
     """Make the zoo of a benchmark, with a card beside it; called again, it goes on where it stopped.
 
     ``"digits"``, ``"fashion"``, ``"fashion-12000"``, ``"emoji"``, ``"parts3d"`` (electronic parts of KiCad),
-    ``"furniture"``, ``"cifar10"`` and ``"modelnet40"``: SIRENs of two hidden layers, fitted as those of the papers.
+    ``"furniture"``, ``"mnist"``, ``"cifar10"``, ``"modelnet40"`` and ``"shapenet"``: SIRENs of two hidden layers,
+    fitted as those of the papers.
     On one machine the same call makes the same networks, bit for bit.
 
     Args:
@@ -181,6 +186,19 @@ def _prepare(chosen: Benchmark) -> str:
 def content_hash(zoo: Zoo) -> str:
     """Return one hash of all networks of a zoo: of the hashes of its shards, in their order."""
     return hashlib.sha256("".join(str(shard.sha256) for shard in zoo.shards).encode()).hexdigest()
+
+
+def check_card(zoo: Zoo) -> None:
+    """Raise ``ValueError`` if the card beside a zoo tells the hash of other networks; a zoo may have none."""
+    path = zoo.path / CARD
+    if not path.is_file():
+        return
+    told = _HASH.search(path.read_text(encoding="utf-8", errors="replace"))
+    if told is not None and told[1] != (found := content_hash(zoo)):
+        raise ValueError(
+            f"{path}: expected the networks whose hash it tells, {told[1][:12]}, got {found[:12]}; make the zoo again, "
+            "or remove the card if the networks were meant to change"
+        )
 
 
 def _card(name: str, chosen: Benchmark, zoo: Zoo, *, whole: bool) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from weightspace.bench._benchmarks import check_card
 from weightspace.bench._cell import (
     Cell,
     CellResult,
@@ -69,7 +70,8 @@ def run_suite(
 
     Raises:
         ValueError: for a zoo without labels, an unknown name, a model that cannot read the zoo's networks, or a folder
-            that holds results of another suite, version, zoo or budget, or a damaged file.
+            that holds results of another suite, version, zoo or budget, a zoo whose card tells of other networks, or a
+            damaged file.
 
     Example:
         A grid of two models takes a few lines; ``weightspace bench`` runs the same from the command line.
@@ -97,6 +99,7 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> Suite:
 
 def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: str, on_cell: OnCell | None) -> Path:
     opened = Zoo.open(zoo)
+    check_card(opened)
     if any(entry.objective is None for entry in suite.entries.values()):
         _ = opened.num_classes  # raises for a zoo without labels
     transforms = {row: suite.transform(*row) for row in suite.rows}

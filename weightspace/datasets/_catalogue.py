@@ -53,6 +53,18 @@ _ENTRIES = (
         is_here=lambda: find_spec("sklearn") is not None,
     ),
     DataSet(
+        name="mnist",
+        description="60,000 + 10,000 grey images of handwritten digits, 28x28",
+        classes=10,
+        split="its own: train, test, by writer",
+        licence="none stated by its authors; often given as CC BY-SA 3.0",
+        citation="LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition, "
+        "Proceedings of the IEEE, 1998",
+        obtain="fetch its four IDX files and put them into $WEIGHTSPACE_DATA/mnist",
+        read="weightspace.datasets._named:mnist",
+        is_here=lambda: has_files([place_of("mnist")], "*-images[-.]idx3-ubyte*"),
+    ),
+    DataSet(
         name="cifar-10",
         description="50,000 + 10,000 colour images, 32x32",
         classes=10,
@@ -110,6 +122,20 @@ _ENTRIES = (
         "Shapes, CVPR 2015",
         obtain="fetch ModelNet40.zip from its authors, unpack it, and name the folder with --source; extra mesh",
         build="weightspace.datasets._parts:build_modelnet40",
+        options="weightspace.datasets._mesh_sets:UNSIGNED",
+    ),
+    DataSet(
+        name="shapenet",
+        description="unsigned distances of household objects and vehicles, many of the surfaces open",
+        classes=55,
+        split=_BY_FAMILY.replace(
+            "parts whose names differ in digits alone, or whose shapes are equal,", "equal shapes"
+        ),
+        licence="for research by registered users; the models belong to their authors",
+        citation="Chang, Funkhouser, Guibas and others, ShapeNet: An Information-Rich 3D Model Repository, 2015, "
+        "arXiv 1512.03012",
+        obtain="register with its authors, fetch ShapeNetCore, unpack it, and name the folder with --source; extra mesh",
+        build="weightspace.datasets._parts:build_shapenet",
         options="weightspace.datasets._mesh_sets:UNSIGNED",
     ),
 )

@@ -88,6 +88,21 @@ def fashion_mnist(folder: str | PathLike[str] | None = None) -> ImageSet:
     )
 
 
+def mnist() -> ImageSet:
+    """Read MNIST from the IDX files in ``$WEIGHTSPACE_DATA/mnist``, else from the cache.
+
+    Raises:
+        FileNotFoundError: if they are not there.
+        ValueError: if a file is truncated or altered.
+    """
+    place = place_of("mnist")
+    if not has_idx(place):
+        raise FileNotFoundError(
+            f"{place}: expected MNIST's IDX files, got none; fetch its four IDX files and put them there"
+        )
+    return from_idx(place, classes=tuple(map(str, range(10))), name="mnist", **_facts("mnist"))
+
+
 def fetch_fashion(folder: Path) -> Path:
     """Fetch Debian's package of Fashion-MNIST into ``folder`` and put the files in it into the cache."""
     package = debian_package("dataset-fashion-mnist", folder)

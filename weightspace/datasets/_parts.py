@@ -1,4 +1,4 @@
-"""Named sets of meshes: KiCad's electronic parts, Sweet Home 3D's furniture and ModelNet40."""
+"""Named sets of meshes: KiCad's electronic parts, Sweet Home 3D's furniture, ModelNet40 and ShapeNetCore."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from weightspace._checks import whole_number
 from weightspace._extras import optional
-from weightspace._files import most_unpacked
+from weightspace._files import most_unpacked, read_json
 from weightspace.datasets._mesh_files import parse_mesh
 from weightspace.datasets._mesh_sets import Model, Sampling, build, from_meshes, without_digits
 from weightspace.datasets._packages import debian_files, debian_names, debian_package
@@ -112,6 +112,46 @@ def build_furniture(
     package = debian_package("sweethome3d-furniture", folder)
     models = _packaged(package, ".sh3f", lambda name, content: furniture_models(content, name))
     return build(models, options, least_families=3, on_progress=on_progress, **facts), [package]
+
+
+def build_shapenet(
+    folder: Path, options: Sampling, *, on_progress: Callable[[int], None] | None = None, **facts: Any
+) -> tuple[PointSet, list[Path]]:
+    """Sample ShapeNetCore from its unpacked folder, which users fetch themselves; return the point set and no files.
+
+    Version 2 has ``SYNSET/MODEL/models/model_normalized.obj``, version 1 ``SYNSET/MODEL/model.obj``. ``taxonomy.json``
+    names the classes; without it they have the synsets' numbers.
+    """
+    optional("trimesh", "trimesh", "mesh", "reading .obj files")
+    found = sorted([*folder.glob("*/*/models/model_normalized.obj"), *folder.glob("*/*/model.obj")])
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: expected ShapeNetCore's tree (02691156/MODEL/models/model_normalized.obj, ...), got none; "
+            f"{_UNPACKED}"
+        )
+    names = _synsets(folder / "taxonomy.json")
+
+    def models() -> Iterator[Model]:
+        for path in found:
+            synset, model = path.relative_to(folder).parts[:2]
+            mesh = parse_mesh(path.read_bytes(), ".obj", path.name, str(path))
+            yield Model(mesh, f"{synset}/{model}", names.get(synset, synset), f"{synset}/{model}")
+
+    return build(models(), options, least_families=3, on_progress=on_progress, **facts), []
+
+
+_UNPACKED = "register with its authors, fetch ShapeNetCore, unpack it, and name the folder with --source"
+
+
+def _synsets(path: Path) -> dict[str, str]:
+    """Read the first name of each synset from ShapeNet's taxonomy; nothing without the file."""
+    if not path.exists():
+        return {}
+    entries = read_json(path, "ShapeNet's taxonomy", remedy="remove it to name classes by their numbers")
+    try:
+        return {str(entry["synsetId"]): str(entry["name"]).split(",")[0] for entry in entries}
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path}: expected a list of synsets with synsetId and name, got something else") from error
 
 
 def build_modelnet40(
