@@ -128,13 +128,11 @@ _ENTRIES = (
         name="shapenet",
         description="unsigned distances of household objects and vehicles, many of the surfaces open",
         classes=55,
-        split=_BY_FAMILY.replace(
-            "parts whose names differ in digits alone, or whose shapes are equal,", "equal shapes"
-        ),
+        split="by model: equal shapes lie on one side; 7 : 1 : 2 of each class's models into train, val, test",
         licence="for research by registered users; the models belong to their authors",
         citation="Chang, Funkhouser, Guibas and others, ShapeNet: An Information-Rich 3D Model Repository, 2015, "
         "arXiv 1512.03012",
-        obtain="register with its authors, fetch ShapeNetCore, unpack it, and name the folder with --source; extra mesh",
+        obtain="register with its authors, fetch ShapeNetCore, unpack it, name the folder with --source; extra mesh",
         build="weightspace.datasets._parts:build_shapenet",
         options="weightspace.datasets._mesh_sets:UNSIGNED",
     ),
