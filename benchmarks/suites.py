@@ -14,29 +14,39 @@ and from there once more. Scores are the share of networks that are nearest to t
 probe reads the classes from the encoder's outputs. Scores are negative mean squared errors; the evaluation "mean-
 picture" is that of the mean of the training networks' values.
 
+``SELF_SUPERVISED``: the same objective with a projection behind the encoder, with copies of a network (signs, noise,
+movements) or with other fits of its signal as second views; then the classes from the labels of 1, 10 and 100 % of the
+training signals, by a linear probe and by fine-tuning. It needs a zoo of several views.
+
 Entries whose names end in ``-untrained`` are controls: one epoch with steps of no size, in which the batch norms see
 the networks and no parameter changes.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import weightspace as ws
+from weightspace._random import seeded
+from weightspace._split import split_by_source
 from weightspace.bench import Entry, Suite
 from weightspace.bench._sizes import OURS, SMALL
+from weightspace.models import WeightModel
 from weightspace.training import Contrastive, Editing, Reconstruction
+from weightspace.training._train import SHARE_SEED
 from weightspace.transforms import augmentation
 
 SIDE = 28
 UNTRAINED = {"epochs": 1, "lr": 1e-12}
 VIEWS = "rotate+translate+scale+flip"
+NEGATED = "sign+noise"
 
 
 # --- editing
@@ -130,6 +140,7 @@ class LinearProbe:
     """
 
     strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    share: float = 1.0
 
     @torch.no_grad()
     def __call__(self, model: Any, zoo: ws.Zoo, device: str) -> Mapping[str, float]:
@@ -142,7 +153,8 @@ class LinearProbe:
         }
         mean, std = outputs["train"].mean(0), outputs["train"].std(0) + 1e-9
         outputs = {split: (value - mean) / std for split, value in outputs.items()}
-        x, classes = outputs["train"], F.one_hot(zoo.labels("train"), zoo.num_classes).double()
+        rows = torch.as_tensor(split_by_source(zoo.sources("train").numpy(), self.share, seed=SHARE_SEED)[1])
+        x, classes = outputs["train"][rows], F.one_hot(zoo.labels("train")[rows], zoo.num_classes).double()
         gram, middle = x.T @ x / len(x), classes.mean(0)
         cross = x.T @ (classes - middle) / len(x)
 
@@ -189,6 +201,115 @@ CONTRASTIVE = Suite(
     },
     (VIEWS,),
     ws.TrainConfig(epochs=10, batch_size=64),
+)
+
+
+# --- learning without labels, measured by what few labels then suffice for
+
+
+class Projected(WeightModel):
+    """An encoder, and behind it a small network onto the unit sphere, for the contrastive objective alone."""
+
+    def __init__(self, encoder: WeightModel, out_features: int = 64, *, seed: int = 0) -> None:
+        super().__init__(
+            encoder.spec, out_features, output="embedding", equivariance=encoder.equivariance, track=encoder.track
+        )
+        self.encoder, wide = encoder, encoder.out_features
+        with seeded(seed):
+            self.head = nn.Sequential(nn.Linear(wide, wide), nn.ReLU(), nn.Linear(wide, out_features))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"encoder": self.encoder, "out_features": self.out_features}
+
+    def forward(self, weights: ws.Weights) -> Tensor:
+        return F.normalize(self.head(self.encoder(weights)), dim=-1)
+
+
+class Headed(WeightModel):
+    """An encoder with a linear layer behind it."""
+
+    def __init__(self, encoder: WeightModel, out_features: int, *, seed: int = 0) -> None:
+        super().__init__(
+            encoder.spec, out_features, output="tensor", equivariance=encoder.equivariance, track=encoder.track
+        )
+        self.encoder = encoder
+        with seeded(seed):
+            self.head = nn.Linear(encoder.out_features, out_features)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"encoder": self.encoder, "out_features": self.out_features}
+
+    def forward(self, weights: ws.Weights) -> Tensor:
+        return self.head(self.encoder(weights))
+
+
+def projected(spec: ws.NetSpec, out_features: int, *, model: str, seed: int = 0, **options: Any) -> Projected:
+    """Build an encoder with that many outputs, and a projection behind it."""
+    return Projected(ws.models.build(model, spec, out_features, seed=seed, **options), seed=seed)
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Evaluations of an encoder with the labels of a share of the training signals: a linear probe, and fine-tuning."""
+
+    shares: tuple[float, ...] = (0.01, 0.1, 1.0)
+    epochs: int = 20
+    steps: int = 20
+
+    def __call__(self, model: Any, zoo: ws.Zoo, device: str) -> Mapping[str, float]:
+        found = {}
+        for share in self.shares:
+            name = f"{100 * share:g}"
+            found[f"probe_{name}"] = LinearProbe(share=share)(model.encoder, zoo, device)["test"]
+            tuned = Headed(copy.deepcopy(model.encoder), zoo.num_classes)
+            options = {"share": share, "epochs": self.epochs, "epoch_steps": self.steps, "batch_size": 256, "lr": 2e-3}
+            found[f"tuned_{name}"] = ws.train(tuned, zoo, transform=NEGATED, device=device, **options).test
+        return found
+
+
+class OtherFits(Contrastive):
+    """Signs and noise of another fit of the signal."""
+
+    @classmethod
+    def for_zoo(cls, zoo: ws.Zoo) -> OtherFits:
+        return cls(augmentation(NEGATED), temperature=0.2, fits=zoo["train"])
+
+
+class Copies(Contrastive):
+    """Signs, noise and movements of the network itself."""
+
+    @classmethod
+    def for_zoo(cls, zoo: ws.Zoo) -> Copies:
+        return cls(augmentation(f"{NEGATED}+{VIEWS}"), temperature=0.2)
+
+
+def _unlabelled(model: str, options: dict[str, Any], objective: str, **train: Any) -> Entry:
+    options = {"model": model, **options}
+    return Entry(
+        "benchmarks.suites:projected",
+        options,
+        train,
+        outputs=64,
+        objective=f"benchmarks.suites:{objective}",
+        evaluations={"labels": FewLabels()},
+    )
+
+
+SELF_SUPERVISED = Suite(
+    "self-supervised",
+    {
+        f"{name}-{kind}": _unlabelled(*size, objective, **train)
+        for name, size in (("dwsnet", SMALL["dwsnet"]), ("forward-messages", OURS["forward-messages"]))
+        for kind, objective, train in (
+            ("copies", "Copies", {}),
+            ("fits", "OtherFits", {}),
+            ("untrained", "Copies", UNTRAINED),
+        )
+    },
+    {"sign+noise": NEGATED},
+    ws.TrainConfig(epochs=40, batch_size=256, lr=2e-3, epoch_steps=46),
 )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
-from weightspace.report import markdown_table, write_report
+from weightspace.report import format_table, write_report
 
 STEPS = 30
 COUNTS = {"train": 200, "val": 100, "test": 100}
@@ -22,7 +22,7 @@ def main() -> None:
         ws.TrainConfig(epochs=EPOCHS, batch_size=32),
     )
     path = run_suite(suite, zoo.path, OUT / "bench", workers=1)
-    print(markdown_table(path))
+    print(format_table(path))
     print("open", write_report([path], OUT / "report.html", zoo=zoo.path))
 
 

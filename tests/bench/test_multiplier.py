@@ -13,7 +13,7 @@ import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
 from weightspace.bench._multiplier import data_multiplier, multipliers
 from weightspace.bench._record import Result, Row, read_result
-from weightspace.report import markdown_table
+from weightspace.report import format_table
 
 AMOUNTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -76,12 +76,12 @@ def test_a_suite_of_shares_says_what_its_rows_are_worth(tmp_path: Path) -> None:
         "share-0.2": (1.0, 5.0),
         "share-1.0": (0.2, 1.0),
     }
-    table = markdown_table(result)
-    assert "| seeds | times the data |" in table
-    assert "≥" in table or "≤" in table
+    text = format_table(result)
+    assert "| seeds | times the data |" in text
+    assert "≥" in text or "≤" in text
     plain = [dataclasses.replace(row, data_multiplier=None) for row in result.rows]
-    assert "times the data" not in markdown_table(Result(rows=tuple(plain)))
-    assert "| 1 | 2 [1, ≥ 5] |" in markdown_table(
+    assert "times the data" not in format_table(Result(rows=tuple(plain)))
+    assert "| 1 | 2 [1, ≥ 5] |" in format_table(
         Result(
             rows=(
                 Row(model="m", augmentation="none", test_mean=0.5, seeds=(0,)),

@@ -15,7 +15,7 @@ import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
 from weightspace.bench._paired import compare, holm
 from weightspace.bench._record import Result, Row, read_result
-from weightspace.report import markdown_table
+from weightspace.report import format_table
 from weightspace.report._tables import model_tables
 
 
@@ -84,7 +84,7 @@ def test_a_suite_says_how_rows_differ_from_none(tmp_path: Path) -> None:
     paired = rows["noise"].against_none
     assert paired is not None
     assert paired["difference"] == pytest.approx(np.mean(scores["noise"]) - np.mean(scores["none"]), abs=1e-6)
-    assert "[" in markdown_table(path)
+    assert "[" in format_table(path)
     # scores that an earlier version did not keep are computed from the models, the same
     before = json.loads(path.read_text())["rows"]
     for file in (tmp_path / "out").rglob("test.safetensors"):

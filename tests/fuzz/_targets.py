@@ -111,7 +111,7 @@ def result(data: bytes) -> None:
     path = folder("result") / "result.json"
     path.write_bytes(data)
     read_result(path)
-    ws.report.markdown_table(path)
+    ws.report.format_table(path)
 
 
 def listing(data: bytes) -> None:

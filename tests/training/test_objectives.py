@@ -283,6 +283,60 @@ def test_views_of_a_network_become_alike_without_labels(fitted: ws.Weights, tmp_
     assert result.test is None
 
 
+class Still(GaussianNoise):
+    """A transform that changes nothing, and notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.given: list[Tensor] = []
+
+    def apply(self, weights: ws.Weights, draw: Any) -> ws.Weights:
+        self.given.append(weights.flat)
+        return weights
+
+
+def test_another_fit_of_the_signal_is_the_second_view() -> None:
+    """Of four fits of five signals, the first number tells the signal and the second one the fit."""
+    source, view = torch.arange(5).repeat_interleave(4), torch.arange(4).repeat(5)
+    flat = torch.zeros(20, SPEC.num_params)
+    flat[:, 0], flat[:, 1] = source.float(), view.float()
+    fits = ws.Networks(ws.Weights(flat, SPEC), None, source, view)
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(1))
+    move = Still()
+    objective = Contrastive(move, fits=fits[order])
+    generator, model = torch.Generator().manual_seed(0), embedding().eval()
+    batch = fits[torch.arange(0, 20, 3)]
+    seen = [set[int]() for _ in range(len(batch))]
+    for _ in range(60):
+        objective(model, batch, torch.empty(len(batch), 0), generator=generator)
+        drawn = move.given.pop()
+        assert drawn[:, 0].tolist() == batch.source.float().tolist()
+        for found, row in zip(seen, drawn, strict=True):
+            found.add(int(row[1]))
+    assert seen == [{0, 1, 2, 3} - {int(v)} for v in batch.view]
+    # signals that are not among the fits, and a fit that is alone, stay
+    alone = Contrastive(move, fits=fits[:1])
+    other = fits[torch.tensor([0, 4, 19])].replace(source=torch.tensor([0, 9, 0]), view=torch.tensor([0, 0, 3]))
+    alone(model, other, torch.empty(3, 0), generator=generator)
+    assert move.given.pop()[:, :2].tolist() == [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+
+
+def test_fits_of_one_signal_are_not_told_apart() -> None:
+    w, model = networks(), embedding().eval()
+    source, view = torch.tensor([0, 0, 1, 1, 2, 3]), torch.tensor([0, 1, 0, 1, 0, 0])
+    batch = ws.Networks(w, None, source, view)
+    objective = Contrastive(Still(), temperature=0.5, fits=batch)
+    loss, _ = objective(model, batch, torch.empty(6, 0), generator=torch.Generator().manual_seed(0))
+    z, v = model(w), model(w[torch.tensor([1, 0, 3, 2, 4, 5])])
+    s = (z @ v.T / 0.5).double()
+    for i, j in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        s[i, j] = -torch.inf
+    expected = sum(s[i].logsumexp(0) + s[:, i].logsumexp(0) - 2 * s[i, i] for i in range(6)) / 12
+    torch.testing.assert_close(loss.double(), expected)
+    with pytest.raises(ValueError, match="fits: expected networks whose sources and views are known"):
+        Contrastive(Still(), fits=ws.Networks(w))
+
+
 def test_bad_contrasts_are_refused(tmp_path: Path) -> None:
     zoo = zoo_of(tmp_path, networks(9))
     with pytest.raises(

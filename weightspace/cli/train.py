@@ -97,8 +97,15 @@ def report(
     results: Annotated[list[Path], typer.Argument(help="result.json files")],
     out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
     zoo: Annotated[Path | None, typer.Option(help="zoo whose networks are drawn")] = None,
+    csv: Annotated[Path | None, typer.Option(help="file for the tables as plain numbers")] = None,
+    latex: Annotated[Path | None, typer.Option(help="file for the tables in LaTeX")] = None,
 ) -> None:
     """Turn result.json files into one self-contained HTML page."""
-    from weightspace.report import write_report
+    from weightspace._files import write_atomic
+    from weightspace.report import format_table, write_report
 
+    for form, path in (("csv", csv), ("latex", latex)):
+        if path is not None:
+            write_atomic(path, "\n".join(format_table(result, form) for result in results).encode())
+            say(f"wrote {path}")
     say(f"open {write_report(results, out, zoo=zoo)}")

@@ -2,6 +2,6 @@
 
 from weightspace.report._leaderboard import leaderboard_markdown
 from weightspace.report._page import write_report
-from weightspace.report._tables import markdown_table
+from weightspace.report._tables import format_table
 
-__all__ = ["leaderboard_markdown", "markdown_table", "write_report"]
+__all__ = ["format_table", "leaderboard_markdown", "write_report"]

@@ -37,7 +37,9 @@ ALIGNMENTS = {
 
 
 def write_report(results: Sequence[str | Path], out: str | Path, *, zoo: str | Path | None = None) -> Path:
-    """Turn result files into one self-contained HTML page without scripts, for light and dark screens.
+    """Turn result files into one self-contained HTML page, for light and dark screens.
+
+    Its tables sort by a click; nothing is fetched from anywhere.
 
     The page is drawn by matplotlib and Jinja2, which ``pip install weightspace[report]`` installs.
 

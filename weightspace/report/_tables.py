@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from weightspace.bench._record import Result, Row
 from weightspace.report._load import load_result
 
+Form = Literal["markdown", "csv", "latex"]
 DASH = "–"
 MINUS = "−"
 
@@ -147,50 +150,101 @@ def leaders(table: ModelTable, count: int = 4) -> list[Row]:
     return sorted(known, key=lambda row: -(row.val_mean or 0.0))[:count]
 
 
-def markdown_table(result: Result | str | Path) -> str:
-    """Write the tables of a result in Markdown, one for each model.
+def format_table(result: Result | str | Path, form: Form = "markdown") -> str:
+    """Write the tables of a result as text, one for each model.
 
     Args:
         result: the ``result.json`` that ``run_suite`` returned, its folder, or what it holds.
+        form: ``"markdown"``; ``"latex"``, for the package booktabs; or ``"csv"``, one table of plain numbers for all
+            models, shares where the others have per cent.
 
     Returns:
-        Markdown: tables with a blank line between them, each with a row for every augmentation.
+        The tables, with a blank line between them; each has a row for every augmentation.
 
     Raises:
-        ValueError: for rows that were not trained to classify, and for a file that cannot be read.
+        ValueError: for another form, rows that were not trained to classify, and a file that cannot be read.
 
     Example:
         >>> from weightspace.bench._record import Result, Row
         >>> row = Row(model="mlp", augmentation="none", seeds=(0,), test_mean=0.5, val_mean=0.48)
-        >>> print(markdown_table(Result(rows=(row,))))
+        >>> print(format_table(Result(rows=(row,))))
         | mlp | test accuracy, % | points | validation, % | train, % | seconds | seeds |
         |:--|--:|--:|--:|--:|--:|--:|
         | none | 50.0 | – | 48.0 | – | – | 1 |
+        >>> print(format_table(Result(rows=(row,)), "csv").splitlines()[1][:18])
+        mlp,none,0.5,,0.48
     """
-    blocks = []
-    for table in model_tables(load_result(result)):
-        name = table.model if table.parameters is None else f"{table.model} ({table.parameters:,} parameters)"
-        head = f"| {cell(name)} | test accuracy, % | points | validation, % | train, % | seconds | seeds |"
-        rule, rows = "|:--|--:|--:|--:|--:|--:|--:|", [_markdown_row(table, row) for row in table.rows]
-        if table.multiplied:
-            head, rule = f"{head} times the data |", f"{rule}--:|"
-            rows = [f"{text} {times(row)} |" for text, row in zip(rows, table.rows, strict=True)]
-        lines = [head, rule, *rows]
-        if any(row.under_trained for row in table.rows):
-            lines += ["", "† under-trained: training accuracy no higher than validation accuracy at the end."]
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+    if form not in get_args(Form):
+        raise ValueError(f"form: expected one of {list(get_args(Form))}, got {form!r}")
+    tables = model_tables(load_result(result))
+    if form == "csv":
+        return _csv(tables)
+    return "\n\n".join((_markdown if form == "markdown" else _latex)(each) for each in tables)
 
 
-def _markdown_row(table: ModelTable, row: Row) -> str:
-    name = cell(row.augmentation) + (" †" if row.under_trained else "")
-    cells = (
-        accuracy(row.test_mean, row.test_std),
-        paired_points(row, table),
-        accuracy(row.val_mean),
-        accuracy(row.train_last),
-    )
-    return f"| {name} | {' | '.join(cells)} | {seconds(row.seconds_mean)} | {len(row.seeds)} |"
+def _columns(table: ModelTable) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the cells of a table, as text that a person reads."""
+    name = table.model if table.parameters is None else f"{table.model} ({table.parameters:,} parameters)"
+    heads = [name, "test accuracy, %", "points", "validation, %", "train, %", "seconds", "seeds"]
+    heads += ["times the data"] if table.multiplied else []
+    rows = []
+    for row in table.rows:
+        own = [row.augmentation + (" †" if row.under_trained else ""), accuracy(row.test_mean, row.test_std)]
+        own += [paired_points(row, table), accuracy(row.val_mean), accuracy(row.train_last)]
+        own += [seconds(row.seconds_mean), str(len(row.seeds))]
+        rows.append(own + ([times(row)] if table.multiplied else []))
+    return heads, rows
+
+
+UNDER_TRAINED = "† under-trained: training accuracy no higher than validation accuracy at the end."
+
+
+def _markdown(table: ModelTable) -> str:
+    heads, rows = _columns(table)
+    lines = [[cell(heads[0]), *heads[1:]], *([cell(row[0]), *row[1:]] for row in rows)]
+    text = [f"| {' | '.join(line)} |" for line in lines]
+    text.insert(1, "|:--|" + "--:|" * (len(heads) - 1))
+    return "\n".join(text + (["", UNDER_TRAINED] if any(row.under_trained for row in table.rows) else []))
+
+
+def _latex(table: ModelTable) -> str:
+    heads, rows = _columns(table)
+    body = [" & ".join(map(tex, line)) + r" \\" for line in (heads, *rows)]
+    lines = [r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}", r"\toprule", body[0], r"\midrule", *body[1:]]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines + ([tex(UNDER_TRAINED)] if any(row.under_trained for row in table.rows) else []))
+
+
+_TEX = {
+    **{character: "\\" + character for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "†": r"$\dagger$"},
+    **{"±": r"$\pm$", MINUS: "$-$", DASH: "--", "≥": r"$\geq$", "≤": r"$\leq$", "\n": " "},
+}
+
+
+def tex(text: str) -> str:
+    """Return text for a cell of a LaTeX table.
+
+    Example:
+        >>> print(tex("50 % ± 1_a"))
+        50 \\% $\\pm$ 1\\_a
+    """
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _csv(tables: Sequence[ModelTable]) -> str:
+    names = ["model", "augmentation", "test", "test_std", "validation", "train", "seconds", "seeds"]
+    names += ["difference", "low", "high", "p", "p_corrected", "times", "times_low", "times_high"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for each in tables:
+        for row in each.rows:
+            paired, worth = row.against_none or {}, row.data_multiplier or {}
+            own = [each.model, row.augmentation, row.test_mean, row.test_std, row.val_mean, row.train_last]
+            own += [row.seconds_mean, len(row.seeds), *(paired.get(name) for name in names[8:13])]
+            writer.writerow([*own, *(worth.get(name) for name in ("times", "low", "high"))])
+    return out.getvalue()
 
 
 def cell(text: str) -> str:
