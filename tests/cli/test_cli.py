@@ -396,7 +396,7 @@ def test_warnings_of_the_program_are_one_line_each(tmp_path: Path) -> None:
         (("fit", "digits", "zoo", "--steps", "0"), "steps: expected at least 1, got 0"),
         (("fit", "digits", "zoo", "--init", "odd"), "unknown init: expected one of"),
         (("fit", "digits", "zoo", "--workers", "0"), "'--workers'"),
-        (("fit", "digits", "zoo", "--device", "abacus"), "expected 'cpu' or a CUDA device that is there"),
+        (("fit", "digits", "zoo", "--device", "abacus"), "expected 'auto', 'cpu' or a CUDA device that is there"),
         (("train", "zoo", "--lr", "nan"), "lr: expected a positive number"),
         (("import", "a", "b", "--omega", "3", "--activation", "relu"), "expected no --omega with --activation relu"),
         (("import", "a", "b", "--activation", "odd"), "unknown activation: expected one of"),

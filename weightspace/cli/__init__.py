@@ -62,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """Print a warning as one line, like an error: it may name what a file holds."""
-    typer.echo(f"weightspace: {category.__name__}: {printable(' '.join(str(message).split()))}", err=True)
+    line = f"weightspace: {category.__name__}: {printable(' '.join(str(message).split()))}"
+    typer.secho(line, fg=typer.colors.YELLOW, err=True)  # without colour where the output is no terminal
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -100,7 +100,9 @@ class LazyGroup(TyperGroup):
 def group(table: Commands, help: str | None = None) -> typer.Typer:
     """Make a Typer application whose commands are those of a table."""
     kind = type("Group", (LazyGroup,), {"table": table})
-    return typer.Typer(cls=kind, help=help, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    return typer.Typer(
+        cls=kind, help=help, add_completion=table is PROGRAM, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
 
 
 PROGRAM = Commands()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import json
+import math
+import os
 import re
 import types
 import typing
@@ -50,10 +53,14 @@ def find_objective(name: str) -> Any:
 def _device(text: str) -> str:
     import torch
 
+    if text == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if text == "cpu" and torch.cuda.is_available():
+        typer.echo("a CUDA device is there and is not used: --device auto takes it", err=True)
     try:
         torch.empty(0, device=text)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise typer.BadParameter(f"expected 'cpu' or a CUDA device that is there, got {text!r}") from None
+        raise typer.BadParameter(f"expected 'auto', 'cpu' or a CUDA device that is there, got {text!r}") from None
     return text
 
 
@@ -80,8 +87,45 @@ def check_input_shape(text: str | None) -> str | None:
     return text
 
 
+def settings(texts: list[str] | None) -> dict[str, Any]:
+    """Parse options written as ``name=value``; values are JSON, or else text."""
+    found = dict[str, Any]()
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"expected NAME=VALUE such as channels=64, got {text!r}")
+        if name in found:
+            raise typer.BadParameter(f"expected each name once, got {name!r} twice")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def use_threads(workers: int | None, device: str) -> str | None:
+    """Choose the threads of a training on a CPU, and say so where they are fewer than the cores.
+
+    Threads of a busy machine wait for one another: many of them are slower than one.
+    """
+    import torch
+
+    if workers is not None:
+        torch.set_num_threads(workers)
+    if workers is not None or device != "cpu" or not hasattr(os, "getloadavg"):
+        return None
+    most, load = torch.get_num_threads(), os.getloadavg()[0]
+    threads = max(1, min(most, math.floor(most - load + 0.5)))
+    torch.set_num_threads(threads)
+    if threads == most:
+        return None
+    return f"{threads} of {most} threads, as the machine is busy (load {load:.1f}); --workers N takes N"
+
+
 Workers = Annotated[int | None, typer.Option(min=1, help="cores to use; all if not given")]
-Device = Annotated[str, typer.Option(callback=_device, help="'cpu' or 'cuda'")]
+Device = Annotated[
+    str, typer.Option(callback=_device, help="'cpu', 'cuda', or 'auto' for a CUDA device if there is one")
+]
 ExecutorName = Annotated[Literal["local", "ray"], typer.Option("--executor", help="fit in this process or on Ray")]
 Address = Annotated[str | None, typer.Option(help="address of a Ray cluster; RAY_ADDRESS or a new one if not given")]
 Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a Ray task; one with --device cuda if not given")]

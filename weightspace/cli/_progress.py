@@ -25,6 +25,8 @@ class _Console(Console):
         return super().render_str("\n".join(printable(line) for line in text.split("\n")), **options)
 
 
+LINES_EVERY = 10.0
+"""Seconds between lines of progress where the output is no terminal."""
 console = _Console(markup=False, highlight=False)
 
 
@@ -37,6 +39,9 @@ def say(*lines: object) -> None:
 @contextmanager
 def fit_progress() -> Iterator[Callable[[int, int, Any], None]]:
     """Show a bar with rate, PSNR and time left; yield the function to call after each shard of networks."""
+    if not console.is_terminal:
+        yield _lines_of_fit()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -47,19 +52,35 @@ def fit_progress() -> Iterator[Callable[[int, int, Any], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, speed_estimate_period=120) as bar:
-        task = bar.add_task("fit", total=None, rate="-", psnr="-")
+        task = bar.add_task("fit: preparing; the first time on a machine compiles", total=None, rate="-", psnr="-")
         started, count, total_psnr = time.perf_counter(), 0, 0.0
 
         def step(done: int, total: int, psnr: Any) -> None:
             nonlocal count, total_psnr
             if not count:  # the networks of an earlier run do not count for this run's rate
-                bar.reset(task, total=total, completed=done - len(psnr), rate="-", psnr="-")
+                bar.reset(task, total=total, completed=done - len(psnr), description="fit", rate="-", psnr="-")
             count += len(psnr)
             total_psnr += float(psnr.sum())
             rate = f"{count / (time.perf_counter() - started):.1f}"
             bar.update(task, completed=done, rate=rate, psnr=f"{total_psnr / count:.2f}")
 
         yield step
+
+
+def _lines_of_fit() -> Callable[[int, int, Any], None]:
+    """Return a function that writes a line of progress every few seconds, where the output is no terminal."""
+    say("fit: preparing; the first time on a machine compiles")
+    started, last, count = time.perf_counter(), 0.0, 0
+
+    def step(done: int, total: int, psnr: Any) -> None:
+        nonlocal last, count
+        count += len(psnr)
+        now = time.perf_counter() - started
+        if now - last >= LINES_EVERY or done == total:
+            last = now
+            say(f"fit {done}/{total}  {count / now:.1f} networks/s  PSNR {float(psnr.mean()):.2f} dB  {now:.0f} s")
+
+    return step
 
 
 def score_text(score: float, percent: bool, digits: int = 2) -> str:
@@ -75,6 +96,9 @@ def training_progress(epochs: int, percent: bool) -> Iterator[Callable[[dict[str
         epochs: the number of epochs in all.
         percent: whether scores are accuracies.
     """
+    if not console.is_terminal:
+        yield _lines_of_training(epochs, percent)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -93,6 +117,20 @@ def training_progress(epochs: int, percent: bool) -> Iterator[Callable[[dict[str
         yield step
 
 
+def _lines_of_training(epochs: int, percent: bool) -> Callable[[dict[str, float]], None]:
+    """Return a function that writes a line for an epoch, every few seconds, where the output is no terminal."""
+    last = time.perf_counter() - LINES_EVERY
+
+    def step(line: dict[str, float]) -> None:
+        nonlocal last
+        if time.perf_counter() - last >= LINES_EVERY or line["epoch"] == epochs:
+            last = time.perf_counter()
+            train, val = (score_text(line[name], percent, digits=1) for name in ("train", "val"))
+            say(f"epoch {line['epoch']}/{epochs}  loss {line['loss']:.3f}  train {train}  val {val}")
+
+    return step
+
+
 @contextmanager
 def build_progress(name: str) -> Iterator[Callable[[int], None]]:
     """Show the number of finished signals; yield the function to call with it."""
@@ -109,6 +147,20 @@ def print_cell(cell: Any, result: Any, done: int, total: int) -> None:
     label = f"{cell.entry} {cell.augmentation} seed {cell.seed}"
     val = score_text(result.val, percent)
     say(f"  {done:3d}/{total}  {label:40s} val {val:>7s}  {test}  {result.seconds:.0f} s")
+
+
+def print_result(result: Any) -> None:
+    """Print one table of all rows of a suite."""
+    table = Table("model", "augmentation", "parameters", "test", "validation", "seeds")
+    for row in result.rows:
+        percent = row.objective is None
+        test = "-" if row.test_mean is None else score_text(row.test_mean, percent)
+        if row.test_std is not None:
+            test += f" ± {score_text(row.test_std, percent)}"
+        val = "-" if row.val_mean is None else score_text(row.val_mean, percent)
+        count = "-" if row.parameters is None else f"{row.parameters:,}"
+        table.add_row(row.model, row.augmentation, count, test, val, str(len(row.seeds)))
+    console.print(table)
 
 
 def print_zoo(zoo: Zoo) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import importlib
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,26 +13,79 @@ import typer
 
 import weightspace as ws
 from weightspace.cli._commands import PROGRAM
-from weightspace.cli._options import Device, Workers, find_model, find_objective, usage
-from weightspace.cli._progress import console, print_cell, say, score_text, training_progress
+from weightspace.cli._options import Device, Workers, find_model, find_objective, settings, usage, use_threads
+from weightspace.cli._progress import console, print_cell, print_result, say, score_text, training_progress
 
 
 def _real_valued(zoo: ws.Zoo) -> bool:
     return any(zoo.labels(split).is_floating_point() for split in zoo.splits)
 
 
-@PROGRAM.command(config="weightspace.training:TrainConfig")
+def _entry(like: str) -> Any:
+    """Return the entry of a suite that ``SUITE/ROW`` names, and the suite."""
+    name, _, row = like.partition("/")
+    suite = _suite(name)
+    if row not in suite.entries:
+        raise typer.BadParameter(f"expected SUITE/ROW with one of {list(suite.entries)}, got {like!r}")
+    return suite, suite.entries[row]
+
+
+def _budget(like: str) -> ws.TrainConfig:
+    """Return the training that a row of a suite has."""
+    suite, entry = _entry(like)
+    return dataclasses.replace(suite.train, **entry.train)
+
+
+def _suite(text: str) -> Any:
+    """Find a suite by its name or import path, or the one that a Python file defines."""
+    from weightspace.bench._suite import suite_named
+
+    if not text.endswith(".py"):
+        return usage(suite_named, text, ws.bench.SUITES)
+    file = Path(text)
+    if not file.is_file():
+        raise typer.BadParameter(f"expected a file that defines a suite, got none at {text}")
+    folder, before = str(file.resolve().parent), list(sys.path)
+    sys.path.append(folder)  # last, and for good: what the suite names is imported from there
+    try:
+        module = importlib.import_module(file.stem)
+    except Exception as error:
+        sys.path[:] = before
+        raise typer.BadParameter(f"{text}: expected Python, got {type(error).__name__}: {error}") from error
+    found = [name for name, value in vars(module).items() if isinstance(value, ws.bench.Suite)]
+    if Path(str(module.__file__)).resolve() != file.resolve() or len(found) != 1:
+        raise typer.BadParameter(
+            f"{text}: expected one weightspace.bench.Suite in it, got {found}; name {file.stem}:NAME"
+        )
+    return getattr(module, found[0])
+
+
+@PROGRAM.command(config="weightspace.training:TrainConfig", named=("like", _budget))
 def train(
     *,
     config: ws.TrainConfig,
     zoo: Annotated[Path, typer.Argument(help="a zoo with labels")],
-    model: Annotated[str, typer.Option(help="a name of 'weightspace list models', or an import path")] = "dwsnet",
+    model: Annotated[
+        str | None, typer.Option(help="a name of 'weightspace list models', or an import path; dwsnet if not given")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="SUITE/ROW, such as ours/forward-messages: its model, sizes and budget; options replace them"
+        ),
+    ] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, an option of the model, again for more")
+    ] = None,
     augment: Annotated[
-        str | None, typer.Option(help="names of 'weightspace list augmentations' or import paths, joined by +")
+        str | None,
+        typer.Option(help="names of 'weightspace list augmentations', such as rotate=30+noise=0.2, or import paths"),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="a name of 'weightspace list objectives', or an import path")
-    ] = "classification",
+        str | None,
+        typer.Option(help="a name of 'weightspace list objectives', or an import path; regression with --target"),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="column of numbers to learn, instead of the labels")] = None,
     outputs: Annotated[
         int | None,
         typer.Option(
@@ -38,21 +95,31 @@ def train(
     hidden: Annotated[int | None, typer.Option(help="width of the model")] = None,
     layers: Annotated[int | None, typer.Option(help="depth of the model")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of checkpoints and logs; a run there continues")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="threads; by the load of the machine if not given")] = None,
     device: Device = "cpu",
 ) -> None:
     """Train a model on the networks of a zoo."""
     opened = ws.Zoo.open(zoo)
-    find_model(model)
-    scored = find_objective(objective)
+    row = None if like is None else _entry(like)[1]
+    name = model or (row.model if row is not None else "dwsnet")
+    find_model(name)
+    scored = find_objective(objective or ("classification" if target is None else "regression"))
+    if target is not None and not issubclass(scored, ws.training.Regression):
+        raise typer.BadParameter(f"expected --objective regression with --target, got {objective}")
     if augment:
         usage(ws.transforms.augmentation, augment)
-    sizes: dict[str, Any] = {
-        name: value for name, value in (("hidden", hidden), ("layers", layers)) if value is not None
-    }
+    sizes = dict(row.options) if row is not None and model is None else {}
+    sizes |= {key: value for key, value in (("hidden", hidden), ("layers", layers)) if value is not None}
+    sizes |= settings(given)
     if outputs is None:
-        outputs = 1 if _real_valued(opened) else opened.num_classes
+        outputs = 1 if target is not None or _real_valued(opened) else opened.num_classes
     percent = scored.score_name.endswith("accuracy")
-    net = ws.models.build(model, opened.spec, outputs, seed=config.seed, **sizes)
+    learned = objective if target is None else ws.training.Regression.for_zoo(opened, column=target)
+    build = functools.partial(ws.models.build, seed=config.seed, **sizes)
+    net = usage(build, name, opened.spec, outputs)
+    say(f"{name} with {net.num_parameters:,} parameters")
+    if (chosen := use_threads(workers, device)) is not None:
+        say(chosen)
     if out is None:
         say("no --out: the model will be gone at the end; give a folder to keep it, and to predict with it")
     with training_progress(config.epochs, percent) as step:
@@ -60,7 +127,7 @@ def train(
             net,
             opened,
             transform=augment or None,
-            objective=objective,
+            objective=learned,
             config=config,
             device=device,
             run_dir=out,
@@ -74,7 +141,9 @@ def train(
 
 @PROGRAM.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="a name of 'weightspace list suites', or an import path")],
+    suite: Annotated[
+        str, typer.Argument(help="a name of 'weightspace list suites', an import path, or a .py file with a suite")
+    ],
     zoo: Annotated[Path, typer.Option(help="the zoo to train on")],
     out: Annotated[Path, typer.Option(help="folder of the results; an interrupted run continues there")],
     only: Annotated[
@@ -85,11 +154,13 @@ def bench(
     device: Device = "cpu",
 ) -> None:
     """Run a grid of models, augmentations and seeds, and write result.json."""
-    from weightspace.bench._suite import suite_named
+    from weightspace.bench._record import read_result
 
-    chosen = usage(suite_named, suite, ws.bench.SUITES)
+    chosen = _suite(suite)
     options = {"only": only or None, "epochs": epochs, "workers": workers, "device": device}
-    say(f"wrote {ws.bench.run_suite(chosen, zoo, out, **options, on_cell=print_cell)}")
+    path = ws.bench.run_suite(chosen, zoo, out, **options, on_cell=print_cell)
+    print_result(read_result(path))
+    say(f"wrote {path}")
 
 
 @PROGRAM.command()

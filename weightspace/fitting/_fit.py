@@ -17,6 +17,7 @@ from torch import Tensor
 from weightspace._checks import check_keywords, warn_if_wide, whole_number
 from weightspace._evaluate import PSNR_LIMIT, psnr
 from weightspace._networks import Networks
+from weightspace._progress import bar
 from weightspace._spec import NetSpec
 from weightspace._weights import Weights
 from weightspace.fitting._checks import check_signals, check_sources, check_start, real_tensor, warn_of_poor_fits
@@ -47,6 +48,7 @@ def fit(
     chunk: int | None = None,
     kernel: Kernel = "auto",
     on_progress: OnProgress | None = None,
+    progress: bool | None = None,
     **options: Any,
 ) -> Networks:
     r"""Fit one network to every signal, ``views`` times over.
@@ -73,6 +75,7 @@ def fit(
             and numba or triton is there.
         on_progress: called after each chunk with the networks done, the networks in all and the PSNR of the chunk, by
             one thread at a time. An exception that it raises ends the fit.
+        progress: whether to show a bar; by default in notebooks alone.
         options: fields of :class:`FitConfig`.
 
     Returns:
@@ -100,10 +103,22 @@ def fit(
     warn_if_wide("targets", *(value.item() for value in torch.aminmax(job.targets)))
     wanted = os.cpu_count() or 1 if workers is None else whole_number("workers", workers)
     size = job.chunk_size if chunk is None else whole_number("chunk", chunk)
-    networks = job.run(size, wanted, on_progress)[0]
+    with bar("fit", progress) as shown:
+        networks = job.run(size, wanted, on_progress if shown is None else _shown(shown, on_progress))[0]
     assert networks.psnr is not None
     warn_of_poor_fits(networks.psnr)
     return networks
+
+
+def _shown(shown: Callable[[int, int, str], None], on_progress: OnProgress | None) -> OnProgress:
+    """Return a callback that moves a bar, and then calls the user's."""
+
+    def step(done: int, total: int, psnr: Tensor) -> None:
+        shown(done, total, f"{float(psnr.mean()):.1f} dB")
+        if on_progress is not None:
+            on_progress(done, total, psnr)
+
+    return step
 
 
 class _Job:

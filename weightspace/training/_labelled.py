@@ -69,10 +69,12 @@ class Regression(Objective):
         values: ``[label]`` or ``[label, k]``, the numbers of the labels 0, 1, ...; ``None`` where the labels are the
             numbers.
         std: standard deviation of the labels, where they are the numbers.
+        column: name of the further column that holds the numbers, instead of the labels.
 
     Raises:
         TypeError: for values that are not a tensor.
-        ValueError: for values that are not finite or all alike, and in training for labels without a value.
+        ValueError: for values that are not finite or all alike, values and a column together, and in training for
+            labels without a value, and columns that are not there or not finite.
 
     Example:
         >>> import weightspace as ws
@@ -86,7 +88,10 @@ class Regression(Objective):
 
     score_name = "negative absolute error"
 
-    def __init__(self, values: Tensor | None = None, *, std: float = 1.0) -> None:
+    def __init__(self, values: Tensor | None = None, *, std: float = 1.0, column: str | None = None) -> None:
+        self.column = column
+        if values is not None and column is not None:
+            raise ValueError("values: expected either values of labels or a column of numbers, got both")
         if values is None:
             self.values, self.std = None, torch.tensor([number("std", std, "a positive number", above=0)])
             return
@@ -103,17 +108,25 @@ class Regression(Objective):
         self.values, self.std = exact.float(), exact.std(0).float()
 
     @classmethod
-    def for_zoo(cls, zoo: Zoo) -> Self:
-        """Make the objective for a zoo whose labels are the numbers, in units of the training split's spread."""
-        label = zoo.labels("train").double()
-        if not float(label.std()) > 0:
+    def for_zoo(cls, zoo: Zoo, *, column: str | None = None) -> Self:
+        """Make the objective for a zoo, in units of the training split's spread.
+
+        Args:
+            zoo: the networks.
+            column: the further column with the numbers; the labels are the numbers where ``None``.
+        """
+        numbers = zoo.labels("train").double() if column is None else numbers_of(zoo["train"], column).double()
+        if not float(numbers.std()) > 0:
             raise ValueError("expected labels to learn, got the same number for every network")
-        return cls(std=float(label.std()))
+        return cls(std=float(numbers.std()), column=column)
 
     def __repr__(self) -> str:
-        return f"Regression({digest(self.std if self.values is None else self.values)})"
+        column = "" if self.column is None else f", column={self.column!r}"
+        return f"Regression({digest(self.std if self.values is None else self.values)}{column})"
 
     def targets(self, networks: Networks) -> Tensor:
+        if self.column is not None:
+            return numbers_of(networks, self.column)[:, None]
         label = _labels(networks)
         if self.values is None:
             return label.to(torch.float32)[:, None]
@@ -150,3 +163,22 @@ def _labels(networks: Networks) -> Tensor:
     if networks.label is None:
         raise ValueError("expected labelled networks, got none with labels; give them as Networks(weights, label=...)")
     return networks.label
+
+
+def numbers_of(networks: Networks, column: str) -> Tensor:
+    """Return the numbers of a further column as float32 ``[batch]``.
+
+    Raises:
+        ValueError: for a column that is not there, holds texts, or numbers that are not finite.
+    """
+    found = networks.columns.get(column)
+    if not isinstance(found, Tensor):
+        got = "texts" if column in networks.columns else f"{column!r}"
+        names = [name for name, values in networks.columns.items() if isinstance(values, Tensor)]
+        raise ValueError(f"column: expected one of numbers, among {names}, got {got}")
+    if bad := int((~found.isfinite()).sum()):
+        raise ValueError(
+            f"column {column!r}: expected finite numbers, got NaN or infinity in {bad} networks; leave those out: "
+            "ws.zoo.subset(zoo, path, {split: rows})"
+        )
+    return found.float()

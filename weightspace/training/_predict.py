@@ -19,6 +19,7 @@ from weightspace.fitting import FitConfig, fit
 from weightspace.fitting._fit import OnProgress
 from weightspace.models import WeightModel
 from weightspace.signals import ImageSet, SignalSet
+from weightspace.training._labelled import numbers_of
 from weightspace.training._objective import check_output
 from weightspace.training._run import EVAL_BATCH
 from weightspace.zoo import Zoo
@@ -90,7 +91,7 @@ def evaluate_model(
     batch_size: int = EVAL_BATCH,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
-    r"""Measure a trained model on the labels of a zoo: classes, or real numbers.
+    r"""Measure a trained model on the labels of a zoo: classes, or real numbers, or the column that it was trained on.
 
     Networks without a label count as ``"unlabelled"`` and nowhere else. For real labels ``y`` and outputs ``v``
 
@@ -125,7 +126,8 @@ def evaluate_model(
         (8, 8)
     """
     _check_model(model)
-    labels = zoo.labels(split)
+    target = model.about.get("target")
+    labels = zoo.labels(split) if target is None else numbers_of(zoo[split], target)
     real, known = labels.is_floating_point(), labels >= 0
     if not real and model.classes and zoo.classes and model.classes != zoo.classes:
         raise ValueError(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from weightspace._checks import check_keywords
+from weightspace._progress import bar
 from weightspace._split import split_by_source
 from weightspace.models import Normalize, WeightModel
 from weightspace.training._config import TrainConfig
@@ -29,7 +30,7 @@ from weightspace.zoo._zoo import RESIDENT_BYTES
 # Not a seed that a test split was drawn with: the same hash would hold out those same sources, which are gone already.
 VAL_SEED = 0x76616C
 SHARE_SEED = 0x736872
-TRAIN_ARGUMENTS = ("transform", "objective", "config", "device", "run_dir", "on_epoch", "resident_bytes")
+TRAIN_ARGUMENTS = ("transform", "objective", "config", "device", "run_dir", "on_epoch", "resident_bytes", "progress")
 SIGNAL_FACTS = ("data", "licence", "citation", "height", "width")
 """Entries of a zoo's provenance that a model keeps."""
 
@@ -71,6 +72,7 @@ def train(
     run_dir: str | Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     resident_bytes: int = RESIDENT_BYTES,
+    progress: bool | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a model on the networks of a zoo; the model ends with the weights of its best validation epoch.
@@ -94,6 +96,7 @@ def train(
         on_epoch: called with each epoch's line of the history.
         resident_bytes: a split whose weights are at most this large is held in memory (or on the device); a larger one
             is read from its files, batch by batch, with the same result.
+        progress: whether to show a bar; by default in notebooks alone.
         options: fields of :class:`TrainConfig`.
 
     Raises:
@@ -138,16 +141,8 @@ def train(
     folder = None if run_dir is None else RunFolder(Path(run_dir), config, zoo, transform, model, objective)
     if folder is not None:
         folder.load(run)
-    try:
-        while run.epoch < config.epochs:
-            line = run.one_epoch()
-            if folder is not None:
-                folder.save(run, line)
-            if on_epoch is not None:
-                on_epoch(line)
-    finally:
-        if folder is not None:
-            folder.close()
+    with bar("train", progress) as shown:
+        _walk(run, config.epochs, folder, on_epoch, shown)
     model.load_state_dict(run.best_state)
     model.eval()
     test = score(model, parts["test"], objective) if "test" in parts else None
@@ -155,6 +150,28 @@ def train(
     if folder is not None:
         folder.finish(asdict(result), model)
     return result
+
+
+def _walk(
+    run: Run,
+    epochs: int,
+    folder: RunFolder | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+    shown: Callable[[int, int, str], None] | None,
+) -> None:
+    """Train until the last epoch."""
+    try:
+        while run.epoch < epochs:
+            line = run.one_epoch()
+            if folder is not None:
+                folder.save(run, line)
+            if shown is not None:
+                shown(run.epoch, epochs, f"loss {line['loss']:.3f}  validation {line['val']:.4g}")
+            if on_epoch is not None:
+                on_epoch(line)
+    finally:
+        if folder is not None:
+            folder.close()
 
 
 def _about(zoo: Zoo, transform: Transform | str | None, objective: Objective) -> dict[str, Any]:
@@ -166,6 +183,7 @@ def _about(zoo: Zoo, transform: Transform | str | None, objective: Objective) ->
         "signals": {name: value for name, value in zoo.provenance.items() if name in SIGNAL_FACTS},
         "transform": transform if isinstance(transform, str | None) else repr(transform),
         "objective": type(objective).__name__,
+        "target": getattr(objective, "column", None),
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from weightspace._plugins import find
@@ -20,15 +21,19 @@ def augmentation(name: str) -> Transform:
     """Return a transform by its name; names joined by ``+`` compose, in that order.
 
     Args:
-        name: one or several of :data:`AUGMENTATIONS`; an import path such as ``my_package.module:MyTransform``; or a
-            name that an installed package declares in the entry point group ``weightspace.augmentations``. A class
-            that these lead to is made without arguments.
+        name: one or several of :data:`AUGMENTATIONS`, each maybe with a strength in place of its own
+            (``rotate=30+noise=0.2``, or several numbers, ``scale=0.8,1.2``); an import path such as
+            ``my_package.module:MyTransform``; or a name that an installed package declares in the entry point group
+            ``weightspace.augmentations``. A class that these lead to is made without arguments.
 
     Raises:
         TypeError: for something other than a name.
-        ValueError: for an unknown name, or one that leads to something other than a transform.
+        ValueError: for an unknown name, one that leads to something other than a transform, or a strength of one that
+            takes none.
 
     Example:
+        >>> augmentation("rotate=30+noise=0.2").members
+        (Rotate(degrees=30.0), GaussianNoise(std=0.2))
         >>> augmentation("sign+noise").preserves
         'nothing'
         >>> augmentation("weightspace.transforms:Permute")
@@ -57,7 +62,28 @@ def shears(transform: Transform) -> bool:
     return own or any(shears(member) for member in transform.members)
 
 
-def _made(name: str) -> Transform:
+def _made(text: str) -> Transform:
+    name, equals, strength = text.partition("=")
+    made = _of_name(name)
+    return _with_strength(made, name, strength) if equals else made
+
+
+def _with_strength(transform: Transform, name: str, text: str) -> Transform:
+    """Return a transform with other numbers in its first fields."""
+    own = fields(transform) if is_dataclass(transform) else ()
+    numbers = list(takewhile(lambda field: type(getattr(transform, field.name)) in (int, float), own))
+    given = text.split(",")
+    if not numbers or len(given) > len(numbers):
+        most = f"at most {len(numbers)} numbers" if numbers else "no strength"
+        raise ValueError(f"augmentations: expected {name} with {most}, got {text!r}; its own is {transform!r}")
+    try:
+        values = {f.name: type(getattr(transform, f.name))(v) for f, v in zip(numbers, given, strict=False)}
+    except ValueError as error:
+        raise ValueError(f"augmentations: expected a number behind {name}=, got {text!r}") from error
+    return replace(transform, **values)  # pyright: ignore[reportArgumentType]
+
+
+def _of_name(name: str) -> Transform:
     found = find("augmentations", name, AUGMENTATIONS, _problem)
     if isinstance(found, Transform):
         return found
