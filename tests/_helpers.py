@@ -6,6 +6,7 @@
 - ``labelled(spec, count, ...)``: ``Networks`` with labels that can be learned from the weights;
 - ``write_small_zoo(path, ...)``: a zoo of such networks on disk, with train and test splits;
 - ``points(dims, count, ...)``: points of the input, uniform in [-1, 1];
+- ``attention_spec()``: a stream, and attention with three heads and biases;
 - ``linked_spec(a, b)``: two hidden axes that read each other;
 - ``run_command(capsys, *arguments)``: exit code, stdout and stderr of a command.
 
@@ -101,3 +102,25 @@ def run_command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> t
     out, err = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return ended.value.code, out, err
+
+
+def attention_spec() -> ws.NetSpec:
+    """Make a stream of six that three heads read: of size four for queries and keys, of size two for values."""
+    axes = [ws.Axis("in", 5), ws.Axis("h1", 6, "other"), ws.Axis("out", 3)]
+    axes += [ws.Axis("qk", 12, "linear", blocks=3), ws.Axis("vo", 6, "linear", blocks=3, follows="qk")]
+    params = [ws.Param("e.weight", ("h1", "in"))]
+    for name, axis in (("q", "qk"), ("k", "qk"), ("v", "vo")):
+        params.append(ws.Param(f"{name}.weight", (axis, "h1"), dual=name == "k"))
+        params.append(ws.Param(f"{name}.bias", (axis,), "bias", dual=name == "k"))
+    params += [ws.Param("o.weight", ("h1", "vo")), ws.Param("f.weight", ("out", "h1"))]
+    return ws.NetSpec(tuple(axes), tuple(params))
+
+
+def attend(weights: ws.Weights, x: Tensor) -> Tensor:
+    """Compute the networks of :func:`attention_spec` on ``[token, 5]``: ``[batch, token, 3]``."""
+    w = dict(weights.items())
+    x = x @ w["e.weight"].mT
+    made = [x @ w[f"{n}.weight"].mT + w[f"{n}.bias"][:, None] for n in "qkv"]
+    q, k, v = (z.unflatten(2, (3, -1)).transpose(1, 2) for z in made)
+    y = (q @ k.mT).softmax(-1) @ v
+    return (x + y.transpose(1, 2).flatten(2) @ w["o.weight"].mT) @ w["f.weight"].mT

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from _helpers import attend, attention_spec, generator, networks
 from torch import Tensor
 
 import weightspace as ws
@@ -400,3 +402,134 @@ def test_other_things_than_specs_weights_and_elements_are_refused() -> None:
         _ = g @ 3  # pyright: ignore[reportOperatorIssue]
     with pytest.raises(ValueError, match="whole max_shift"):
         ws.Symmetry.sample(spec, batch=2, generator=torch.Generator(), max_shift=0.5)  # pyright: ignore[reportArgumentType]
+
+
+# Linear axes and blocks.
+
+RANK = ws.mlp(2, 6, 3, 1, activation=("relu", "linear"))
+
+
+def _tokens() -> Tensor:
+    return torch.linspace(-1, 1, 35, dtype=torch.float64).view(7, 5)
+
+
+def test_matrices_and_blocks_keep_attention() -> None:
+    spec, gen = attention_spec(), generator()
+    w = networks(spec, 4)
+    g, h = (ws.Symmetry.sample(spec, batch=4, generator=gen, dtype=torch.float64) for _ in range(2))
+    expected = attend(w, _tokens())
+    assert float((g.act(w).flat - w.flat).abs().max()) > 0.5
+    torch.testing.assert_close(attend(g.act(w), _tokens()), expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close((g @ h).act(w).flat, g.act(h.act(w)).flat, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(g.inverse().act(g.act(w)).flat, w.flat, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close((g @ g.inverse()).act(w).flat, w.flat, atol=1e-9, rtol=1e-9)
+    for wrong in (g.inverse() @ h, g.inverse().inverse() @ g):  # the control: neither is the identity
+        assert float((wrong.act(w).flat - w.flat).abs().max()) > 0.1
+    ws.Symmetry(spec, 4, g.perm, g.scale, g.shift, g.linear)
+    halves = ws.Symmetry.cat([g[:1], ws.Symmetry.identity(spec, batch=1), g[2:]])
+    torch.testing.assert_close(halves.act(w).flat[[0, 2, 3]], g.act(w).flat[[0, 2, 3]])
+    torch.testing.assert_close(halves.act(w).flat[1], w.flat[1])
+    chosen = ws.Symmetry.where(torch.tensor([True, False, True, False]), g, g.identity_like())
+    torch.testing.assert_close(chosen.act(w).flat[:2], torch.stack([g.act(w).flat[0], w.flat[1]]))
+
+
+def test_groups_below_full_move_no_matrices() -> None:
+    spec = attention_spec()
+    for group in ("permutation", "signed", "scaled"):
+        g = ws.Symmetry.sample(spec, batch=3, generator=generator(), group=group)
+        assert (sorted(g.perm), g.linear) == (["h1", "qk", "vo"], {})
+        torch.testing.assert_close(
+            attend(g.act(networks(spec, 3)), _tokens()), attend(networks(spec, 3), _tokens()), atol=1e-9, rtol=1e-9
+        )
+
+
+def test_samples_of_matrices_are_conditioned() -> None:
+    g = ws.Symmetry.sample(RANK, batch=200, generator=generator(), max_scale=3.0, dtype=torch.float64)
+    values = torch.linalg.svdvals(g.linear["h2"])
+    assert 1 / 3 <= float(values.min()) < 0.5
+    assert 2 < float(values.max()) <= 3
+    rotations = ws.Symmetry.sample(RANK, batch=200, generator=generator(), max_scale=1.0, dtype=torch.float64)
+    assert 0.3 < float((torch.linalg.det(rotations.linear["h2"]) > 0).double().mean()) < 0.7
+
+
+def test_specs_of_linear_axes_travel() -> None:
+    spec = attention_spec()
+    assert ws.NetSpec.from_json(spec.to_json()) == spec
+    assert "blocks" not in RANK.to_json()
+    assert "qk:3x4 linear" in repr(spec)
+    assert [a.name for a in spec.blocked] == ["qk", "vo"]
+
+
+BLOCKS = torch.arange(12).view(3, 4)
+BAD: dict[str, tuple[dict[str, dict[str, Tensor]], str]] = {
+    "singular": ({"linear": {"qk": torch.zeros(1, 3, 4, 4)}}, r"linear\['qk'\]: expected finite matrices"),
+    "not finite": ({"linear": {"qk": torch.full((1, 3, 4, 4), torch.nan)}}, "expected finite matrices"),
+    "one matrix": ({"linear": {"qk": torch.eye(12)[None]}}, r"linear\['qk'\]: expected shape \[1, 3, 4, 4\]"),
+    "no linear axis": ({"linear": {"h1": torch.eye(6)[None, None]}}, r"linear\['h1'\]: expected a linear axis, got "),
+    "scales": ({"scale": {"qk": torch.ones(1, 12)}}, r"scale\['qk'\]: linear commutes with no scale"),
+    "torn": ({"perm": {"qk": BLOCKS.T.reshape(1, 12)}}, r"perm\['qk'\]: expected whole blocks of 4 to move"),
+    "alone": ({"perm": {"qk": BLOCKS.flip(0).reshape(1, 12)}}, r"perm\['vo'\]: expected its blocks to move with"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_element_of_the_linear_group(name: str) -> None:
+    parts, text = BAD[name]
+    with pytest.raises(ValueError, match=text):
+        ws.Symmetry(attention_spec(), 1, **parts)
+
+
+def test_blocks_without_matrices_keep_their_order_inside() -> None:
+    axes = (ws.Axis("in", 2), ws.Axis("h", 6, "other", blocks=3), ws.Axis("out", 1))
+    spec = ws.NetSpec(axes, (ws.Param("a", ("h", "in")), ws.Param("b", ("out", "h"))))
+    inside = torch.tensor([[1, 0, 2, 3, 4, 5]])
+    with pytest.raises(ValueError, match=r"perm\['h'\]: expected whole blocks of 2 to move, in their order inside"):
+        ws.Symmetry(spec, 1, {"h": inside})
+    g = ws.Symmetry.sample(spec, batch=50, generator=generator())
+    assert (g.perm["h"][:, 1::2] - g.perm["h"][:, ::2] == 1).all()
+    assert not g.linear
+
+
+@pytest.mark.parametrize(
+    ("axis", "text"),
+    [
+        (lambda: ws.Axis("h", 6, "linear", blocks=4), "expected blocks of one size .* got 4 blocks of 6 linear"),
+        (lambda: ws.Axis("h", 6, "relu", blocks=3), "expected blocks of one size on an axis of 'linear' or 'other'"),
+        (lambda: ws.Axis("h", 6, "linear", blocks=0), "expected at least 1 block, got 0"),
+        (lambda: ws.Axis("h", 6, "linear", blocks=3, follows="x"), "expected to follow an axis of 3 blocks"),
+        (lambda: ws.Axis("h", 6, "linear", follows="h"), "expected to follow an axis of 1 blocks that follows none"),
+    ],
+)
+def test_blocks_that_fit_nothing(axis: Callable[[], ws.Axis], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ws.NetSpec((ws.Axis("in", 2), axis(), ws.Axis("out", 1)), (ws.Param("a", ("h", "in")),))
+
+
+def test_duals_and_norms_of_linear_axes() -> None:
+    axes = (ws.Axis("in", 2), ws.Axis("h", 3, "linear"), ws.Axis("out", 1))
+    with pytest.raises(ValueError, match="parameter 'a': expected a dual one to produce a linear axis, got out"):
+        ws.NetSpec(axes, (ws.Param("b", ("h", "in")), ws.Param("a", ("out", "h"), dual=True)))
+    with pytest.raises(
+        ValueError, match="parameter 'n': expected a norm's axis to have permutations alone, got linear"
+    ):
+        ws.NetSpec(axes, (ws.Param("b", ("h", "in")), ws.Param("n", ("h",), "norm")))
+
+
+def test_models_say_that_they_do_not_commute_with_matrices() -> None:
+    for name, expected in (("dwsnet", "permutation"), ("scale-gmn", "scaled"), ("probe-gen", "full")):
+        model = ws.models.build(name, RANK, 3, seed=0).double()
+        assert model.equivariance == expected, name
+        ws.testing.assert_invariant(model, RANK, group=model.equivariance, atol=1e-6, rtol=1e-6)
+        if expected != "full":
+            with pytest.raises(AssertionError, match=r"invariance \(full\)"):
+                ws.testing.assert_invariant(model, RANK, group="full", atol=1e-6, rtol=1e-6)
+
+
+def test_aligners_that_tear_heads_apart_refuse() -> None:
+    spec = attention_spec()
+    a, b = networks(spec, 1), networks(spec, 1, seed=2)
+    for aligner in (ws.align.sinkhorn, partial(ws.align.match_activations, inputs=torch.zeros(3, 5))):
+        with pytest.raises(ValueError, match=r"got blocks \(heads\) on \['qk', 'vo'\]; use ws.align.match"):
+            aligner(a, b)
+    with pytest.raises(ValueError, match=r"use ws\.align\.match"):
+        ws.align.LearnedAligner(spec)

@@ -34,6 +34,7 @@ class Activation:
             number 0 stands for no activation.
         operator: the name of its ATen operator, if it has one; settings (a slope, an approximation) must be those of
             the formula.
+        linear: whether every invertible matrix commutes, as where there is no activation at all.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Activation:
     periodic: bool = False
     kernel: int | None = None
     operator: str = ""
+    linear: bool = False
 
     def phase_step(self, omega: float) -> float:
         """Return the shift that one step of phase adds to the pre-activation: ``pi / omega``, or 0 without phases."""
@@ -160,6 +162,8 @@ def _unknown(z: Tensor, omega: float) -> Tensor:
 
 OTHER = Activation("other", _unknown, _unknown)
 """The row of an axis of which only permutations are proved: residual sums, norms, other activations."""
+LINEAR = Activation("linear", lambda z, omega: z, lambda z, omega: torch.ones_like(z), linear=True)
+"""The row of an axis between two linear maps with nothing in between, such as the head dimension of attention."""
 
 
 def activation(name: str) -> Activation:
@@ -173,6 +177,6 @@ def activation(name: str) -> Activation:
         'positive'
     """
     try:
-        return OTHER if name == OTHER.name else ACTIVATIONS[name]
+        return {OTHER.name: OTHER, LINEAR.name: LINEAR}.get(name) or ACTIVATIONS[name]
     except (KeyError, TypeError):
         raise ValueError(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from weightspace._activation import ACTIVATIONS
+from weightspace._activation import ACTIVATIONS, LINEAR
 from weightspace._spec import Axis, Init, NetSpec, Param
 
 
@@ -13,8 +13,9 @@ def _chain(
     widths: Sequence[int], activations: Sequence[str], omegas: Sequence[float], shift: float, init: Init, bias: bool
 ) -> NetSpec:
     for name in activations:  # an axis may do without, or say 'other'; a hidden layer of a chain may not
-        if name not in ACTIVATIONS:
-            raise ValueError(f"unknown activation: expected one of {sorted(ACTIVATIONS)}, got {name!r}")
+        if name != LINEAR.name and name not in ACTIVATIONS:
+            expected = sorted([*ACTIVATIONS, LINEAR.name])
+            raise ValueError(f"unknown activation: expected one of {expected}, got {name!r}")
     last = len(widths) - 1
     names = ["in", *(f"h{i}" for i in range(1, last)), "out"]
     axes = [
@@ -53,7 +54,7 @@ def mlp(
 
     Args:
         widths: input, hidden and output widths.
-        activation: one name, or one for each hidden layer.
+        activation: one name, or one for each hidden layer; ``"linear"`` for none.
         output_shift: constant added to the output.
         init: see :func:`siren`; ``"torch"`` is ``nn.Linear``'s own.
         bias: whether the layers have biases.

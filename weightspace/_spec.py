@@ -18,6 +18,7 @@ MOST_SIZE, MOST_AXES = 1 << 40, 64
 Init = Literal["dws", "siren", "torch"]
 INITS: tuple[str, ...] = ("dws", "siren", "torch")
 Kind = Literal["weight", "bias", "norm"]
+_OPTIONAL = {"key": None, "folded": False, "stacked": False, "dual": False}
 KINDS = {"weight": 2, "bias": 1, "norm": 1}
 """Each kind of parameter with the fewest axes that it names."""
 
@@ -30,14 +31,20 @@ class Axis:
         name: the name that parameters refer to.
         size: number of entries.
         activation: a name of the activation table, or ``"other"`` where permutations alone are proved (residual sums,
-            norms), or ``None`` for inputs, outputs, kernel and position axes.
+            norms), ``"linear"`` where there is none between two linear maps, so that every invertible matrix commutes,
+            or ``None`` for inputs, outputs, kernel and position axes.
         omega: frequency of periodic activations, ``sin(omega * z)``; ignored by the others.
+        blocks: number of blocks that move as wholes, such as the heads of attention. A ``"linear"`` axis has a matrix
+            for each block, and permutations inside; blocks of ``"other"`` keep their order inside.
+        follows: name of an axis with as many blocks whose permutation of blocks this one shares.
     """
 
     name: str
     size: int
     activation: str | None = None
     omega: float = 1.0
+    blocks: int = 1
+    follows: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
@@ -46,12 +53,24 @@ class Axis:
             raise ValueError(f"axis {self.name!r}: expected a size of at most {MOST_SIZE}, got a larger one")
         if self.activation is not None:
             activation(self.activation)
+        if isinstance(self.blocks, bool) or not isinstance(self.blocks, int) or self.blocks < 1:
+            raise ValueError(f"axis {self.name!r}: expected at least 1 block, got {self.blocks!r}")
+        if self.blocks > 1 and (self.size % self.blocks or self.activation not in ("linear", "other")):
+            raise ValueError(
+                f"axis {self.name!r}: expected blocks of one size on an axis of 'linear' or 'other', got "
+                f"{self.blocks} blocks of {self.size} {self.activation}"
+            )
         omega = number(f"axis {self.name!r}", self.omega, "a positive omega", above=0)
         object.__setattr__(self, "omega", omega)
 
     @property
     def hidden(self) -> bool:
         return self.activation is not None
+
+    @property
+    def block_size(self) -> int:
+        """The number of entries in each block."""
+        return self.size // self.blocks
 
     @property
     def symmetry(self) -> Activation:
@@ -86,9 +105,13 @@ class Param:
         kind: ``"weight"``, ``"bias"`` or ``"norm"``.
         key: the key of the state dict that holds it, by default its name. Parameters that share a key are slices of one
             state-dict tensor: a layer that reads a concatenation is stored as one parameter per input, side by side
-            along the consumed axis (weights) or along the first axis (all others).
+            along the consumed axis (weights) or along the first axis (all others, and what is ``stacked``: packed
+            queries, keys and values).
         folded: whether the state-dict tensor is flattened: all axes after the first (for norms: all axes) are merged
             into one, as in a linear layer after a flatten.
+        stacked: whether the parts of its state-dict tensor lie on top of each other, along the produced axis.
+        dual: whether a matrix on the linear axis that it produces acts by its inverse transpose, as on the keys of
+            attention where it acts on the queries.
     """
 
     name: str
@@ -96,6 +119,8 @@ class Param:
     kind: Kind = "weight"
     key: str | None = None
     folded: bool = False
+    stacked: bool = False
+    dual: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(self.axes))
@@ -220,6 +245,11 @@ class NetSpec:
             out.setdefault(param.state_key, []).append(param)
         return {key: tuple(parts) for key, parts in out.items()}
 
+    def joined_along(self, key: str) -> int:
+        """Return the axis along which the parts of a state dict's tensor lie side by side."""
+        first = self.by_state_key[key][0]
+        return 1 if first.kind == "weight" and not first.stacked else 0
+
     def state_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one parameter in the state dict, where axes may be folded into one."""
         param, shape = self.param(name), self.shape(name)
@@ -231,7 +261,7 @@ class NetSpec:
     def state_dict_shape(self, key: str) -> tuple[int, ...]:
         """Return the shape of a tensor of the state dict, in which several parameters may be joined."""
         parts = self.by_state_key[key]
-        join = 1 if parts[0].kind == "weight" else 0
+        join = self.joined_along(key)
         shapes = [self.state_shape(part.name) for part in parts]
         return (*shapes[0][:join], sum(shape[join] for shape in shapes), *shapes[0][join + 1 :])
 
@@ -244,6 +274,16 @@ class NetSpec:
     def hidden(self) -> tuple[Axis, ...]:
         """The hidden axes, in the order in which the spec lists them."""
         return tuple(axis for axis in self.axes if axis.hidden)
+
+    @cached_property
+    def linear(self) -> tuple[Axis, ...]:
+        """The hidden axes between two linear maps, on which every invertible matrix commutes."""
+        return tuple(axis for axis in self.hidden if axis.symmetry.linear)
+
+    @cached_property
+    def blocked(self) -> tuple[Axis, ...]:
+        """The hidden axes of several blocks; those that follow others come after them."""
+        return tuple(sorted((a for a in self.hidden if a.blocks > 1), key=lambda axis: axis.follows is not None))
 
     @cached_property
     def _biases(self) -> dict[str, tuple[str, ...]]:
@@ -314,9 +354,13 @@ class NetSpec:
     def to_json(self) -> str:
         """Return one line of JSON that :meth:`from_json` turns back into an equal spec."""
         data = {field.name: getattr(self, field.name) for field in fields(self)}
-        data["axes"] = [vars(axis) for axis in self.axes]
+        usual = {"blocks": 1, "follows": None}
+        data["axes"] = [
+            {name: value for name, value in vars(axis).items() if name not in usual or value != usual[name]}
+            for axis in self.axes
+        ]
         data["params"] = [
-            {name: value for name, value in vars(param).items() if value or name not in ("key", "folded")}
+            {name: value for name, value in vars(param).items() if value or name not in _OPTIONAL}
             for param in self.params
         ]
         return json.dumps({"format": SPEC_FORMAT, **data}, sort_keys=True)
@@ -343,7 +387,7 @@ class NetSpec:
         try:
             axes = tuple(Axis(**axis) for axis in data.pop("axes"))
             params = tuple(
-                Param(p["name"], tuple(p["axes"]), p["kind"], p.get("key"), p.get("folded", False))
+                Param(p["name"], tuple(p["axes"]), p["kind"], *(p.get(k, d) for k, d in _OPTIONAL.items()))
                 for p in data.pop("params")
             )
             return cls(axes, params, **data)
@@ -378,7 +422,9 @@ def short_form(spec: NetSpec) -> str:
         parts += [] if ends["shift"] == shift else [f"output_shift={spec.output_shift:g}"]
         parts += [] if all(spec.bias_of(layer.produces) for layer in spec.layers) else ["bias=False"]
         return f"{'siren' if name == 'sine' else 'mlp'}({', '.join(parts)})"
-    axes = [f"{a.name}:{a.size} {a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in hidden]
+    sizes = [f"{a.blocks}x{a.block_size}" if a.blocks > 1 else f"{a.size}" for a in hidden]
+    kinds_of = [f"{a.activation}" + (f"({a.omega:g})" if a.omega != 1 else "") for a in hidden]
+    axes = [f"{a.name}:{size} {kind}" for a, size, kind in zip(hidden, sizes, kinds_of, strict=True)]
     more = [f"and {len(axes) - 4} more axes"] if len(axes) > 5 else []
     shown = ", ".join([*(axes[:4] if more else axes), *more])
     return f"NetSpec({spec.in_features}->{spec.out_features}, {shown}, {spec.num_params} parameters)"
@@ -402,14 +448,26 @@ def _check(spec: NetSpec) -> None:
     for end in (spec.input, spec.output):
         if end not in spec._axis or spec._axis[end].hidden:
             raise ValueError(f"expected {end!r} among the axes and without activation; it is an end of the network")
+    for axis in spec.axes:
+        _check_follows(spec, axis)
     for param in spec.params:
         _check_param(spec, param)
     for parts in spec.by_state_key.values():
         _check_parts(spec, parts)
     produced = {param.produces for param in spec.params}
     for axis in spec.hidden:
-        if axis.name not in produced:
+        if axis.name not in produced and axis.follows is None:
             raise ValueError(f"hidden axis {axis.name!r} is produced by no parameter; remove it or add its weight")
+
+
+def _check_follows(spec: NetSpec, axis: Axis) -> None:
+    leader = axis if axis.follows is None else spec._axis.get(axis.follows)
+    fits = axis.follows is None or (axis.blocks > 1 and leader is not axis)
+    if not fits or leader is None or leader.follows is not None or leader.blocks != axis.blocks:
+        raise ValueError(
+            f"axis {axis.name!r}: expected to follow an axis of {axis.blocks} blocks that follows none, got "
+            f"{axis.follows!r}"
+        )
 
 
 def _check_param(spec: NetSpec, param: Param) -> None:
@@ -424,9 +482,11 @@ def _check_param(spec: NetSpec, param: Param) -> None:
         )
     if unknown := [name for name in param.axes if name not in spec._axis]:
         raise ValueError(f"parameter {param.name!r} names unknown axes {unknown}; expected {sorted(spec._axis)}")
+    if param.dual and not spec._axis[param.axes[0]].symmetry.linear:
+        raise ValueError(f"parameter {param.name!r}: expected a dual one to produce a linear axis, got {param.axes[0]}")
     if param.kind == "norm" and (name := spec._axis[param.axes[0]].activation) is not None:
         row = activation(name)
-        if row.scale != "none" or row.periodic:
+        if row.scale != "none" or row.periodic or row.linear:
             raise ValueError(
                 f"parameter {param.name!r}: expected a norm's axis to have permutations alone, got {name}; say 'other'"
             )
@@ -446,9 +506,9 @@ def _check_param(spec: NetSpec, param: Param) -> None:
 
 def _check_parts(spec: NetSpec, parts: tuple[Param, ...]) -> None:
     """Parameters of one tensor differ in size along the joined axis alone."""
-    join = 1 if parts[0].kind == "weight" else 0
+    join = spec.joined_along(parts[0].state_key)
     shapes = [spec.state_shape(p.name) for p in parts]
-    if len({p.kind for p in parts}) > 1 or len({(*s[:join], *s[join + 1 :]) for s in shapes}) > 1:
+    if len({(p.kind, p.stacked) for p in parts}) > 1 or len({(*s[:join], *s[join + 1 :]) for s in shapes}) > 1:
         found = [(p.name, p.kind, s) for p, s in zip(parts, shapes, strict=True)]
         raise ValueError(
             f"state dict key {parts[0].state_key!r}: expected parts of one kind that fit together, got {found}"

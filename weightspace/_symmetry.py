@@ -1,24 +1,28 @@
-"""``Symmetry``: one group element per network, on every hidden axis a permutation, a scale or sign, and a phase."""
+"""``Symmetry``: one group element per network, on every hidden axis a permutation, a scale, phase or linear map."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from weightspace._random import rand
-from weightspace._spec import NetSpec, Param
+from weightspace._random import rand, randn
+from weightspace._spec import Axis, NetSpec, Param
 from weightspace._weights import Weights
 
 Group = Literal["none", "permutation", "signed", "scaled", "full"]
 """The symmetry groups by name, each within the next: nothing, permutations of neurons, those and signs, those and
-positive scales, all that the activations allow (phases too)."""
+positive scales, all that the activations allow (phases and linear maps too)."""
 GROUPS: tuple[Group, ...] = get_args(Group)
-Part = Literal["perm", "scale", "shift"]
+Part = Literal["perm", "scale", "shift", "linear"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
+_MOST_CONDITION = 1e12
 _CACHED = 2**18  # scalars of a batch whose temporaries stay in the cache while one chunk is moved
 
 
@@ -30,15 +34,22 @@ class Symmetry:
 
     .. math:: z'_i = s_i \, z_{perm[i]} + k_i \, unit, \qquad unit = \pi / \omega
 
-    and what the next parameter reads is divided by ``sigma(s_i, k_i)`` of the activation table. An axis that a
-    mapping does not name is not touched: a pure sign flip needs no gather, a pure permutation no multiplication.
+    and what the next parameter reads is divided by ``sigma(s_i, k_i)`` of the activation table. On a linear axis, whose
+    blocks (heads) ``b`` have a matrix each, it is
+
+    .. math:: z'_b = M_b \, z_{perm[b]}
+
+    and what reads it is multiplied by :math:`M_b^{-1}`; what produces it as a dual, such as the keys of attention, by
+    :math:`M_b^{-T}`. An axis that a mapping does not name is not touched: a pure sign flip needs no gather, a pure
+    permutation no multiplication.
 
     Args:
         spec: the networks it acts on.
         batch: number of group elements.
-        perm: ``{axis: int64 [batch, size]}``.
+        perm: ``{axis: int64 [batch, size]}``; on axes of blocks whole blocks move, alike on axes that follow another.
         scale: ``{axis: float [batch, size]}``, positive factors or signs, as the activation allows.
         shift: ``{axis: float [batch, size]}``, integers: steps of half a period.
+        linear: ``{axis: float [batch, block, n, n]}``, invertible matrices on linear axes of blocks of size ``n``.
         check: whether to look at the numbers too; off where they are allowed by construction.
 
     Raises:
@@ -59,6 +70,7 @@ class Symmetry:
     perm: Mapping[str, Tensor] = field(default_factory=dict)
     scale: Mapping[str, Tensor] = field(default_factory=dict)
     shift: Mapping[str, Tensor] = field(default_factory=dict)
+    linear: Mapping[str, Tensor] = field(default_factory=dict)
     check: InitVar[bool] = True
 
     def __post_init__(self, check: bool) -> None:
@@ -68,16 +80,18 @@ class Symmetry:
             )
         if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 0:
             raise ValueError(f"batch: expected a whole number of at least 0, got {self.batch!r}")
-        hidden = {axis.name: axis.size for axis in self.spec.hidden}
-        for kind, parts in (("perm", self.perm), ("scale", self.scale), ("shift", self.shift)):
-            for name, value in parts.items():
+        hidden = {axis.name: axis for axis in self.spec.hidden}
+        for kind in PARTS:
+            for name, value in getattr(self, kind).items():
                 if name not in hidden:
                     raise ValueError(f"{kind}: expected hidden axes {sorted(hidden)}, got {name!r}")
                 if not isinstance(value, Tensor):
                     raise TypeError(f"{kind}[{name!r}]: expected a tensor, got {type(value).__name__}")
-                if tuple(value.shape) != (self.batch, hidden[name]):
+                axis = hidden[name]
+                sizes = (axis.blocks, axis.block_size, axis.block_size) if kind == "linear" else (axis.size,)
+                if tuple(value.shape) != (self.batch, *sizes):
                     raise ValueError(
-                        f"{kind}[{name!r}]: expected shape {[self.batch, hidden[name]]}, got {list(value.shape)}"
+                        f"{kind}[{name!r}]: expected shape {[self.batch, *sizes]}, got {list(value.shape)}"
                     )
         self._check_allowed()
         if check:
@@ -89,6 +103,9 @@ class Symmetry:
             axis = self.spec.axis(name)
             if axis.symmetry.scale == "none":
                 raise ValueError(f"scale[{name!r}]: {axis.activation} commutes with no scale or sign; leave it out")
+        for name in self.linear:
+            if not self.spec.axis(name).symmetry.linear:
+                raise ValueError(f"linear[{name!r}]: expected a linear axis, got {self.spec.axis(name).activation}")
         for name in self.shift:
             axis = self.spec.axis(name)
             if not axis.symmetry.periodic:
@@ -114,13 +131,39 @@ class Symmetry:
         for name, value in self.shift.items():
             if not bool((value == value.round()).all()) or not bool(value.isfinite().all()):
                 raise ValueError(f"shift[{name!r}]: expected whole numbers, steps of half a period")
+        for name, value in self.linear.items():
+            if not bool(value.isfinite().all()) or not bool((_condition(value) < _MOST_CONDITION).all()):
+                raise ValueError(
+                    f"linear[{name!r}]: expected finite matrices with a condition below {_MOST_CONDITION:g}"
+                )
+        for axis in self.spec.blocked:
+            self._check_blocks(axis)
+
+    def _check_blocks(self, axis: Axis) -> None:
+        """Refuse permutations that tear blocks apart, or move them otherwise than the axis that they follow."""
+        rows = torch.arange(axis.blocks).expand(self.batch, -1)
+        own, leads = rows, rows
+        if axis.name in self.perm:
+            inside = self.perm[axis.name].cpu().unflatten(1, (axis.blocks, axis.block_size))
+            own = inside[:, :, 0] // axis.block_size
+            whole = inside.sort(2).values if axis.symmetry.linear else inside
+            if not bool((whole == own[:, :, None] * axis.block_size + torch.arange(axis.block_size)).all()):
+                within = "" if axis.symmetry.linear else ", in their order inside"
+                raise ValueError(f"perm[{axis.name!r}]: expected whole blocks of {axis.block_size} to move{within}")
+        if axis.follows is not None and axis.follows in self.perm:
+            leader = self.spec.axis(axis.follows)
+            leads = self.perm[axis.follows].cpu()[:, :: leader.block_size] // leader.block_size
+        if axis.follows is not None and not bool((own == leads).all()):
+            raise ValueError(
+                f"perm[{axis.name!r}]: expected its blocks to move with those of {axis.follows!r}, got another order"
+            )
 
     def __len__(self) -> int:
         return self.batch
 
     def __getitem__(self, index: slice | Tensor) -> Symmetry:
         """The group elements at ``index`` (a slice or an index tensor)."""
-        parts = [{name: value[index] for name, value in part.items()} for part in (self.perm, self.scale, self.shift)]
+        parts = [{name: value[index] for name, value in getattr(self, kind).items()} for kind in PARTS]
         return Symmetry(self.spec, len(torch.arange(self.batch)[_cpu(index)]), *parts, check=False)
 
     @classmethod
@@ -140,7 +183,8 @@ class Symmetry:
         perm = {n: _iota(v).expand_as(v).contiguous() for n, v in self.perm.items()}
         scale = {n: torch.ones_like(v) for n, v in self.scale.items()}
         shift = {n: torch.zeros_like(v) for n, v in self.shift.items()}
-        return Symmetry(self.spec, self.batch, perm, scale, shift, check=False)
+        linear = {n: _eye(v).expand_as(v).contiguous() for n, v in self.linear.items()}
+        return Symmetry(self.spec, self.batch, perm, scale, shift, linear, check=False)
 
     @classmethod
     def cat(cls, parts: Sequence[Symmetry]) -> Symmetry:
@@ -161,7 +205,7 @@ class Symmetry:
         parts = _completed(parts)
         joined = [
             {name: torch.cat([getattr(part, kind)[name] for part in parts]) for name in getattr(parts[0], kind)}
-            for kind in get_args(Part)
+            for kind in PARTS
         ]
         return cls(parts[0].spec, sum(len(part) for part in parts), *joined, check=False)
 
@@ -188,10 +232,10 @@ class Symmetry:
         a, b = _completed([a, b])
         chosen = [
             {
-                name: torch.where(condition[:, None], value, getattr(b, kind)[name])
+                name: torch.where(condition.view(-1, *[1] * (value.ndim - 1)), value, getattr(b, kind)[name])
                 for name, value in getattr(a, kind).items()
             }
-            for kind in get_args(Part)
+            for kind in PARTS
         ]
         return cls(a.spec, a.batch, *chosen, check=False)
 
@@ -203,7 +247,7 @@ class Symmetry:
         batch: int,
         generator: torch.Generator,
         group: Group = "full",
-        parts: Sequence[Part] = ("perm", "scale", "shift"),
+        parts: Sequence[Part] = PARTS,
         max_scale: float = 2.0,
         max_shift: int = 1,
         dtype: torch.dtype = torch.float32,
@@ -216,9 +260,10 @@ class Symmetry:
             generator: source of randomness; its device is the device of the result.
             group: ``"permutation"``: uniform permutations; ``"signed"``: signs too, with probability 1/2;
                 ``"scaled"``: positive scales too, log-uniform in [1/max_scale, max_scale]; ``"full"``: phase steps too,
-                uniform in [-max_shift, max_shift].
+                uniform in [-max_shift, max_shift], and on linear axes a matrix :math:`U S V^T` for each block, with
+                uniform rotations ``U``, ``V`` and singular values log-uniform in [1/max_scale, max_scale].
             parts: which parts of the group's elements to draw, so that ``parts=("scale",)`` leaves out permutations.
-            max_scale: bound of the positive scales, at least 1.
+            max_scale: bound of positive scales and of singular values, at least 1.
             max_shift: bound of the phase steps; unbounded phase is known to wreck accuracy.
             dtype: of the scales and shifts.
 
@@ -233,17 +278,22 @@ class Symmetry:
             (['h1'], ['h1'], [])
         """
         check_group(group)
-        if unknown := [part for part in parts if part not in get_args(Part)]:
-            raise ValueError(f"parts: expected some of {list(get_args(Part))}, got {unknown[0]!r}")
+        if unknown := [part for part in parts if part not in PARTS]:
+            raise ValueError(f"parts: expected some of {list(PARTS)}, got {unknown[0]!r}")
         if not 1 <= max_scale < float("inf") or max_shift != int(max_shift) or max_shift < 0:
             raise ValueError(f"expected max_scale >= 1 and a whole max_shift >= 0, got {max_scale} and {max_shift}")
         level = GROUPS.index(group)
         kinds = {"sign": level >= GROUPS.index("signed"), "positive": level >= GROUPS.index("scaled")}
-        perms, scales, shifts = {}, {}, {}
+        perms, scales, shifts, linears = {}, {}, {}, {}
+        if "perm" in parts and level:
+            for axis in spec.blocked:
+                perms[axis.name] = _sample_blocks(axis, spec, perms, batch, generator)
         for axis in spec.hidden:
             shape, row = (batch, axis.size), axis.symmetry
-            if "perm" in parts and level and axis.size > 1:
+            if "perm" in parts and level and axis.size > 1 and axis.blocks == 1:
                 perms[axis.name] = rand(shape, generator=generator, dtype=torch.float32).argsort(1)
+            if "linear" in parts and group == "full" and row.linear:
+                linears[axis.name] = _sample_linear(axis, batch, max_scale, generator).to(dtype)
             if "scale" in parts and kinds.get(row.scale, False):
                 u = 2 * rand(shape, generator=generator, dtype=dtype) - 1
                 scales[axis.name] = torch.where(u < 0, -1.0, 1.0).to(dtype) if row.scale == "sign" else max_scale**u
@@ -251,16 +301,17 @@ class Symmetry:
             if phases and spec.bias_of(axis.name) is not None:  # a phase is a shift of the one bias
                 u = rand(shape, generator=generator, dtype=dtype)
                 shifts[axis.name] = (u * (2 * max_shift + 1)).floor().clamp(max=2 * max_shift) - max_shift
-        return cls(spec, batch, perms, scales, shifts, check=False)
+        return cls(spec, batch, perms, scales, shifts, linears, check=False)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Symmetry:
-        """Move, and cast scales and shifts; permutations stay integers."""
+        """Move, and cast scales, shifts and matrices; permutations stay integers."""
         return Symmetry(
             self.spec,
             self.batch,
             {n: v.to(device=device) for n, v in self.perm.items()},
             {n: v.to(device=device, dtype=dtype) for n, v in self.scale.items()},
             {n: v.to(device=device, dtype=dtype) for n, v in self.shift.items()},
+            {n: v.to(device=device, dtype=dtype) for n, v in self.linear.items()},
             check=False,
         )
 
@@ -301,6 +352,10 @@ class Symmetry:
         given, value = value, self._gather(param, value)
         tail = value.ndim
         produced, consumed = param.produces, param.consumes
+        if produced in self.linear:
+            value = _blockwise(self._inverses[produced].mT if param.dual else self.linear[produced], value, 1)
+        if consumed is not None and consumed in self.linear:
+            value = _blockwise(self._inverses[consumed].mT, value, 2)
         if (s := self.scale.get(produced)) is not None:
             value = _times(value, _along(s, 1, tail), fresh=value is not given)
         if param.kind == "bias" and (k := self.shift.get(produced)) is not None:
@@ -309,6 +364,10 @@ class Symmetry:
         if consumed is not None and self.spec.axis(consumed).hidden and (sigma := self.sigma(consumed)) is not None:
             value = _times(value, _along(sigma.reciprocal(), 2, tail), fresh=value is not given)
         return value
+
+    @cached_property
+    def _inverses(self) -> dict[str, Tensor]:
+        return {name: _inverse(value) for name, value in self.linear.items()}
 
     def _gather(self, param: Param, value: Tensor) -> Tensor:
         """One gather over all permuted axes of a parameter, whatever their number."""
@@ -339,26 +398,30 @@ class Symmetry:
                 f"expected elements for one spec and batch, got {self.spec} x {self.batch} "
                 f"and {other.spec} x {other.batch}"
             )
-        perm, scale, shift = {}, {}, {}
+        perm, scale, shift, linear = {}, {}, {}, {}
         for name in (axis.name for axis in self.spec.hidden):
             mine = self.perm.get(name)
+            linear[name] = _matrix_product(self.linear.get(name), _conjugated(other.linear.get(name), mine))
             theirs = [_gather_rows(part.get(name), mine) for part in (other.perm, other.scale, other.shift)]
             perm[name] = theirs[0] if other.perm.get(name) is not None else mine
             scale[name] = _product(self.scale.get(name), theirs[1])
             carried = _product(self.scale.get(name), theirs[2]) if theirs[2] is not None else None
             shift[name] = _sum(self.shift.get(name), carried)
-        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)), check=False)
+        parts = [_present(part) for part in (perm, scale, shift, linear)]
+        return Symmetry(self.spec, self.batch, *parts, check=False)
 
     def inverse(self) -> Symmetry:
         """The elements that undo these."""
-        perm, scale, shift = {}, {}, {}
+        perm, scale, shift, linear = {}, {}, {}, {}
         for name in (axis.name for axis in self.spec.hidden):
             back = self.perm[name].argsort(1) if name in self.perm else None
             s, k = self.scale.get(name), self.shift.get(name)
             perm[name] = back
             scale[name] = None if s is None else _gather_rows(1 / s, back)
             shift[name] = None if k is None else _gather_rows(-k if s is None else -k / s, back)
-        return Symmetry(self.spec, self.batch, *(_present(part) for part in (perm, scale, shift)), check=False)
+            linear[name] = _conjugated(self._inverses.get(name), back)
+        parts = [_present(part) for part in (perm, scale, shift, linear)]
+        return Symmetry(self.spec, self.batch, *parts, check=False)
 
 
 def check_group(group: str, allowed: Sequence[str] = GROUPS) -> None:
@@ -371,6 +434,7 @@ def _completed(elements: Sequence[Symmetry]) -> list[Symmetry]:
     """Return the elements with the same entries in each, the identity's where one had none."""
     makers = {"perm": lambda v, n: _iota(v).expand(n, -1), "scale": lambda v, n: v.new_ones(n, v.shape[1])}
     makers["shift"] = lambda v, n: v.new_zeros(n, v.shape[1])
+    makers["linear"] = lambda v, n: _eye(v).expand(n, *v.shape[1:])
     out = []
     for element in elements:
         parts = []
@@ -380,6 +444,68 @@ def _completed(elements: Sequence[Symmetry]) -> list[Symmetry]:
             parts.append({name: own[name] if name in own else make(v, element.batch) for name, v in models.items()})
         out.append(Symmetry(element.spec, element.batch, *parts, check=False))
     return out
+
+
+def _sample_blocks(
+    axis: Axis, spec: NetSpec, drawn: Mapping[str, Tensor], batch: int, generator: torch.Generator
+) -> Tensor:
+    """Draw a permutation of blocks, or take that of the axis to follow; of linear blocks also the order inside."""
+    shape = (batch, axis.blocks, axis.block_size)
+    if axis.follows is None:
+        blocks = rand(shape[:2], generator=generator, dtype=torch.float32).argsort(1)
+    else:
+        leader = spec.axis(axis.follows)
+        blocks = drawn[leader.name][:, :: leader.block_size] // leader.block_size
+    inside = torch.arange(axis.block_size, device=generator.device).expand(shape)
+    if axis.symmetry.linear:
+        inside = rand(shape, generator=generator, dtype=torch.float32).argsort(2)
+    return (blocks[:, :, None] * axis.block_size + inside).flatten(1)
+
+
+def _sample_linear(axis: Axis, batch: int, max_scale: float, generator: torch.Generator) -> Tensor:
+    """Draw a matrix for each block, ``[batch, block, n, n]`` in float64, with a condition of at most max_scale ** 2."""
+    n = axis.block_size
+    draws = randn((2, batch, axis.blocks, n, n), generator=generator, dtype=torch.float64)
+    left, right = (q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :] for q, r in map(torch.linalg.qr, draws))
+    u = 2 * rand((batch, axis.blocks, 1, n), generator=generator, dtype=torch.float64) - 1
+    return (left * max_scale**u) @ right.mT
+
+
+def _blockwise(matrix: Tensor, value: Tensor, dim: int) -> Tensor:
+    """Multiply the blocks of one axis of ``[batch, ...]`` by matrices ``[batch, block, n, n]``."""
+    moved = value.movedim(dim, 1)
+    rest = math.prod(moved.shape[2:])
+    parts = moved.reshape(len(value), matrix.shape[1], matrix.shape[3], rest)
+    return (matrix.to(value.dtype) @ parts).reshape(moved.shape).movedim(1, dim)
+
+
+def _inverse(value: Tensor) -> Tensor:
+    return torch.linalg.inv(value.double()).to(value.dtype)
+
+
+def _condition(value: Tensor) -> Tensor:
+    """Return the condition of each matrix, infinity where it is singular."""
+    return torch.linalg.cond(value.double())
+
+
+def _conjugated(value: Tensor | None, perm: Tensor | None) -> Tensor | None:
+    """Return ``P value P^-1`` for matrices of blocks, with ``(P z)_i = z_perm[i]``."""
+    if value is None or perm is None:
+        return value
+    batch, blocks, n, _ = value.shape
+    perm = perm.view(batch, blocks, n)
+    row = torch.arange(batch, device=perm.device)[:, None, None, None]
+    inside = perm % n
+    return value[row, (perm[:, :, :1] // n)[..., None], inside[..., :, None], inside[..., None, :]]
+
+
+def _matrix_product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a @ b
+
+
+def _eye(value: Tensor) -> Tensor:
+    """Return the identity of the size and dtype of matrices ``[..., n, n]``."""
+    return torch.eye(value.shape[-1], dtype=value.dtype, device=value.device)
 
 
 def _chunks(weights: Weights) -> list[slice] | list[None]:

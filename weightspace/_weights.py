@@ -106,7 +106,7 @@ class Weights:
         out = {}
         for key, parts in self.spec.by_state_key.items():
             folded = [values[p.name].reshape(_with_channels(self, p.name)) for p in parts]
-            out[key] = torch.cat(folded, 1 if parts[0].kind == "weight" else 0) if len(parts) > 1 else folded[0].clone()
+            out[key] = torch.cat(folded, self.spec.joined_along(key)) if len(parts) > 1 else folded[0].clone()
         return out
 
     def state_dicts(self) -> list[dict[str, Tensor]]:
@@ -180,7 +180,7 @@ def _flatten(state_dict: Mapping[str, Tensor], spec: NetSpec, number: int) -> Te
         shape = spec.state_dict_shape(name)
         if tuple(value.shape) != shape:
             raise ValueError(f"state dict {number}, {name!r}: expected shape {list(shape)}, got {list(value.shape)}")
-        join = 1 if params[0].kind == "weight" else 0
+        join = spec.joined_along(name)
         pieces = value.split([spec.state_shape(p.name)[join] for p in params], join) if len(params) > 1 else [value]
         parts.update((p.name, piece.reshape(-1)) for p, piece in zip(params, pieces, strict=True))
     flat = torch.cat([parts[param.name] for param in spec.params])

@@ -286,7 +286,6 @@ def test_what_stands_around_a_chain_leaves_it(name: str, generator: torch.Genera
 # Activations outside of the table, and numbers at other places than the spec records: permutations alone.
 
 OTHER = {
-    "none": nn.Identity(),
     "factor": lambda z: 2 * z,
     "softplus": nn.Softplus(),
     "elu": F.elu,

@@ -404,8 +404,11 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Expected]] = {
         lambda: ViT(tokens=False),
         {
             "proj.weight": "a.",
-            "blocks.0.attn.qkv.weight": ".a",
-            "blocks.1.attn.proj.weight": "a.",
+            "blocks.0.attn.qkv.weight[0]": "ca",
+            "blocks.0.attn.qkv.weight[1]": "ca",
+            "blocks.0.attn.qkv.weight[2]": "da",
+            "blocks.0.attn.proj.weight": "ad",
+            "blocks.1.attn.proj.weight": "ae",
             "blocks.1.ls2.gamma": "a",
             "blocks.1.mlp.0.weight": "ba",
             "head.weight": ".a",
@@ -416,7 +419,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Expected]] = {
         Swin,
         {
             "patch.weight": "a.",
-            "first.1.attn.qkv.weight": ".a",
+            "first.1.attn.qkv.weight[2]": "da",
             "norm.weight[3]": "a",
             "reduction.weight[2]": "ba",
             "second.mlp.2.weight": "bc",
@@ -428,7 +431,10 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], Expected]] = {
     ),
     "inception": (Inception, {"after.0.weight[0]": "ab", "after.0.weight[3]": "ac", "b4.1.0.weight": "cd"}),
     "squeezenet": (Fire, {"last.weight[0]": ".a", "last.weight[1]": ".b", "three.weight": "bc", "stem.weight": "d."}),
-    "padded shortcuts": (PaddedShortcut, {"a.0.weight": "a.", "b.0.weight": ".a", "c.0.weight": "b."}),
+    "padded shortcuts": (
+        PaddedShortcut,
+        {"a.0.weight": "ac", "b.0.weight[1]": "ca", "b.0.weight[2]": ".a", "c.0.weight[1]": "bc"},
+    ),
 }
 
 
@@ -475,7 +481,7 @@ def test_one_tensor_alone_changes_a_family(name: str, generator: torch.Generator
     w = testing.random_weights(spec, 4, generator=generator, dtype=torch.float64)
     for axis in spec.hidden:
         broken = w.clone()
-        touching = [p for p in spec.params if axis.name in p.axes and p.kind != "norm"]
+        touching = [p for p in spec.params if axis.name in p.axes and p.kind == "weight"]
         view = broken.view(touching[-1].name)
         view.copy_(view.flip(touching[-1].axes.index(axis.name) + 1))
         with pytest.raises(AssertionError, match="functions: largest difference"):

@@ -259,7 +259,7 @@ SMALL: dict[str, tuple[Callable[[Tensor], Tensor], int, str]] = {
     "every second": (lambda z: torch.relu(z)[:, :, ::2, 1:], 60, "relu"),
     "masked": (lambda z: z.masked_fill(torch.eye(6, dtype=torch.bool), 0.0), 144, "other"),
     "upper triangle": (lambda z: torch.relu(z).triu(), 144, "relu"),
-    "rolled channels": (lambda z: torch.relu(z).roll(1, 1), 144, "other"),
+    "rolled channels": (lambda z: torch.relu(z).roll(1, 1), 144, "relu"),
     "zeros beside channels": (lambda z: F.pad(torch.relu(z), (0, 0, 0, 0, 1, 2)), 252, "relu"),
     "ones beside channels": (lambda z: F.pad(torch.relu(z), (0, 0, 0, 0, 1, 2), value=1.0), 252, "other"),
     "larger": (lambda z: F.interpolate(torch.relu(z), scale_factor=2), 576, "relu"),

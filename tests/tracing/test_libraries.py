@@ -40,13 +40,24 @@ def _t5(t: Any) -> nn.Module:
     return t.T5EncoderModel(t.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4))
 
 
+HEADS = [(32, "linear")] * 4
+"""The queries and keys, and the values, of two layers: four blocks of eight, each with a matrix."""
+BLOCKS = [(32, "other")] * 2
+"""Heads that move as wholes: GPT-2 stores its matrices as ``[in, out]``, on which others are not proved."""
+GROUPED = [(16, "other"), (32, "other")] * 2
+"""Keys and values of two heads, and queries of two for each: rotary embeddings leave the order inside."""
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
 MODELS: dict[str, tuple[Callable[[Any], nn.Module], Tensor, list[tuple[int, str]], float]] = {
-    "bert": (_bert, IDS, [(32, "other"), (48, "gelu"), (48, "gelu"), (32, "tanh")], 1e-9),
-    "gpt2": (_gpt2, IDS, [(32, "other"), (128, "other"), (128, "other")], 1e-9),
-    "llama": (_llama, IDS, [(32, "other"), (48, "other"), (48, "other")], 1e-5),  # its norms compute in float32
-    "vit": (_vit, torch.zeros(1, 3, 16, 16), [(48, "gelu"), (48, "gelu")], 1e-9),
-    "t5": (_t5, IDS, [(48, "relu"), (48, "relu")], 1e-5),  # so do these
+    "bert": (_bert, IDS, [(32, "other"), (48, "gelu"), (48, "gelu"), (32, "tanh"), *HEADS], 1e-9),
+    "gpt2": (_gpt2, IDS, [(32, "other"), (128, "other"), (128, "other"), *BLOCKS], 1e-9),
+    "llama": (
+        _llama,
+        IDS,
+        [(32, "other"), (48, "other"), (48, "other"), *GROUPED],
+        1e-5,
+    ),  # its norms compute in float32
+    "vit": (_vit, torch.zeros(1, 3, 16, 16), [(48, "gelu"), (48, "gelu"), *HEADS], 1e-9),
+    "t5": (_t5, IDS, [(48, "relu"), (48, "relu"), (4, "other"), *HEADS], 1e-5),  # so do these
 }
 
 

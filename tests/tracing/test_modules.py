@@ -239,6 +239,8 @@ def _used(module: nn.Module) -> nn.Module:
 
 RELU2 = [(6, "relu"), (5, "relu")]
 PLAIN2 = [(6, "other"), (5, "other")]
+LINEAR2 = [(8, "linear"), (8, "linear")]
+ENCODER = [(11, "relu"), (11, "relu"), *LINEAR2, *LINEAR2, (8, "other")]
 MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | None]]]] = {
     "swiglu": (lambda: GLU(lambda g, a: F.silu(g) * a), _randn(4, 3), [(8, "other")]),
     "bilinear gate": (lambda: GLU(lambda g, a: g * a), _randn(4, 3), [(8, "other")]),
@@ -253,11 +255,11 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
     "gate after a hidden layer": (
         lambda: nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 8), nn.GLU(), nn.Linear(4, 2)),
         _randn(4, 3),
-        [(6, "relu")],
+        [(4, "other"), (6, "relu")],
     ),
     "mixer": (Mixer, _randn(2, 5, 3), [(6, "other"), (7, "gelu"), (9, "gelu")]),
     "gpt-2's linear": (lambda: nn.Sequential(Conv1D(3, 6), nn.GELU(), Conv1D(6, 2)), _randn(4, 3), [(6, "other")]),
-    "language model": (Positions, torch.arange(6)[None] % 4, [(8, "other"), (9, "gelu")]),
+    "language model": (Positions, torch.arange(6)[None] % 4, [*LINEAR2, (8, "other"), (9, "gelu")]),
     "embedding": (
         lambda: nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)),
         torch.tensor([[1, 2, 3, 4, 8]]),
@@ -282,7 +284,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
             b=nn.Linear(4, 1),
         ),
         _randn(2, 5, 3),
-        [(4, "other"), (4, "other")],
+        [(4, "linear"), (4, "other")],
     ),
     "one head": (
         lambda: Fn(
@@ -291,10 +293,10 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
             o=nn.Linear(6, 2),
         ),
         _randn(2, 5, 3),
-        [(4, "other"), (6, "other")],
+        [(4, "linear"), (6, "linear")],
     ),
-    "encoder": (lambda: _encoder(False), _randn(2, 5, 3), [(8, "other"), (11, "relu"), (11, "relu")]),
-    "encoder, norm first": (lambda: _encoder(True), _randn(2, 5, 3), [(8, "other"), (11, "relu"), (11, "relu")]),
+    "encoder": (lambda: _encoder(False), _randn(2, 5, 3), ENCODER),
+    "encoder, norm first": (lambda: _encoder(True), _randn(2, 5, 3), ENCODER),
     "lstm": (
         lambda: Fn(
             lambda m, x: m.b(m.rnn(torch.relu(m.a(x)))[0]),
@@ -333,7 +335,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
         _randn(2, 1, 6, 6),
         [(4, "other"), (5, "other")],
     ),
-    "lora": (lambda: _mlp(LoRA), _randn(4, 3), [(6, "other"), (2, "other"), (5, "other"), (2, "other")]),
+    "lora": (lambda: _mlp(LoRA), _randn(4, 3), [(6, "other"), (2, "linear"), (5, "other"), (2, "linear")]),
     "rezero": (
         lambda: Fn(
             lambda m, x: m.d((lambda h: h + m.alpha * m.c(torch.relu(m.b(h))))(m.a(x))),
@@ -352,7 +354,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
             c=nn.Linear(5, 2),
         ),
         _randn(4, 3),
-        [(4, "other"), (7, "relu"), (5, "other")],
+        [(4, "linear"), (7, "relu"), (5, "other")],
     ),
     "a block called twice": (
         lambda: Fn(
@@ -477,7 +479,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, str | Non
     "first half of the channels": (
         lambda: _conv(lambda m, h: torch.relu(h).chunk(2, 1)[0], channels=2),
         _randn(2, 1, 6, 6),
-        [(2, "other"), (2, "other")],
+        [(2, "relu"), (2, "relu")],
     ),
     "mask in a buffer": (
         lambda: _conv(lambda m, h: torch.relu(h) * m.mask, mask=torch.ones(4, 1, 1)),

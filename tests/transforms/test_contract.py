@@ -46,9 +46,10 @@ SPECS = {
     "gelu4": ws.mlp(4, 5, 2, activation="gelu"),
     "nobias": ws.siren(2, 5, 4, 1, omega=2.0, bias=False),
     "linear": ws.mlp(2, 3),
+    "rank": ws.mlp(2, 6, 3, 1, activation=("relu", "linear")),
 }
 ANY = tuple(SPECS)
-PLANE = ("siren2", "siren3", "relu2", "tanh2", "even2", "nobias", "linear")
+PLANE = ("siren2", "siren3", "relu2", "tanh2", "even2", "nobias", "linear", "rank")
 BIASED = tuple(name for name in SPECS if name != "nobias")
 DEEP = tuple(name for name in SPECS if name != "linear")
 
@@ -79,6 +80,7 @@ ROWS = [
     Row(t.SignFlip(), ("siren2", "siren3", "siren1", "tanh2", "even2", "nobias"), ("relu2", "gelu4", "linear")),
     Row(t.PhaseShift(2), ("siren2", "siren3", "siren1"), ("relu2", "tanh2", "even2", "nobias", "linear")),
     Row(t.PositiveScale(3.0), ("relu2",), ("siren2", "tanh2", "gelu4", "linear")),
+    Row(t.LinearMix(3.0), ("rank",), ("relu2", "siren2", "linear")),
     Row(t.MixUp(), ANY),
     Row(t.MixUp("random", alpha=0.4), ANY),
     Row(t.MixUp("permutation", per_layer=True), ANY),
@@ -175,7 +177,8 @@ def test_the_text_of_a_transform_makes_it_again(transform: t.Transform) -> None:
     assert repr(again) == repr(transform)
     assert again == transform
     assert hash(again) == hash(transform)
-    w = networks(SPECS["relu2" if isinstance(transform, t.PositiveScale) else "siren2"])
+    own = {t.PositiveScale: "relu2", t.LinearMix: "rank"}
+    w = networks(SPECS[own.get(type(transform), "siren2")])
     if not contract.accepts(transform, w.spec):
         return
     assert again(w, generator=generator()).flat.equal(transform(w, generator=generator()).flat)

@@ -32,6 +32,7 @@ STRENGTHS = {
     "sign": "SignFlip(p=0.5)",
     "phase": "PhaseShift(max_shift=1)",
     "positive-scale": "PositiveScale(max_scale=2.0)",
+    "linear-mix": "LinearMix(max_scale=2.0)",
     "mixup": "MixUp(align=None, alpha=1.0, labels='mixed', per_layer=False)",
     "mixup-weights-only": "MixUp(align=None, alpha=1.0, labels='hard', per_layer=False)",
     "mixup-random": "MixUp(align='random', alpha=1.0, labels='mixed', per_layer=False)",

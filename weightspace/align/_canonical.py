@@ -60,6 +60,8 @@ def canonicalize(weights: Weights, *, group: Group = "full") -> tuple[Weights, S
     check_weights("weights", weights)
     check_networks("weights", weights)
     check_group_of(weights.spec, group)
+    if group == "full" and weights.spec.linear:
+        raise ValueError(f"group='full': expected no linear axes, got {weights.spec}; use group='scaled'")
     check_range("weights", weights)
     element, moved = Symmetry.identity(weights.spec, batch=len(weights)), weights.to(compute_dtype(weights))
     if group == "none":

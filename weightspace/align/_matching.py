@@ -229,13 +229,13 @@ def cast_to(g: Symmetry, b: Weights) -> Symmetry:
     """Cast elements to the half precision of ``b``, so that they and their inverses move it to finite numbers."""
     reach = largest_power_of_two(b.dtype)
     scale = {name: torch.where(s > 0, s.clamp(1 / reach, reach), s) for name, s in g.scale.items()}  # signs stay
-    out = Symmetry(g.spec, len(g), g.perm, scale, g.shift, check=False).to(dtype=b.dtype)
+    out = Symmetry(g.spec, len(g), g.perm, scale, g.shift, g.linear, check=False).to(dtype=b.dtype)
     lost = ~out.act(b).flat.isfinite().all(1, keepdim=True)
     if not bool(lost.any()):
         return out
     scale = {name: torch.where(lost & (s > 0), 1, s) for name, s in out.scale.items()}
     shift = {name: torch.where(lost, 0, k) for name, k in out.shift.items()}
-    return Symmetry(g.spec, len(g), g.perm, scale, shift, check=False)
+    return Symmetry(g.spec, len(g), g.perm, scale, shift, out.linear, check=False)
 
 
 def largest_power_of_two(dtype: torch.dtype) -> float:

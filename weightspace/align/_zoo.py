@@ -10,14 +10,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from weightspace._symmetry import Group, Symmetry
+from weightspace._symmetry import PARTS, Group, Symmetry
 from weightspace._weights import Weights, check_weights
 from weightspace.align._canonical import align_to, canonicalize
 from weightspace.align.solver._problem import Costs
 from weightspace.zoo import Zoo, write_zoo
 
 FILE = "alignment.safetensors"
-_KINDS = ("perm", "scale", "shift")
 
 
 def align_zoo(
@@ -116,11 +115,11 @@ def alignment(zoo: Zoo, split: str) -> Symmetry:
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != made_from.get("sha256"):
         raise ValueError(f"{file}: expected the digest that the manifest names, got another; align the zoo again")
-    count, parts = zoo.count(split), ({}, {}, {})
+    count, parts = zoo.count(split), ({}, {}, {}, {})
     for key, value in load(content).items():
         kind, _, rest = key.partition("/")
-        if kind in _KINDS and rest.partition("/")[0] == split:
-            parts[_KINDS.index(kind)][rest.partition("/")[2]] = value.long() if kind == "perm" else value
+        if kind in PARTS and rest.partition("/")[0] == split:
+            parts[PARTS.index(kind)][rest.partition("/")[2]] = value.long() if kind == "perm" else value
     return Symmetry(zoo.spec, count, *parts)
 
 
@@ -128,6 +127,6 @@ def _packed(split: str, element: Symmetry) -> dict[str, Tensor]:
     """Name the parts of an element ``kind/split/axis``; store permutations as int32."""
     return {
         f"{kind}/{split}/{axis}": (value.to(torch.int32) if kind == "perm" else value).contiguous()
-        for kind in _KINDS
+        for kind in PARTS
         for axis, value in getattr(element, kind).items()
     }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from weightspace._spec import NetSpec
 from weightspace._symmetry import Symmetry
 from weightspace.align.solver._assignment import assign
+from weightspace.align.solver._problem import check_group_of
 
 TIE = 1e-9  # the bonus is far below differences between neurons, and far above rounding
 
@@ -74,6 +75,7 @@ def match_responses(
         ValueError: for no input at all, inputs that are not finite, or an axis that no linear or convolution module
             reads.
     """
+    check_group_of(spec, "permutation")
     runs = _runs(module, spec)
     names = dict.fromkeys(run.axis for own in runs.values() for run in own)
     if missing := [axis.name for axis in spec.hidden if axis.name not in names]:
@@ -122,6 +124,7 @@ def _runs(module: nn.Module, spec: NetSpec) -> dict[str, list[_Run]]:
     for key, params in spec.by_state_key.items():
         name, _, what = key.rpartition(".")
         start = 0
+        params = params if spec.joined_along(key) else params[:1]  # all read the same
         for param in params if what == "weight" and name in layers and params[0].kind == "weight" else ():
             shape = spec.shape(param.name)
             positions = shape[2] if param.folded else 1

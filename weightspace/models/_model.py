@@ -137,6 +137,8 @@ class Model(WeightModel):
     Attributes:
         heads: the values that ``head=`` takes, for models that have a choice.
         presets: further names for :func:`build`, each with the options that it stands for.
+        mixes_linear: whether ``"full"`` holds on networks with linear axes, whose matrices mix neurons, as it does for
+            models that read the network's function alone; elsewhere it becomes ``"scaled"`` there.
         reads_arrangement: whether the output depends on which entry of a parameter is where; statistics do not.
 
     Raises:
@@ -162,6 +164,7 @@ class Model(WeightModel):
 
     heads: ClassVar[tuple[str, ...]] = ("invariant",)
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    mixes_linear: ClassVar[bool] = False
     reads_arrangement: ClassVar[bool] = True
     equivariance: Group = "none"
     track: Track = "weights-only"
@@ -185,6 +188,8 @@ class Model(WeightModel):
             equivariance=self.equivariance if equivariance is None else equivariance,
             track=self.track if track is None else track,
         )
+        if self.equivariance == "full" and spec.linear and not self.mixes_linear:
+            self.equivariance = "scaled"
         if head not in self.heads:
             raise ValueError(f"head: expected {' or '.join(map(repr, self.heads))}, got {head!r}")
         self.normalize, self._seen = normalize, False

@@ -93,7 +93,8 @@ def _adds(spec: NetSpec, group: Group) -> bool:
     if group == "permutation":
         return any(axis.size > 1 for axis in spec.hidden)
     if group == "full":
-        return any(axis.symmetry.periodic and spec.bias_of(axis.name) is not None for axis in spec.hidden)
+        phases = any(axis.symmetry.periodic and spec.bias_of(axis.name) is not None for axis in spec.hidden)
+        return phases or bool(spec.linear)
     scale = {"signed": "sign", "scaled": "positive"}.get(group)
     return any(axis.symmetry.scale == scale for axis in spec.hidden)
 

@@ -22,6 +22,7 @@ def kinds() -> tuple[NetSpec, ...]:
         mlp(4, 5, 2, activation="gelu"),
         siren(2, 5, 4, 1, omega=2.0, bias=False),
         mlp(2, 12),
+        mlp(2, 6, 3, 1, activation=("relu", "linear")),
     )
 
 
@@ -38,6 +39,7 @@ def chains() -> tuple[NetSpec, ...]:
         mlp(2, 5, 4, 1, activation=("gaussian", "relu")),
         mlp(2, 4, 3, 5, 2, activation=("relu", "tanh", "gelu")),
         waves,
+        mlp(2, 5, 3, 1, activation=("tanh", "linear")),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from weightspace._activation import activation
 
 
@@ -23,26 +25,34 @@ class TracedAxis:
         source: ``"in"`` where it comes from the example input.
 
     ``bound`` means that permutations alone are proved; ``maxed``, that a maximum over positions takes signs away;
-    ``padded``, that a mean or sum over positions takes phases away.
+    ``padded``, that a mean or sum over positions takes phases away; ``plain``, that a linear map reads it with no
+    activation in between. Axes that are one may be dual to each other, as those of queries and keys.
     """
 
     def __init__(self, size: int, *, fixed: bool = False, reason: str = "", source: str = "") -> None:
         self.size, self.fixed, self.reason, self.source = size, fixed, reason, source
-        self.bound = self.maxed = self.padded = False
+        self.bound = self.maxed = self.padded = self.plain = False
         self.activations: list[tuple[str, float]] = []
         self.parts: tuple[Segment, ...] | None = None
         self._parent: TracedAxis | None = None
+        self._dual = False
 
     def root(self) -> TracedAxis:
-        axis = self
-        while axis._parent is not None:
-            axis = axis._parent
-        return axis
+        return self.oriented()[0]
 
-    def join(self, other: TracedAxis, reason: str) -> None:
-        """Make two axes one: what is proved of one is then proved of both."""
-        a, b = self.root(), other.root()
+    def oriented(self) -> tuple[TracedAxis, bool]:
+        """Return the axis that stands for all that are one with this, and whether this one is its dual."""
+        axis, dual = self, False
+        while axis._parent is not None:
+            axis, dual = axis._parent, dual ^ axis._dual
+        return axis, dual
+
+    def join(self, other: TracedAxis, reason: str, *, dual: bool = False) -> None:
+        """Make two axes one, or one the dual of the other: what is proved of one is then proved of both."""
+        (a, mine), (b, theirs) = self.oriented(), other.oriented()
+        dual ^= mine ^ theirs
         if a is b:
+            a.bound |= dual
             return
         if a.fixed != b.fixed:
             a.reason = b.reason = a.reason or b.reason or reason
@@ -50,22 +60,25 @@ class TracedAxis:
             a, b = b, a
         if b.activations and a.activations:
             a.bound = True
-        b._parent = a
+        b._parent, b._dual = a, dual
         a.activations += b.activations
         a.bound, a.maxed, a.padded = a.bound or b.bound, a.maxed or b.maxed, a.padded or b.padded
+        a.plain |= b.plain
 
     def split(self, at: int) -> tuple[TracedAxis, TracedAxis]:
         """Cut a hidden axis into two, of which each has a permutation of its own."""
         parts = tuple(TracedAxis(size, fixed=size == 1) for size in (at, self.size - at))
         for part in parts:
-            part.bound, part.maxed, part.padded = self.bound, self.maxed, self.padded
+            part.bound, part.maxed, part.padded, part.plain = self.bound, self.maxed, self.padded, self.plain
             part.activations = list(self.activations)
         self.parts = tuple(Segment(part) for part in parts)
         return parts[0], parts[1]
 
     def name_of_activation(self) -> tuple[str, float]:
         """Return the activation and omega, where the whole group of its row is proved, or ``("other", 1.0)``."""
-        if self.bound or len(set(self.activations)) != 1:
+        if self.plain and not (self.bound or self.maxed or self.activations):
+            return "linear", 1.0
+        if self.bound or self.plain or len(set(self.activations)) != 1:
             return "other", 1.0
         name, omega = self.activations[0]
         row = activation(name)
@@ -76,10 +89,16 @@ class TracedAxis:
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of ``axis.size * inner`` features: ``inner`` of them, side by side, belong to each neuron of the axis."""
+    """A run of ``axis.size * inner`` features: ``inner`` of them, side by side, belong to each neuron of the axis.
+
+    Where the neurons are heads, ``inside`` is the axis of the features of each. ``dual`` says whether the features are
+    those of the axis, or of its dual.
+    """
 
     axis: TracedAxis
     inner: int = 1
+    inside: TracedAxis | None = None
+    dual: bool = field(default=False, compare=False)
 
     @property
     def size(self) -> int:
@@ -103,17 +122,39 @@ def resolved(layout: Iterable[Segment]) -> list[Segment]:
     """Return the segments with axes that are united replaced by one, and axes that were cut by their parts."""
     out: list[Segment] = []
     for segment in layout:
-        axis = segment.axis.root()
+        axis, dual = segment.axis.oriented()
+        dual ^= segment.dual
+        inside = None if segment.inside is None else segment.inside.root()
+        if inside is not None:
+            dual = segment.dual ^ segment.inside.oriented()[1]  # type: ignore[union-attr]
         if axis.parts is None:
-            out.append(Segment(axis, segment.inner))
+            out.append(Segment(axis, segment.inner, _whole(inside, segment), dual))
+        elif segment.inner == 1:
+            out += [Segment(p.axis, p.inner, p.inside, p.dual ^ dual) for p in resolved(axis.parts)]
         else:
-            out += [Segment(part.axis, part.inner * segment.inner) for part in resolved(axis.parts)]
+            parts = resolved(axis.parts)
+            kept = all(part.inner == 1 for part in parts)
+            freeze(() if kept or inside is None else (Segment(inside),), "heads in groups")
+            out += [Segment(p.axis, p.inner * segment.inner, inside if kept else None, dual) for p in parts]
     return out
 
 
+def _whole(inside: TracedAxis | None, segment: Segment) -> TracedAxis | None:
+    """Return the axis inside of heads, or ``None`` where it has no symmetry, or is cut into parts."""
+    if inside is None or inside.fixed or segment.axis.root().fixed:
+        freeze(() if inside is None or inside.fixed else (Segment(inside),), "heads without symmetry")
+        return None
+    if inside.parts is not None:
+        freeze(inside.parts, "parts of heads")
+        return None
+    return inside
+
+
 def hidden(layout: Layout | None) -> list[TracedAxis]:
-    """Return the axes that may still be permuted."""
-    return [s.axis for s in resolved(layout or ()) if not s.axis.fixed]
+    """Return the axes that may still be permuted, those inside of heads behind them."""
+    found = resolved(layout or ())
+    inside = [s.inside for s in found if s.inside is not None and not s.inside.fixed]
+    return [*(s.axis for s in found if not s.axis.fixed), *inside]
 
 
 def source_of(layouts: Iterable[Layout | None]) -> str:
@@ -142,7 +183,8 @@ def cut(layout: Sequence[Segment], at: int, reason: str) -> tuple[Layout, Layout
     if at:
         first = rest.pop(0)
         if not first.axis.fixed and at % first.inner == 0:
-            here, there = (Segment(part, first.inner) for part in first.axis.split(at // first.inner))
+            halves = first.axis.split(at // first.inner)
+            here, there = (Segment(part, first.inner, first.inside, first.dual) for part in halves)
         else:
             freeze((first,), reason)
             here, there = (fixed(size, first.axis.source)[0] for size in (at, first.size - at))
@@ -151,8 +193,8 @@ def cut(layout: Sequence[Segment], at: int, reason: str) -> tuple[Layout, Layout
     return tuple(head), tuple(rest)
 
 
-def unite(a: Layout | None, b: Layout | None, reason: str) -> Layout | None:
-    """Make one permutation act on two layouts of one size, as far as both allow it.
+def unite(a: Layout | None, b: Layout | None, reason: str, *, dual: bool = False) -> Layout | None:
+    """Make one permutation act on two layouts of one size, as far as both allow it, or make them dual.
 
     ``None`` stands for an axis along which a tensor is constant: it goes with any.
     """
@@ -162,7 +204,7 @@ def unite(a: Layout | None, b: Layout | None, reason: str) -> Layout | None:
     while left:
         x, y = left[0], right[0]
         if x == y or (x.size == y.size and x.inner == y.inner):
-            x.axis.join(y.axis, reason)
+            _join(x, y, reason, dual)
             left, right = left[1:], right[1:]
         elif x.size != y.size:
             left, right = (sum(cut(side, min(x.size, y.size), reason), ()) for side in (left, right))
@@ -171,12 +213,22 @@ def unite(a: Layout | None, b: Layout | None, reason: str) -> Layout | None:
             if plain.axis.fixed or not plain.plain:
                 freeze((x, y), reason)
             else:
-                if plain.axis.activations or plain.axis.bound:
+                if plain.axis.activations or plain.axis.bound or plain.axis.maxed or dual:
                     bind((other,))
-                plain.axis.parts = (other,)
+                plain.axis.parts = (replace(other, dual=other.dual ^ plain.dual),)
             left, right = left[1:], right[1:]
         left, right = tuple(resolved(left)), tuple(resolved(right))
     return tuple(resolved(a))
+
+
+def _join(x: Segment, y: Segment, reason: str, dual: bool) -> None:
+    """Make two segments of one size and depth one, with what is inside of their heads."""
+    other = x.dual ^ y.dual ^ dual
+    x.axis.join(y.axis, reason, dual=other if x.inside is None and y.inside is None else False)
+    if x.inside is not None and y.inside is not None:
+        x.inside.join(y.inside, reason, dual=other)
+    else:
+        freeze(tuple(Segment(s.inside) for s in (x, y) if s.inside is not None), reason)
 
 
 @dataclass(eq=False)
@@ -213,6 +265,11 @@ class Affine:
     def exact(self) -> bool:
         return (self.factor, self.power, self.shift) == (1.0, 1.0, 0.0)
 
+    @property
+    def linear(self) -> bool:
+        """Whether every matrix commutes with what was done to ``z``."""
+        return (self.power, self.shift) == (1.0, 0.0)
+
 
 ACTIVE = "active"
 """The state of what leaves an activation, and of the input. What is neither this nor affine has bound axes."""
@@ -223,7 +280,9 @@ State = Affine | str | None
 class TracedTensor:
     """A value of the graph: its shape, the layout of each axis (``None`` where it is constant along it), its state.
 
-    ``param`` and ``order`` say of which parameter it is a view, and which axis of it each axis is.
+    ``param`` and ``order`` say of which parameter it is a view, and which axis of it each axis is. A ``view`` is a
+    value, the places of its entries, the operator that spread its neurons over several axes, and the places along the
+    way: what reads it decides about their symmetry.
     """
 
     shape: tuple[int, ...]
@@ -231,6 +290,12 @@ class TracedTensor:
     state: State = None
     param: TracedParam | None = None
     order: tuple[int, ...] = ()
+    view: tuple[TracedTensor, Tensor, Site, tuple[Tensor, ...]] | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a linear map's output, maybe times a number."""
+        return isinstance(self.state, Affine) and self.state.linear
 
     @property
     def axes(self) -> list[TracedAxis]:

@@ -81,10 +81,12 @@ def monomial(op: str, a: Any, b: Any = None) -> TracedTensor | None:
 
 
 def read(value: TracedTensor, dim: int) -> None:
-    """Note that a linear map reads an axis: without an activation before it, permutations alone are proved.
-
-    The same holds for all other axes of the value, which the map passes on.
+    """Note that a linear map reads an axis: of what is neither a linear map's nor an activation's output permutations
+    alone are proved, as of all other axes of the value, which the map passes on.
     """
     for i, layout in enumerate(value.dims):
         for axis in hidden(layout):
-            axis.bound |= i != dim or value.state != ACTIVE or not axis.activations
+            if i == dim and isinstance(value.state, Affine) and value.state.exact:
+                axis.plain = True
+            else:
+                axis.bound |= i != dim or value.state != ACTIVE or not axis.activations

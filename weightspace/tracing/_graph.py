@@ -16,13 +16,16 @@ from torch.fx.node import map_aggregate
 
 from weightspace.tracing import _rules_products as _rules_products
 from weightspace.tracing._axes import ACTIVE, Refused, Site, TracedParam, TracedTensor, fixed
+from weightspace.tracing._chain import monomial
 from weightspace.tracing._module import inside, quiet
-from weightspace.tracing._rules import EXACT, RULES, elementwise, tensors
-from weightspace.tracing._rules_moves import move
+from weightspace.tracing._rules import EXACT, RULES, arithmetic, cast, dropout, elementwise, identity, tensors
+from weightspace.tracing._rules_moves import look, move
 
 OnUnknown = Literal["refuse", "freeze"]
 _ROUGH = (torch.float32, torch.float16, torch.bfloat16)
 _HARMLESS = ("detach_", "requires_grad_", "dropout_")  # they write no numbers, or none in evaluation mode
+LAZY = {move, identity, cast, dropout}
+"""The rules that take a view as it is, as a product with a number does."""
 _FRESH = ("_like", "::new_", "::zero", "::fill")  # they take a shape alone from the tensor that they are given
 
 
@@ -70,7 +73,7 @@ class Walk:
         (out,) = self._graph(program.graph_module, given)
         if not isinstance(out, TracedTensor):
             raise Refused("an output that does not depend on the input and the parameters")
-        return out
+        return look(out)
 
     def _state(self, name: str, value: Any) -> Any:
         """A parameter, or a buffer of real numbers that the state dict holds; anything else is a constant."""
@@ -131,12 +134,15 @@ class Walk:
             elementwise if _pointwise(node.target) else move if _is_view(node.target) else None
         )
         if rule is None and self.on_unknown == "freeze":
-            return site.freeze(*tensors((args, kwargs)))
+            return site.freeze(*(look(x) for x in tensors((args, kwargs))))
         if rule is None:
             site.refuse(
                 'an operator without a rule; write it in other operators, or pass on_unknown="freeze" to leave the '
                 "axes around it without symmetry"
             )
+        if rule not in LAZY and not (rule is arithmetic and not kwargs and monomial(site.op, *args[:2])):
+            seen: Any = lambda x: look(x, heads=True) if isinstance(x, TracedTensor) else x  # noqa: E731
+            args, kwargs = map_aggregate((args, kwargs), seen)
         out = rule(site, *args, **kwargs)
         several = isinstance(site.shape, list) and isinstance(out, TracedTensor)
         self.rounds |= any(x in _ROUGH for x in (*args, *kwargs.values()) if isinstance(x, torch.dtype))

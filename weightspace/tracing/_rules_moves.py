@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, permutations
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from weightspace.tracing._axes import (
     Layout,
     Segment,
     Site,
+    TracedAxis,
     TracedTensor,
     cut,
     fixed,
@@ -89,19 +90,26 @@ def _traced(values: Any) -> list[TracedTensor]:
 
 def _follow(site: Site, given: Any) -> Any:
     """Run the operator on numbers from one on; it puts 0 where its output comes from no value."""
+    if len(set(_traced(given))) > 1:
+        seen: Any = lambda x: look(x, heads=True) if isinstance(x, TracedTensor) else x  # noqa: E731
+        given = map_aggregate(given, seen)
     values, start = list(dict.fromkeys(_traced(given))), 1
     starts: dict[TracedTensor, int] = {}
     for value in values:
-        starts[value], start = start, start + math.prod(value.shape)
-        for layout in value.dims:  # an axis of one neuron leaves no trace
+        base = value if value.view is None else value.view[0]
+        starts[base], start = start, start + math.prod(base.shape)
+        for layout in base.dims:  # an axis of one neuron leaves no trace
             freeze(layout if _size(resolved(layout or ())) == 1 else None, str(site))
     dtype = torch.float32 if start < 2**24 else torch.float64
 
     def number(x: Any) -> Any:
+        if isinstance(x, TracedTensor) and x.view is not None:
+            return x.view[1].to(dtype).contiguous()
         count = math.prod(x.shape) if isinstance(x, TracedTensor) else 0
         return torch.arange(starts[x], starts[x] + count, dtype=dtype).view(x.shape) if count else x
 
     shorter = isinstance(site.shape, tuple) and math.prod(site.shape) <= min(math.prod(v.shape) for v in values)
+    shorter &= values[0].view is None
     if shorter and not any(value.axes or _constant(value) for value in values):  # nothing to follow
         source = source_of(layout for value in values for layout in value.dims)
         return TracedTensor(site.shape, tuple(fixed(n, source) if n > 1 else None for n in site.shape))
@@ -110,12 +118,72 @@ def _follow(site: Site, given: Any) -> Any:
     outs = []
     for labels in [found] if isinstance(found, Tensor) else found:
         labels = labels.to(torch.int32 if start < 2**31 else torch.int64)
-        out = values[0].moved(labels.shape, _dims(site, starts, labels))
+        base = next(iter(starts))
+        if len(starts) == 1 and bool(labels.all()) and _scattered(base, labels - 1):
+            source = source_of(base.dims)
+            out = values[0].moved(labels.shape, [fixed(n, source) for n in labels.shape])
+            earlier = values[0].view or (base, labels, site, ())
+            outs.append(replace(out, view=(base, labels, earlier[2], (labels, *earlier[3]))))
+            continue
+        named = site if values[0].view is None else values[0].view[2]
+        out = values[0].moved(labels.shape, _dims(named, starts, labels))
         if not bool(labels.all()):
             for axis in out.axes:
                 axis.padded |= isinstance(out.state, Affine)
-        outs.append(out.bind() if len(values) > 1 else _as_view(out, values[0], labels))
+        outs.append(out.bind() if len(values) > 1 else _as_view(out, base, labels) if base is values[0] else out)
     return outs[0] if isinstance(found, Tensor) else outs
+
+
+def look(value: TracedTensor, *, heads: bool = False) -> TracedTensor:
+    """Return a value in place of a view, for an operator that reads it.
+
+    Args:
+        value: a view, or any other value, which is returned as it is.
+        heads: whether neurons that lie along two axes are blocks: a permutation of blocks stays, and what is inside of
+            them; otherwise they have no symmetry.
+    """
+    if value.view is None:
+        return value
+    base, labels, site, history = value.view
+    for d in range(len(base.shape) if heads else 0):
+        for places in history:
+            _split_heads(site, base, d, places - 1)
+    out = value.moved(labels.shape, _dims(site, {base: 1}, labels))
+    return replace(out, state=value.state)
+
+
+def _split_heads(site: Site, base: TracedTensor, d: int, flat: Tensor) -> None:
+    """Cut an axis whose neurons lie along two axes, in order, into heads and what is inside of them."""
+    if not hidden(base.dims[d]):
+        return
+    place = flat // math.prod(base.shape[d + 1 :]) % base.shape[d]
+    low, count = int(place.min()), int(place.max() - place.min()) + 1
+    for e, f in permutations(range(flat.ndim), 2):
+        size = flat.shape[f]
+        heads, rest = divmod(count, size)
+        if rest or heads < 2 or size < 2 or flat.shape[e] % heads:
+            continue
+        rows, columns = (
+            torch.arange(flat.shape[i]).view([-1 if i == j else 1 for j in range(flat.ndim)]) for i in (e, f)
+        )
+        if bool((place == low + rows // (flat.shape[e] // heads) * size + columns).all()):
+            part = resolved(cut(cut(base.dims[d] or (), low, str(site))[1], count, str(site))[0])
+            if len(part) == 1 and part[0].plain and not part[0].axis.fixed and part[0].inside is None:
+                _as_heads(part[0].axis, heads, size)
+            return
+
+
+def _as_heads(axis: TracedAxis, heads: int, size: int) -> None:
+    outer, inner = TracedAxis(heads), TracedAxis(size)
+    outer.bound = True
+    inner.bound, inner.maxed, inner.plain = axis.bound or bool(axis.activations), axis.maxed, axis.plain
+    axis.parts = (Segment(outer, size, inner),)
+
+
+def _scattered(value: TracedTensor, flat: Tensor) -> bool:
+    """Whether the neurons of an axis lie along no single axis."""
+    found = [d for d, layout in enumerate(value.dims) if hidden(layout)]
+    return any(_find(value, d, flat, inside=False) is None for d in found)
 
 
 def _constant(value: TracedTensor) -> bool:
@@ -178,42 +246,116 @@ def _enter(site: Site, pieces: list[Piece], new: Piece) -> None:
         if ends[0] == ends[1] and old[2] is not new[2]:
             unite(old[1], new[1], str(site))
             return
+        if _in_head(old, new) and not _fill(old, new):  # heads in groups, or parts of them
+            freeze(new[1], str(site))
+            return
+        if _fill(old, new):
+            old_layout = (replace(old[1][0], inside=new[1][0].axis, dual=new[1][0].dual),)
+            pieces[pieces.index(old)] = (old[0], old_layout, old[2])
+            return
         if ends[0][0] < ends[1][1] and ends[1][0] < ends[0][1]:
             freeze((*old[1], *new[1]), str(site))
             return
     pieces.append(new)
 
 
+def _in_head(old: Piece, new: Piece) -> bool:
+    """Whether a stretch lies in one of the heads that lie there already."""
+    if old[2] is not new[2] or len(old[1]) != 1 or old[1][0].inner == 1:
+        return False
+    offset, inner = new[0] - old[0], old[1][0].inner
+    return 0 <= offset < old[1][0].size and offset // inner == (offset + _size(new[1]) - 1) // inner
+
+
+def _fill(old: Piece, new: Piece) -> bool:
+    """Whether a stretch is all of one of the heads that lie there already."""
+    if not _in_head(old, new) or len(new[1]) != 1 or old[1][0].inner != _size(new[1]):
+        return False
+    (heads,), (own,) = old[1], new[1]
+    return own.inner == 1 and own.inside is None and heads.inside in (None, own.axis) and heads.axis is not own.axis
+
+
 def _trace(site: Site, value: TracedTensor, d: int, flat: Tensor) -> list[tuple[int, int, Layout]]:
     """Find the output axis along which the neurons of one axis lie, and return its stretches of neurons.
+
+    Heads come first, and then what is inside of them, which may lie along another axis.
+    """
+    out: list[tuple[int, int, Layout]] = []
+    for inside in (False, True):
+        parts = resolved(value.dims[d] or ())
+        if inside and not any(part.inside for part in parts):
+            break
+        found = _find(value, d, flat, inside=inside)
+        if found is None:
+            own = tuple(Segment(s.inside) for s in parts if s.inside is not None) if inside else value.dims[d]
+            freeze(own, str(site))
+        elif isinstance(found, _Line):
+            out += _along(site, value, d, found)
+    return out
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The output axis along which neurons lie: their numbers, and the rest of the number of each entry."""
+
+    axis: int
+    ids: Tensor
+    rest: Tensor
+    base: int
+    inside: bool
+
+
+def _find(value: TracedTensor, d: int, flat: Tensor, *, inside: bool) -> _Line | bool | None:
+    """Find the output axis along which neurons lie; ``None`` if there is no single one, ``False`` if there are none.
 
     Entry ``flat`` of the value is neuron ``mine``; ``rest`` is all of its number that does not depend on the neuron.
     """
     parts, stride = resolved(value.dims[d] or ()), math.prod(value.shape[d + 1 :])
-    inside = (flat >= 0) & (flat < math.prod(value.shape))
-    if not bool(inside.any()):
-        return []
+    there = (flat >= 0) & (flat < math.prod(value.shape))
     owner = torch.cat([torch.full((s.size,), k) for k, s in enumerate(parts)])
-    neuron = torch.cat([torch.arange(s.axis.size).repeat_interleave(s.inner) for s in parts])
-    first = torch.tensor([next(j for j, other in enumerate(parts) if other.axis is s.axis) for s in parts])
+    first, step = [], []
+    for s in parts:
+        own = s.inside if inside else s.axis
+        first.append(next((j for j, o in enumerate(parts) if (o.inside if inside else o.axis) is own), 0))
+        step.append(stride if inside else s.inner * stride)
+    neuron = torch.cat(
+        [
+            torch.arange(s.inner).repeat(s.axis.size)
+            if inside
+            else torch.arange(s.axis.size).repeat_interleave(s.inner)
+            for s in parts
+        ]
+    )
     base = 1 + int(neuron.max())
     at = (flat.clamp_min(0) // stride % len(owner)).long()
-    mine = torch.where(inside, (first[owner] * base + neuron)[at], -1)
-    corner = torch.unravel_index(inside.flatten().int().argmax(), flat.shape)
+    if inside:
+        there &= torch.tensor([s.inside is not None for s in parts])[owner][at]
+    if not bool(there.any()):
+        return False
+    mine = torch.where(there, (torch.tensor(first)[owner] * base + neuron)[at], -1)
+    corner = torch.unravel_index(there.flatten().int().argmax(), flat.shape)
     for e in range(flat.ndim):
         line = mine[tuple(slice(None) if i == e else int(c) for i, c in enumerate(corner))]
         along = line.view([-1 if i == e else 1 for i in range(flat.ndim)])
-        if bool((line == line[0]).all()) or not bool(((mine == along) | ~inside).all()):
+        if bool((line == line[0]).all()) or not bool(((mine == along) | ~there).all()):
             continue
-        inner = torch.tensor([s.inner * stride for s in parts])
-        rest = torch.where(inside, flat - (inner[owner] * neuron)[at], -1).movedim(e, 0).reshape(len(line), -1)
-        stretches = _stretches(line.tolist(), base)
-        if len(stretches) > _PARTS:
-            freeze(value.dims[d], str(site))
-            return [(e, 0, fixed(len(line)))]
-        return [(e, *piece) for piece in _pieces(site, parts, stretches, rest)]
-    freeze(value.dims[d], str(site))
-    return []
+        rest = torch.where(there, flat - (torch.tensor(step)[owner] * neuron)[at], -1)
+        return _Line(e, line, rest.movedim(e, 0).reshape(len(line), -1), base, inside)
+    return None
+
+
+def _along(site: Site, value: TracedTensor, d: int, found: _Line) -> list[tuple[int, int, Layout]]:
+    """Return the stretches of neurons on the output axis along which they lie."""
+    parts = resolved(value.dims[d] or ())
+    stretches = _stretches(found.ids.tolist(), found.base)
+    if len(stretches) > _PARTS:
+        freeze(value.dims[d], str(site))
+        return [(found.axis, 0, fixed(len(found.ids)))]
+    if found.inside:
+        own = [Segment(s.inside or s.axis, 1, None, s.dual) for s in parts]
+    else:
+        own = [Segment(s.axis, 1, None, s.dual if s.inside is None else False) for s in parts]
+    return [(found.axis, *piece) for piece in _pieces(site, own, stretches, found.rest)]
 
 
 def _stretches(ids: list[int], base: int) -> list[list[int]]:
@@ -236,12 +378,12 @@ def _pieces(site: Site, parts: list[Segment], stretches: list[list[int]], rest: 
     pieces: list[tuple[int, Layout]] = []
     partial = Counter(part for _, part, _, count, _ in stretches if count < parts[part].axis.size)
     for start, part, first, count, repeats in stretches:
-        axis = (Segment(parts[part].axis),)
+        axis = (parts[part],)
         block = rest[start : start + count * repeats].unflatten(0, (count, repeats))
         if partial[part] > 2 or not bool((block == block[:1]).all()):
             freeze(axis, str(site))
             pieces.append((start, fixed(count * repeats)))
         else:
             own = cut(cut(axis, first, str(site))[1], count, str(site))[0]
-            pieces.append((start, tuple(Segment(s.axis, s.inner * repeats) for s in own)))
+            pieces.append((start, tuple(Segment(s.axis, s.inner * repeats, None, s.dual) for s in own)))
     return pieces

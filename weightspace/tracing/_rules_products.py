@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from weightspace.tracing._axes import Affine, Layout, Segment, Site, TracedTensor, fixed, freeze, resolved, unite
+from weightspace.tracing._axes import (
+    Affine,
+    Layout,
+    Segment,
+    Site,
+    TracedTensor,
+    bind,
+    fixed,
+    freeze,
+    hidden,
+    resolved,
+    unite,
+)
 from weightspace.tracing._chain import read
 from weightspace.tracing._rules import add_bias, broadcast, lift, pointwise, rule, tensors
 
@@ -16,14 +29,17 @@ def contract(site: Site, equation: str, *given: Any) -> TracedTensor:
     """A sum over products, in the letters of ``einsum``: one letter is one axis.
 
     With a matrix of the module as one operand it is a linear map, which passes on factors if the matrix is stored as
-    ``[out, in]``; any other product leaves permutations alone.
+    ``[out, in]``. In a product of two values the axis that is summed over in two linear maps' outputs is dual in one of
+    them, and an axis of one of them alone stays as it is. Any other product leaves permutations alone.
     """
     names, out = equation.split("->")
     operands = list(zip(map(lift, given), names.split(","), strict=True))
     layouts: dict[str, Layout | None] = {}
+    free = _linear_letters(operands, out)
     for value, letters in operands:
         for letter, layout, size in zip(letters, value.dims, value.shape, strict=True):
-            layouts[letter] = unite(layouts.get(letter), layout if size > 1 else None, str(site)) or layout
+            dual = letter in free and letter not in out
+            layouts[letter] = unite(layouts.get(letter), layout if size > 1 else None, str(site), dual=dual) or layout
     result = TracedTensor(site.shape, tuple(layouts[letter] for letter in out))
     for (matrix, own), (value, letters) in zip(operands, reversed(operands), strict=True):
         summed, made = set(own) & set(letters) - set(out), set(own) & set(out) - set(letters)
@@ -34,9 +50,28 @@ def contract(site: Site, equation: str, *given: Any) -> TracedTensor:
             if matrix.order[own.index(into)] == 0:
                 matrix.bind()
             return TracedTensor(result.shape, result.dims, Affine())
-    for value, _ in operands:
-        value.bind()
-    return result
+    for value, letters in operands:
+        for letter, layout in zip(letters, value.dims, strict=True):
+            _pass_on(layout) if letter in free else bind(layout)
+    passed = any(letter in out for letter in free)
+    return replace(result, state=Affine()) if passed else result
+
+
+def _linear_letters(operands: Sequence[tuple[TracedTensor, str]], out: str) -> set[str]:
+    """Return the axes of a product of two values on which every matrix commutes."""
+    if len(operands) != 2 or any(value.param for value, _ in operands):
+        return set()
+    (a, first), (b, second) = operands
+    summed = set(first) & set(second) - set(out)
+    both = summed if a.linear and b.linear and len(summed) == 1 else set()
+    alone = {c for value, own, other in ((a, first, second), (b, second, first)) if value.linear for c in own}
+    return both | {c for c in alone if c in out and (c in first) != (c in second)}
+
+
+def _pass_on(layout: Layout | None) -> None:
+    """Note that a sum over other entries reads an axis: matrices commute with it, phases do not."""
+    for axis in hidden(layout):
+        axis.plain = axis.padded = True
 
 
 @rule("linear", exact=True)
@@ -110,27 +145,36 @@ def conv(site: Site, x: Any, weight: Any, bias: Any = None, *args: Any, **kwargs
 def attention(
     site: Site, query: Any, key: Any, value: Any, mask: Any = None, p: float = 0, causal: Any = False, **kw: Any
 ) -> TracedTensor:
-    """Softmax of queries times keys, times values: the axes that are summed are one, with permutations alone.
+    """Softmax of queries times keys, times values: the axes that are summed are one, dual between queries and keys.
 
-    Heads that were cut out of an axis have lost its symmetry when they arrive here.
+    Where these are outputs of linear maps, every matrix commutes, otherwise permutations alone.
     """
     q, k, v = lift(query), lift(key), lift(value)
     if p:
         site.refuse(f"dropout_p={p}; pass 0.0 unless self.training")
-    unite(q.dims[-1], k.dims[-1], str(site))
+    both = q.linear and k.linear
+    unite(q.dims[-1], k.dims[-1], str(site), dual=both)
     times = unite(k.dims[-2], v.dims[-2], str(site))
-    for layout in (
-        (q.dims[-2], times) if causal else (q.dims[-3], k.dims[-3], v.dims[-3]) if kw.get("enable_gqa") else ()
-    ):
+    for layout in (q.dims[-2], times) if causal else ():
         freeze(layout, str(site))
-    grouped = (q,) if kw.get("enable_gqa") else (q, k, v)
-    batch = broadcast(site, [TracedTensor(t.shape[:-2], t.dims[:-2]) for t in grouped], site.shape[:-2])
+    if kw.get("enable_gqa"):
+        k, v = (_repeated(t, q.shape[-3] // t.shape[-3]) for t in (k, v))
+    batch = broadcast(site, [TracedTensor(t.shape[:-2], t.dims[:-2]) for t in (q, k, v)], site.shape[:-2])
     if mask is not None:
         scores = (*site.shape[:-1], k.shape[-2])
         broadcast(site, [TracedTensor(scores, (*batch, q.dims[-2], times)), lift(mask)], scores)
-    for tensor in (q, k, v):
-        tensor.bind()
-    return TracedTensor(site.shape, (*batch, q.dims[-2], v.dims[-1]))
+    for tensor, free in ((q, both), (k, both), (v, v.linear)):
+        for layout in tensor.dims[:-1]:
+            bind(layout)
+        _pass_on(tensor.dims[-1]) if free else bind(tensor.dims[-1])
+    return TracedTensor(site.shape, (*batch, q.dims[-2], v.dims[-1]), Affine() if v.linear else None)
+
+
+def _repeated(value: TracedTensor, times: int) -> TracedTensor:
+    """Repeat each head of keys or values, for as many heads of queries."""
+    heads = tuple(replace(s, inner=s.inner * times) for s in resolved(value.dims[-3] or ())) or None
+    shape = (*value.shape[:-3], value.shape[-3] * times, *value.shape[-2:])
+    return replace(value, shape=shape, dims=(*value.dims[:-3], heads, *value.dims[-2:]))
 
 
 @rule("lstm gru rnn_tanh rnn_relu")

@@ -40,11 +40,14 @@ def spec_of(
 
     - An axis between a linear layer or convolution and the next, with one activation and maybe pooling, reshapes or
       concatenation in between, keeps its activation's group; maximum pooling takes signs and phases away.
-    - An axis that a sum, a norm, a product, a softmax, a depthwise or transposed convolution, attention, or an
-      activation outside the table acts on has permutations alone (activation ``"other"``). What is added or multiplied
-      shares one permutation. Scales and running statistics of norms (kind ``"norm"``) are permuted with their axis.
-    - An axis that is read in its order has no symmetry: heads of attention, groups of a norm or convolution, the hidden
-      state of a recurrent layer, channels that are cut out one by one.
+    - An axis between two linear maps with nothing in between has every matrix (activation ``"linear"``); so has the
+      inside of each head of attention, between queries and keys and between values and output. Heads are blocks, which
+      move as wholes.
+    - An axis that a sum, a norm, a product, a softmax, a depthwise or transposed convolution, or an activation outside
+      the table acts on has permutations alone (activation ``"other"``). What is added or multiplied shares one
+      permutation. Scales and running statistics of norms (kind ``"norm"``) are permuted with their axis.
+    - An axis that is read in its order has no symmetry: the inside of heads with rotary embeddings, groups of a norm or
+      convolution, the hidden state of a recurrent layer, channels that are cut out one by one.
 
     What a network of more outputs, constants or buffers computes around that needs no rule of its own. Parametrised
     layers (weight norm, spectral norm, low-rank adapters) are read on their own parameters, tied ones as each of their
@@ -66,8 +69,8 @@ def spec_of(
 
     Returns:
         A spec whose parameters are the tensors of real numbers in ``module.state_dict()``, in that order: by name, with
-        linear layers after a flatten unfolded, ``("out", "h2", "pos49")``, and what reads a concatenation cut into
-        ``"name[0]"``, ...
+        linear layers after a flatten unfolded, ``("out", "h2", "pos49")``, and what reads a concatenation or makes
+        several axes (packed queries, keys and values) cut into ``"name[0]"``, ...
 
     Raises:
         TypeError: if ``module`` is not an ``nn.Module``, an example no tensor, or ``ignore`` a single string.
@@ -89,8 +92,9 @@ def spec_of(
         >>> [(a.name, a.size, a.activation) for a in spec.hidden], spec.param("7.weight").axes
         ([('h1', 4, 'other'), ('h2', 6, 'relu')], ('out', 'h2', 'pos4'))
         >>> encoder = torch.nn.TransformerEncoderLayer(8, 2, 16)
-        >>> [(a.size, a.activation) for a in ws.spec_of(encoder, torch.zeros(5, 1, 8), ignore=("norm*",)).hidden]
-        [(16, 'relu')]
+        >>> spec = ws.spec_of(encoder, torch.zeros(5, 1, 8), ignore=("norm*",))
+        >>> [(a.size, a.activation, a.blocks) for a in spec.hidden]
+        [(8, 'linear', 2), (8, 'linear', 2), (16, 'relu', 1)]
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module: expected an nn.Module, got {type(module).__name__}")

@@ -76,10 +76,14 @@ def _difference(net: Network, spec: NetSpec, dtype: torch.dtype) -> float:
 def _element(spec: NetSpec, dtype: torch.dtype, generator: torch.Generator) -> Symmetry:
     """A random element that leaves no axis in its order."""
     drawn = Symmetry.sample(spec, batch=1, generator=generator, dtype=dtype)
-    perm = {
-        name: value.flip(1) if bool((value.diff(dim=1) == 1).all()) else value for name, value in drawn.perm.items()
-    }
-    return Symmetry(spec, 1, perm, drawn.scale, drawn.shift, check=False)
+    perm = {}
+    for name, value in drawn.perm.items():
+        axis = spec.axis(name)
+        lead = drawn.perm[axis.follows or name].view(1, axis.blocks, -1)[:, :, 0]
+        still = bool((lead.diff(dim=1) > 0).all()) if axis.blocks > 1 else bool((value.diff(dim=1) == 1).all())
+        perm[name] = value.view(1, axis.blocks if axis.blocks > 1 else axis.size, -1).flip(1).flatten(1)
+        perm[name] = perm[name] if still else value
+    return Symmetry(spec, 1, perm, drawn.scale, drawn.shift, drawn.linear, check=False)
 
 
 def perturbed(net: Network, dtype: torch.dtype, generator: torch.Generator) -> dict[str, Tensor]:

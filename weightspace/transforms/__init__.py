@@ -6,7 +6,7 @@ from weightspace.transforms.compose import Compose, Identity, OneOf, RandomApply
 from weightspace.transforms.coordinates import Affine, Flip, Rotate, Scale, Shear, Translate
 from weightspace.transforms.mix import MixUp, SelfMixUp
 from weightspace.transforms.noise import GaussianNoise, LabelSmoothing, QuantilePrune, WeightDropout
-from weightspace.transforms.symmetry import Permute, PhaseShift, PositiveScale, SignFlip
+from weightspace.transforms.symmetry import LinearMix, Permute, PhaseShift, PositiveScale, SignFlip
 
 __all__ = [
     "AUGMENTATIONS",
@@ -16,6 +16,7 @@ __all__ = [
     "GaussianNoise",
     "Identity",
     "LabelSmoothing",
+    "LinearMix",
     "MixUp",
     "OneOf",
     "Permute",

@@ -49,6 +49,10 @@ def _commutes(spec: NetSpec, scale: str) -> bool:
     return all(axis.symmetry.scale == scale for axis in spec.hidden)
 
 
+def _has_linear_axis(spec: NetSpec) -> bool:
+    return bool(spec.linear)
+
+
 def _is_periodic(spec: NetSpec) -> bool:
     return all(axis.symmetry.periodic for axis in spec.hidden)
 
@@ -89,6 +93,9 @@ POSITIVE_SCALES = Requirement(
 )
 PERIODIC = Requirement(
     _is_periodic, f"periodic activations ({names_where(periodic=True)}) on every hidden axis", _PERMUTE
+)
+LINEAR_AXIS = Requirement(
+    _has_linear_axis, "at least one axis between two linear maps, such as the heads of attention", _PERMUTE
 )
 HIDDEN_BIAS = Requirement(
     _has_hidden_biases, "a bias on every hidden axis", "a phase lives in the bias; make the network with bias=True"

@@ -12,12 +12,12 @@ from weightspace._symmetry import Part, Symmetry
 from weightspace._weights import Weights
 from weightspace.transforms._base import Transform
 from weightspace.transforms._check import check_input
-from weightspace.transforms.requirements import HIDDEN, HIDDEN_BIAS, PERIODIC, POSITIVE_SCALES, SIGNS
+from weightspace.transforms.requirements import HIDDEN, HIDDEN_BIAS, LINEAR_AXIS, PERIODIC, POSITIVE_SCALES, SIGNS
 
 
 @dataclass(frozen=True)
 class Permute(Transform):
-    """Permute the neurons of every hidden axis, uniformly at random.
+    """Permute the neurons of every hidden axis, uniformly at random; heads of attention move as wholes.
 
     Raises:
         ValueError: when sampled, for networks without a hidden axis.
@@ -168,6 +168,47 @@ class PositiveScale(Transform):
         return draw.act(weights)
 
 
+@dataclass(frozen=True)
+class LinearMix(Transform):
+    r"""Multiply each linear axis by a random matrix: :math:`B M^{-1} M A = B A`.
+
+    Linear axes lie between two linear maps with nothing in between: the head dimension between queries and keys, and
+    between values and output, each head with a matrix of its own, or the rank of a low-rank adapter. The matrices are
+    :math:`U S V^T` with uniform rotations and singular values log-uniform in [1/max_scale, max_scale].
+
+    Args:
+        max_scale: bound of the singular values; with 1 the matrices are orthogonal.
+
+    Raises:
+        ValueError: for a bound below one; when sampled, for networks without a linear axis.
+
+    Example:
+        >>> import weightspace as ws
+        >>> from weightspace.transforms import LinearMix
+        >>> gen = torch.Generator().manual_seed(0)
+        >>> w = ws.testing.random_weights(ws.mlp(2, 8, 3, 1, activation=("relu", "linear")), 4, generator=gen)
+        >>> LinearMix().sample(w, generator=gen).linear["h2"].shape
+        torch.Size([4, 1, 3, 3])
+
+    Reference:
+        Zhang et al., *Beyond the Permutation Symmetry of Transformers: The Role of Rotation for Model Fusion*, 2025,
+        section 3 (rotations); Putterman et al., *Learning on LoRAs*, 2024, section 3 (adapters).
+    """
+
+    max_scale: float = 2.0
+    preserves = "function"
+    requires = (LINEAR_AXIS,)
+
+    def __post_init__(self) -> None:
+        number("LinearMix", self.max_scale, "max_scale >= 1", low=1)
+
+    def sample(self, weights: Weights, *, generator: torch.Generator) -> Symmetry:
+        return _sample(self, weights, generator, "linear", max_scale=self.max_scale)
+
+    def apply(self, weights: Weights, draw: Symmetry) -> Weights:
+        return draw.act(weights)
+
+
 def _sample(
     transform: Transform,
     weights: Weights,
@@ -196,5 +237,6 @@ NAMED: dict[str, Transform] = {
     "sign": SignFlip(0.5),
     "phase": PhaseShift(1),
     "positive-scale": PositiveScale(2.0),
+    "linear-mix": LinearMix(2.0),
 }
 """Entries of the registry, each with the strength that its name stands for."""

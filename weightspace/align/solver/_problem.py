@@ -224,9 +224,21 @@ def neuron_group(axis: Axis, group: Group, *, phases: bool) -> NeuronGroup:
     return NeuronGroup.ODD_SIGN if odd else NeuronGroup.EVEN_SIGN
 
 
-def check_group_of(spec: NetSpec, group: Any, allowed: tuple[Group, ...] = GROUPS) -> None:
-    """Raise ``ValueError`` for an unknown group, or signs on a spec whose activations do not all commute with them."""
+def check_group_of(spec: NetSpec, group: Any, allowed: tuple[Group, ...] = GROUPS, *, blocks: bool = False) -> None:
+    """Raise ``ValueError`` for an unknown group, or one that the spec does not have or the aligner does not search.
+
+    Args:
+        spec: the networks.
+        group: the group.
+        allowed: the groups to choose from.
+        blocks: whether the aligner moves the heads of attention as wholes.
+    """
     check_group(group, allowed)
+    if spec.blocked and not blocks and group != "none":
+        raise ValueError(
+            f"expected axes whose neurons move one by one, got blocks (heads) on {[a.name for a in spec.blocked]}; "
+            "use ws.align.match"
+        )
     if group == "signed" and any(axis.symmetry.scale != "sign" for axis in spec.hidden):
         raise ValueError(
             f"group='signed': expected activations that commute with signs ({names_where(scale='sign')}) on every "

@@ -65,6 +65,7 @@ class ProbeGridNet(Model):
     name = "probe-grid-net"
     reads = "chain"
     equivariance = "full"
+    mixes_linear = True
     track = "probing"
 
     def __init__(

@@ -71,6 +71,7 @@ class ProbeNet(Model):
     name = "probe-net"
     reads = "chain"
     equivariance = "full"
+    mixes_linear = True
     track = "probing"
 
     def __init__(

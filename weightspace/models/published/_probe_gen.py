@@ -60,6 +60,7 @@ class ProbeGen(Model):
     name = "probe-gen"
     reads = "chain"
     equivariance = "full"
+    mixes_linear = True
     track = "function"
 
     def __init__(

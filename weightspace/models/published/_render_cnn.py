@@ -59,6 +59,7 @@ class RenderCNN(Model):
     name = "render-cnn"
     reads = "chain"
     equivariance = "full"
+    mixes_linear = True
     track = "function"
     grid: Tensor
 
