@@ -7,8 +7,10 @@ images), and with batch norms repaired on training images.
 
     python -m benchmarks.resnets [--width 32] [--epochs 3] [--train 30000] [--test 10000] [--points 5]
     python -m benchmarks.resnets tracing LABEL [NAME ...]
+    python -m benchmarks.resnets transformers [--pairs 3] [--steps 400] [--points 11]
 
-The second form reads networks of public libraries with ``ws.spec_of``, see ``benchmarks/_tracing.py``.
+The second form reads networks of public libraries with ``ws.spec_of``, see ``benchmarks/_tracing.py``; the third
+compares transformers, see ``benchmarks/_transformers.py``.
 
 Reference: Ainsworth et al., *Git Re-Basin*, 2023, section 5; Jordan et al., *REPAIR*, 2023.
 """
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 import weightspace as ws
 from benchmarks._common import save
 from benchmarks._tracing import main as tracing
+from benchmarks._transformers import main as transformers
 
 BATCH = 256
 SEEDS = (1, 2)
@@ -185,9 +188,10 @@ def compare(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["tracing"]:
-        tracing(sys.argv[2:])
-        return
+    for name, run in (("tracing", tracing), ("transformers", transformers)):
+        if sys.argv[1:2] == [name]:
+            run(sys.argv[2:])
+            return
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=3)

@@ -108,6 +108,18 @@ def test_records_hold_no_histories_and_few_lines() -> None:
 # --- single scripts
 
 
+def test_transformers_are_compared_along_the_line(run: Run) -> None:
+    rows = run("resnets", "transformers", "--pairs", "1", "--steps", "3", "--points", "3", record="transformers")[
+        "rows"
+    ]
+    assert [row["task"] for row in rows] == ["vision transformer", "decoder"]
+    for row in rows:
+        before, after = row["full"]["distance"]
+        assert after < row["permutation"]["distance"][1] < before
+        for group in ("permutation", "full"):  # the ends are the networks themselves
+            assert row[group]["loss"][::2] == pytest.approx(row["before"]["loss"][::2], abs=1e-3)
+
+
 def test_a_zoo_is_trained_on_from_its_files_and_from_memory_with_the_same_result(run: Run, tmp_path: Path) -> None:
     options = ("--larger", "--networks", "2000", "--shard-size", "300", "--folder", str(tmp_path))
     rows = run("zoo", *options, record="redesign-memory")["rows"]

@@ -147,5 +147,5 @@ def _check_start(weights: Weights, start: Weights, group: Group, costs: Costs | 
     if len(start) != 1:
         raise ValueError(f"start: expected one network, got {len(start)}; pass one of them, or their mean")
     for name, given in (("start", start), ("weights", weights)):
-        check_group_of(given.spec, group)
+        check_group_of(given.spec, group, blocks=True)
         check_range(name, given, cost_roots(given.spec, costs))

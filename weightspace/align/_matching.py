@@ -84,7 +84,10 @@ def match(
     by coordinate descent: with all other axes held, each pair of neurons has a best sign, phase or scale in closed
     form, and the best element on the axis is a linear assignment between neurons; axes are solved in turn until none
     gains. The distance falls with every move, to a local optimum. The parameters are found by the axes that they name,
-    so that any network that a spec describes can be matched. Many networks are taken in chunks: beside the weights only
+    so that any network that a spec describes can be matched. Heads of attention are assigned as wholes, and on linear
+    axes under ``"full"`` each has the best orthogonal matrix in closed form, or one between the balanced forms of both
+    networks where that is closer, which finds every invertible matrix; see
+    :func:`weightspace.align.solver._heads.solve_heads`. Many networks are taken in chunks: beside the weights only
     the elements (8 to 16 bytes a neuron for each part) and a few copies of one chunk are held, and a memory-mapped zoo
     is read chunk by chunk.
 
@@ -124,7 +127,9 @@ def match(
 
     Reference:
         Ainsworth et al., *Git Re-Basin: Merging Models modulo Permutation Symmetries*, 2023, algorithm 1, for
-        permutations. ``weightspace.align._reference`` has that algorithm in thirty lines.
+        permutations; Zhang et al., *Beyond the Permutation Symmetry of Transformers: The Role of Rotation for Model
+        Fusion*, 2025, section 4, for orthogonal matrices inside of heads. ``weightspace.align._reference`` has the
+        first in thirty lines.
     """
     return _matched(a, b, group, costs, restarts, max_sweeps, generator)
 
@@ -151,7 +156,10 @@ def move_onto(
         >>> moved.flat.equal(g.act(b).flat)
         True
     """
-    in_place = not restarts and len(b) == 1 and b.dtype == compute_dtype(b) and not cost_roots(b.spec, costs)
+    apart = b.spec.linear or b.spec.blocked
+    in_place = (
+        not restarts and not apart and len(b) == 1 and b.dtype == compute_dtype(b) and not cost_roots(b.spec, costs)
+    )
     settings = {"group": "permutation", "max_sweeps": 100, "generator": None, **options}
     g = _matched(a, b, costs=costs, restarts=restarts, in_place=in_place, **settings)
     return g, b if in_place else g.act(b)
@@ -169,7 +177,7 @@ def _matched(
     in_place: bool = False,
 ) -> Symmetry:
     check_pairs(a, b)
-    check_group_of(b.spec, group)
+    check_group_of(b.spec, group, blocks=True)
     whole_number("max_sweeps", max_sweeps)
     whole_number("restarts", restarts, 0)
     if generator is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from weightspace._symmetry import Symmetry
 from weightspace._weights import Weights
+from weightspace.align.solver._heads import solve_heads
 from weightspace.align.solver._problem import MatchingProblem, as_symmetry
 from weightspace.align.solver._tensors import TensorDescent
 from weightspace.align.solver._threads import in_slices
@@ -30,6 +32,8 @@ def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor, *,
         orders: int64 ``[sweep, axis]``, the order of the axes in each sweep.
         in_place: whether ``b`` itself is moved, which leaves out a copy; without costs only.
     """
+    if problem.heads:
+        return _with_heads(a, b, problem, orders)
     if b.device.type == "cpu" and suits_compiled_code(problem):
         return descend_compiled(a, b, problem, orders, in_place=in_place)
     wide = b.device.type == "cpu" and max((axis.size for axis in problem.axes), default=0) >= _WIDE
@@ -37,6 +41,31 @@ def descend(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor, *,
         return descend_tensors(a, b, problem, orders, in_place=in_place)
     pairs = [(a if len(a) == 1 else a[row : row + 1], b[row : row + 1]) for row in range(len(b))]
     return Symmetry.cat([descend_tensors(*pair, problem, orders) for pair in pairs])
+
+
+def _with_heads(a: Weights, b: Weights, problem: MatchingProblem, orders: Tensor) -> Symmetry:
+    """Take turns between the axes whose neurons move one by one and those of heads, until these gain no more."""
+    plain = replace(problem, heads=())
+    element, moved = Symmetry.identity(b.spec, batch=len(b)), b
+    target = a.replace(problem.weighted(a.flat.detach()))
+    for _ in range(len(orders)):
+        step = descend(a, moved, plain, orders)
+        moved, element, still = step.act(moved), step @ element, True
+        for heads in problem.heads:
+            step = solve_heads(target, moved.replace(problem.weighted(moved.flat.detach())), heads)
+            if any(
+                bool((value != _identity(value)).any()) for part in (step.perm, step.linear) for value in part.values()
+            ):
+                moved, element, still = step.act(moved), step @ element, False
+        if still:
+            break
+    return element
+
+
+def _identity(value: Tensor) -> Tensor:
+    """Return the identity in the place of permutations ``[batch, size]`` or matrices ``[batch, block, n, n]``."""
+    count = value.shape[-1]
+    return torch.arange(count, device=value.device) if value.ndim == 2 else torch.eye(count).to(value)
 
 
 def suits_compiled_code(problem: MatchingProblem) -> bool:

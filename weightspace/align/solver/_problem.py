@@ -18,6 +18,7 @@ from weightspace._checks import number
 from weightspace._spec import Axis, NetSpec, Param
 from weightspace._symmetry import GROUPS, Group, Symmetry, check_group
 from weightspace._weights import Weights
+from weightspace.align.solver._heads import HeadProblem, head_problems
 
 Costs = Mapping[str, float] | Literal["period"]
 """Costs by the name of a parameter or of a produced axis; ``"period"`` counts phases in periods, see :func:`match`."""
@@ -114,13 +115,15 @@ class MatchingProblem:
 
     Args:
         spec: the networks.
-        axes: the hidden axes, in the spec's order.
+        axes: the hidden axes whose neurons move one by one, in the spec's order.
         roots: see :data:`CostRoots`.
+        heads: the axes whose neurons do not move one by one.
     """
 
     spec: NetSpec
     axes: tuple[AxisProblem, ...]
     roots: CostRoots
+    heads: tuple[HeadProblem, ...] = ()
 
     def weighted(self, flat: Tensor) -> Tensor:
         """Multiply parameters by the roots of their costs, so that plain squared distances are the weighted ones."""
@@ -191,7 +194,10 @@ def as_symmetry(problem: MatchingProblem, b: Weights, *parts: Sequence[Tensor]) 
 def matching_problem(spec: NetSpec, group: Group, roots: CostRoots = ()) -> MatchingProblem:
     """Return the matching problem of a spec, a group other than ``"none"`` and the roots of costs."""
     out = []
-    for index, axis in enumerate(spec.hidden):
+    heads = head_problems(spec, group)
+    apart = {axis.name for problem in heads for axis in problem.axes}
+    alone = [axis for axis in spec.hidden if axis.name not in apart]
+    for index, axis in enumerate(alone):
         roles = [(param, _role(param, axis)) for param in spec.params if axis.name in param.axes]
         bias = spec.bias_of(axis.name)
         neurons = neuron_group(axis, group, phases=bias is not None)
@@ -199,10 +205,10 @@ def matching_problem(spec: NetSpec, group: Group, roots: CostRoots = ()) -> Matc
         if neurons in (NeuronGroup.ODD_PHASE, NeuronGroup.EVEN_PHASE):
             step = axis.phase_step * dict(roots).get(str(bias), 1.0)
         touched = {name for param, _ in roles for name in param.axes} - {axis.name}
-        near = tuple(number for number, other in enumerate(spec.hidden) if number != index and other.name in touched)
+        near = tuple(number for number, other in enumerate(alone) if number != index and other.name in touched)
         params = tuple(sorted(roles, key=lambda pair: pair[1]))
         out.append(AxisProblem(axis.name, axis.size, neurons, step, params, near))
-    return MatchingProblem(spec, tuple(out), roots)
+    return MatchingProblem(spec, tuple(out), roots, heads)
 
 
 def _role(param: Param, axis: Axis) -> Role:
