@@ -33,6 +33,8 @@ COMMANDS = (
     "train",
     "predict",
     "evaluate",
+    "embed",
+    "neighbours",
     "bench",
     "report",
     "inspect",

@@ -144,3 +144,31 @@ def test_what_cannot_be_predicted_is_one_line(run: Run, place: Path, tmp_path: P
         assert got[2].count("\n") == 1
         assert text in got[2]
     assert run("evaluate", place / "run", tmp_path / "empty")[0] == 1
+
+
+def test_networks_are_embedded_mapped_and_searched(run: Run, place: Path, tmp_path: Path) -> None:
+    files = ("--out", tmp_path / "features.npz", "--map", tmp_path / "map.png", "--clusters", "2")
+    code, out, err = run("embed", place / "run", place / "zoo", *files, "--k", "3")
+    assert code == 0, err
+    assert "22 networks, 8 features each" in out
+    assert all(text in out for text in ("linear probe: ", "3-NN: ", "2 clusters, adjusted Rand index"))
+    found = np.load(tmp_path / "features.npz")
+    assert found["features"].shape == (22, 8)
+    assert set(found["split"].tolist()) == {"train", "test"}
+    assert set(found["cluster"].tolist()) == {0, 1}
+    with Image.open(tmp_path / "map.png") as drawn:
+        assert min(drawn.size) > 100
+    code, out, err = run(
+        "neighbours", place / "run", place / "zoo", place / "zoo", "--k", "1", "--csv", tmp_path / "n.csv"
+    )
+    assert code == 0, err
+    rows = list(csv.reader((tmp_path / "n.csv").read_text().splitlines()))[1:]
+    assert all(row[3] == row[-1] for row in rows), "each network is its own nearest neighbour"
+    for arguments, code, text in (
+        (("embed", place / "run", place / "zoo", "--clusters", "99"), 2, "expected at most 22 clusters"),
+        (("neighbours", place / "run", place / "zoo", place / "zoo", "--k", "99"), 1, "k: expected at most 22"),
+        (("embed", place / "run", tmp_path), 1, "expected a zoo, a folder with a manifest.json"),
+    ):
+        got = run(*arguments)
+        assert (got[0], got[2].count("\n")) == (code, 1), got
+        assert text in got[2]

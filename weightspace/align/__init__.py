@@ -3,6 +3,7 @@
 from weightspace.align._activations import match_activations
 from weightspace.align._anchor import anchor
 from weightspace.align._canonical import align_to, canonicalize
+from weightspace.align._distances import distances
 from weightspace.align._learned import LearnedAligner
 from weightspace.align._matching import distance, match
 from weightspace.align._pairs import Aligner
@@ -20,6 +21,7 @@ __all__ = [
     "barrier",
     "canonicalize",
     "distance",
+    "distances",
     "interpolate",
     "match",
     "match_activations",

@@ -17,7 +17,15 @@ import weightspace
 from weightspace._text import printable
 from weightspace.cli._commands import PROGRAM, group
 
-for _module in ("fit", "train", "predict", "zoo", "data", "checkpoints"):  # the order of the commands in the help
+for _module in (
+    "fit",
+    "train",
+    "predict",
+    "embed",
+    "zoo",
+    "data",
+    "checkpoints",
+):  # the order of the commands in the help
     importlib.import_module(f"weightspace.cli.{_module}")
 
 UsageError: Any = typer.BadParameter.__base__  # click's own, or that of the copy of click in newer versions of Typer

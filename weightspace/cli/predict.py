@@ -51,22 +51,16 @@ def predict(
 ) -> None:
     """Predict the classes or numbers of networks, or of signals by networks that are fitted to them."""
     from weightspace._files import write_atomic
-    from weightspace.training._predict import fitted
 
     model = ws.models.load_model(run, imports=imports)
     if model.output != "tensor":
         raise ValueError(f"{run}: expected a model of classes or numbers, got one that returns {model.output}")
-    found = _read(model, data, split)
-    networks = found.data
-    if isinstance(networks, ws.signals.SignalSet):
-        with fit_progress() as step:
-            networks = fitted(model, networks, device=device, workers=workers, on_progress=step)
-        found = Named(networks, found.columns, found.rows)
-    output = ws.training.predict(model, networks, device=device)
+    found = read_networks(model, data, split, device, workers)
+    output = ws.training.predict(model, found.data, device=device)
     header, rows = _predictions(model, output)
     header, rows = [*found.columns, *header], [[*a, *b] for a, b in zip(found.rows, rows, strict=True)]
     if csv_file is not None:
-        write_atomic(csv_file, _as_csv(header, rows).encode())
+        write_atomic(csv_file, as_csv(header, rows).encode())
         say(f"wrote {csv_file}")
         return
     shown = len(found.columns) + 2
@@ -124,6 +118,18 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def read_networks(model: Any, path: Path, split: str | None, device: str, workers: int | None) -> Named:
+    """Read networks from a zoo or files of weights, or fit them to signals."""
+    from weightspace.training._predict import fitted
+
+    found = _read(model, path, split)
+    if not isinstance(found.data, ws.signals.SignalSet):
+        return found
+    with fit_progress() as step:
+        networks = fitted(model, found.data, device=device, workers=workers, on_progress=step)
+    return Named(networks, found.columns, found.rows)
+
+
 def _read(model: Any, path: Path, split: str | None) -> Named:
     """Find out what a path holds: a zoo, files of weights, or signals."""
     if (path / "manifest.json").is_file():
@@ -136,15 +142,21 @@ def _read(model: Any, path: Path, split: str | None) -> Named:
 
 
 def _of_zoo(zoo: ws.Zoo, split: str | None) -> Named:
-    parts = {name: zoo[name] for name in ([split] if split is not None else zoo.splits)}
+    names = names_of_zoo(zoo, split)
+    parts = [zoo.weights(name) for name in ([split] if split is not None else zoo.splits)]
+    return Named(ws.Weights.cat(parts), names.columns, names.rows)
+
+
+def names_of_zoo(zoo: ws.Zoo, split: str | None = None) -> Named:
+    """Return the columns by which a table names the networks of a split, or of all."""
     columns = ["source", "view", *(["name"] if "name" in zoo.settings.columns else [])]
-    tables = {name: zoo.table(name) for name in parts}
+    tables = {name: zoo.table(name) for name in ([split] if split is not None else zoo.splits)}
     rows = [
         (name, *row)
         for name, table in tables.items()
         for row in zip(*(table[column].tolist() for column in columns), strict=True)
     ]
-    return Named(ws.Weights.cat([part.weights for part in parts.values()]), ("split", *columns), rows)
+    return Named(None, ("split", *columns), rows)
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -191,7 +203,7 @@ def _predictions(model: Any, output: Any) -> tuple[list[str], Iterator[list[Any]
     return ["class", "probability", *(f"p({name})" for name in names)], ([names[k], p, *row] for k, p, row in best)
 
 
-def _as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def as_csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     import io
 
     text = io.StringIO()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from weightspace._extras import lazy as _lazy
 from weightspace.training._config import TrainConfig
 from weightspace.training._contrastive import Contrastive
+from weightspace.training._embed import embed, neighbours, probe
 from weightspace.training._functions import Editing, Reconstruction
 from weightspace.training._labelled import Classification, Regression
 from weightspace.training._objective import Objective
@@ -26,8 +27,11 @@ __all__ = [
     "TrainConfig",
     "WeightClassifier",
     "WeightRegressor",
+    "embed",
     "evaluate_model",
+    "neighbours",
     "predict",
+    "probe",
     "train",
 ]
 
