@@ -16,6 +16,9 @@ import torch
 
 import weightspace as ws
 from weightspace import cli
+from weightspace.bench import Entry, Suite, run_suite
+from weightspace.bench import _run as _bench_run
+from weightspace.bench._record import Result, read_result
 from weightspace.fitting import RayExecutor, _executors
 from weightspace.fitting._executors import executor_named
 from weightspace.zoo import verify
@@ -272,6 +275,92 @@ def test_a_killed_driver(cluster: Any, tmp_path: Path, marks: Path, expected: di
     fit(tmp_path / "zoo", executor="ray")
     assert content(tmp_path / "zoo") == expected
     assert all((tmp_path / "zoo" / file).stat().st_mtime_ns == done[tmp_path / "zoo" / file] for file in kept)
+
+
+# --- suites
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[ws.Zoo, Suite, Result]:
+    """A zoo, a suite of two models and two seeds on it, and its result on this machine."""
+    folder = tmp_path_factory.mktemp("suite")
+    zoo = fit(folder / "zoo")
+    entries = {"mlp": Entry("mlp", {"hidden": 4}), "statistics": Entry("statistics", {"hidden": 4}, ensemble=True)}
+    suite = Suite("both", entries, ("none", "noise"), ws.TrainConfig(epochs=3, batch_size=4), seeds=(0, 1))
+    return zoo, suite, read_result(run_suite(suite, zoo.path, folder / "out", workers=1))
+
+
+def scores(result: Result) -> list[Any]:
+    of_runs = [[(run.seed, run.best_epoch, run.val, run.test) for run in row.runs] for row in result.rows]
+    return [(row.model, row.augmentation, row.ensemble, own) for row, own in zip(result.rows, of_runs, strict=True)]
+
+
+def test_a_suite_on_a_cluster_has_the_same_scores(
+    cluster: Any, tmp_path: Path, measured: tuple[ws.Zoo, Suite, Result]
+) -> None:
+    zoo, suite, expected = measured
+    seen: list[str] = []
+    options = {"executor": "ray", "on_cell": lambda cell, *_: seen.append(cell.key)}
+    result = read_result(run_suite(suite, zoo.path, tmp_path / "out", **options))
+    assert scores(result) == scores(expected)
+    assert sorted(seen) == sorted(f"{m}-{a}-{s}" for m in suite.entries for a in ("none", "noise") for s in (0, 1))
+    again = read_result(run_suite(suite, zoo.path, tmp_path / "out", workers=1))  # all is there already
+    assert scores(again) == scores(expected)
+
+
+def test_a_cell_whose_process_is_killed_goes_on_from_its_last_epoch(
+    cluster: Any, tmp_path: Path, marks: Path, measured: tuple[ws.Zoo, Suite, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo, suite, expected = measured
+    folder = str(marks)
+
+    def run(job: Any) -> Any:
+        import os
+        import pathlib
+        import signal
+
+        from weightspace.bench._cell import run_cell
+        from weightspace.training import _run
+
+        first = not list(pathlib.Path(folder).glob(f"{job.cell.key}-*"))
+        epochs, own = [], _run.Run.one_epoch
+
+        def one_epoch(run: Any) -> Any:
+            if first and run.epoch == 2 and job.cell.key == "mlp-noise-1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            epochs.append(run.epoch)
+            (pathlib.Path(folder) / f"{job.cell.key}-{os.getpid()}-{run.epoch}").touch()
+            return own(run)
+
+        _run.Run.one_epoch = one_epoch
+        try:
+            return run_cell(job)
+        finally:
+            _run.Run.one_epoch = own
+
+    monkeypatch.setattr(_bench_run, "run_cell", run)
+    result = read_result(run_suite(suite, zoo.path, tmp_path / "out", executor=RayExecutor(in_flight=2)))
+    assert scores(result) == scores(expected)
+    found = [mark.name.removeprefix("mlp-noise-1-").split("-") for mark in marks.glob("mlp-noise-1-*")]
+    assert sorted(epoch for _, epoch in found) == ["0", "1", "2"]  # each epoch ran once
+    assert len({process for process, _ in found}) == 2
+
+
+def test_executors_of_suites_are_checked(tmp_path: Path, measured: tuple[ws.Zoo, Suite, Result]) -> None:
+    zoo, suite, _ = measured
+    with pytest.raises(ValueError, match="executor: expected 'local', 'ray' or an Executor, got 'slurm'"):
+        run_suite(suite, zoo.path, tmp_path / "out", executor="slurm")
+
+    with pytest.raises(TypeError, match="executor: expected 'local', 'ray' or a RayExecutor, got Other"):
+        run_suite(suite, zoo.path, tmp_path / "out", executor=Other())  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "out").exists()
+
+
+class Other(ws.fitting.Executor):
+    """An executor of shards alone."""
+
+    def run(self, tasks: Any, on_progress: Any) -> Any:
+        raise NotImplementedError
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")

@@ -18,12 +18,19 @@ from typing import Any, TypeVar
 
 import torch
 
+from weightspace.fitting import RayExecutor
+from weightspace.fitting._executors import versions
+
 K = TypeVar("K")
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # numbers of <malloc.h>
 
 
+Pool = Callable[[Callable[..., Any], Mapping[K, tuple]], Iterator[tuple[K, Any]]]
+"""A function that calls another elsewhere, once for each key, and yields keys and results as they finish."""
+
+
 @contextmanager
-def worker_pool(workers: int) -> Iterator[Callable[[Callable[..., Any], Mapping[K, tuple]], Iterator[tuple[K, Any]]]]:
+def worker_pool(workers: int) -> Iterator[Pool]:
     """Start processes; yield a function that calls another there and yields keys and results as they finish.
 
     If anything is raised meanwhile, an interrupt included, the processes are ended before it is raised on.
@@ -50,6 +57,30 @@ def worker_pool(workers: int) -> Iterator[Callable[[Callable[..., Any], Mapping[
             pool.shutdown(wait=False, cancel_futures=True)
             _end(set(multiprocessing.active_children()) - others)
             raise
+
+
+@contextmanager
+def ray_pool(executor: RayExecutor) -> Iterator[Pool]:
+    """Yield a function that calls another on a Ray cluster and yields keys and results as they finish.
+
+    A call whose worker or machine died is begun again, and a cell goes on from its checkpoint.
+    """
+    own, folder = versions(), os.getcwd()
+
+    def run(function: Callable[..., Any], arguments: Mapping[K, tuple]) -> Iterator[tuple[K, Any]]:
+        sent = ((key, (function, args, own, folder)) for key, args in arguments.items())
+        return executor.call(_on_ray, sent, "{} could not be run")
+
+    yield run
+
+
+def _on_ray(function: Callable[..., Any], arguments: tuple, wanted: dict[str, str], folder: str) -> Any:
+    if (here := versions()) != wanted:
+        raise RuntimeError(f"expected {wanted} on every machine, got {here}; install the same versions")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    torch.set_num_threads(1)
+    return function(*arguments)
 
 
 @contextmanager

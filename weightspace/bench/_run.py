@@ -6,10 +6,12 @@ import os
 import pickle
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from weightspace.bench._benchmarks import check_card
 from weightspace.bench._cell import (
@@ -28,10 +30,12 @@ from weightspace.bench._collect import collect, mean
 from weightspace.bench._grid import check_grid
 from weightspace.bench._multiplier import multipliers
 from weightspace.bench._paired import Comparison, Scores, compare
-from weightspace.bench._processes import sigterm_interrupts, worker_pool
+from weightspace.bench._processes import Pool, ray_pool, sigterm_interrupts, worker_pool
 from weightspace.bench._record import EnsembleScores, write_result
 from weightspace.bench._suite import Suite, suite_named
 from weightspace.bench._suites import SUITES
+from weightspace.fitting import RayExecutor
+from weightspace.fitting._executors import LocalExecutor, executor_named
 from weightspace.zoo import Zoo
 
 OnCell = Callable[[Cell, CellResult, int, int], None]
@@ -46,6 +50,7 @@ def run_suite(
     epochs: int | None = None,
     workers: int | None = None,
     device: str = "cpu",
+    executor: str | RayExecutor = "local",
     on_cell: OnCell | None = None,
 ) -> Path:
     """Measure a grid and write ``out/result.json``; given again, the call goes on where it stopped.
@@ -63,6 +68,9 @@ def run_suite(
         epochs: replaces the epochs of the suite's budget.
         workers: number of processes, of one thread each; as many as cores if None, and one on CUDA.
         device: where cells train.
+        executor: ``"local"``, or ``"ray"`` or a :class:`weightspace.fitting.RayExecutor`: every cell is then a task of
+            a cluster, whose machines see ``zoo`` and ``out`` under the same paths. A cell whose worker or machine died
+            goes on from its last epoch.
         on_cell: called with a finished cell, its result, how many cells are done and how many there are.
 
     Returns:
@@ -86,7 +94,7 @@ def run_suite(
     if epochs is not None:
         chosen = replace(chosen, train=replace(chosen.train, epochs=epochs))
     with sigterm_interrupts():
-        return _measure(chosen, Path(zoo), Path(out), workers, device, on_cell)
+        return _measure(chosen, Path(zoo), Path(out), workers, device, executor, on_cell)
 
 
 def _chosen(suite: Suite, only: Sequence[str] | None) -> Suite:
@@ -97,7 +105,18 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> Suite:
     return replace(suite, entries={name: entry for name, entry in suite.entries.items() if name in only})
 
 
-def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: str, on_cell: OnCell | None) -> Path:
+def _measure(
+    suite: Suite,
+    zoo: Path,
+    out: Path,
+    workers: int | None,
+    device: str,
+    executor: str | RayExecutor,
+    on_cell: OnCell | None,
+) -> Path:
+    ray = _ray_executor(executor, device)
+    if ray is not None:
+        zoo, out = zoo.absolute(), out.absolute()  # the paths that all machines know
     opened = Zoo.open(zoo)
     check_card(opened)
     if any(entry.objective is None for entry in suite.entries.values()):
@@ -108,7 +127,7 @@ def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: st
     tracks = {name: built(entry, opened, 0).track for name, entry in suite.entries.items()}
     for entry in suite.entries.values():
         objective_of(entry, opened)  # raises for an unknown one
-    grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, on_cell)
+    grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, on_cell, ray)
     grid.check(first)
     check_grid(suite, transforms, opened, out)
     done = grid.run(first, {}, len(first) + _leading(suite, rows, tracks) * len(suite.leader_seeds))
@@ -121,9 +140,17 @@ def _measure(suite: Suite, zoo: Path, out: Path, workers: int | None, device: st
     return write_result(out, result)
 
 
+def _ray_executor(executor: str | RayExecutor, device: str) -> RayExecutor | None:
+    """Return the executor of cells on Ray, one core each, or None where they run on this machine."""
+    found = executor_named(executor, device=torch.device(device), workers=1)
+    if not isinstance(found, LocalExecutor | RayExecutor):
+        raise TypeError(f"executor: expected 'local', 'ray' or a RayExecutor, got {type(found).__name__}")
+    return found if isinstance(found, RayExecutor) else None
+
+
 @dataclass(frozen=True)
 class _Grid:
-    """Runs cells, each in a process of its own with one thread."""
+    """Runs cells, each in a process of its own with one thread, on this machine or on a cluster."""
 
     suite: Suite
     zoo: Path
@@ -131,6 +158,7 @@ class _Grid:
     workers: int
     device: str
     on_cell: OnCell | None
+    ray: RayExecutor | None = None
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Raise ``ValueError`` if a cell cannot be sent to a process."""
@@ -151,7 +179,7 @@ class _Grid:
                 self._note(done, cell, found, total)
         missing = [cell for cell in cells if cell not in done]
         if missing:
-            with worker_pool(min(self.workers, len(missing))) as pool:
+            with self._pool(len(missing)) as pool:
                 for cell, result in pool(run_cell, {cell: (self._job(cell),) for cell in missing}):
                     self._note(done, cell, result, total)
         return done
@@ -166,7 +194,7 @@ class _Grid:
         if not several:
             return {}
         paths = {row: self.out / "ensembles" / f"{row[0]}-{row[1]}.json" for row in several}
-        with worker_pool(min(self.workers, len(several))) as pool:
+        with self._pool(len(several)) as pool:
             return dict(pool(run_ensemble, {row: (jobs, paths[row]) for row, jobs in several.items()}))
 
     def scores(self, done: Mapping[Cell, CellResult]) -> dict[tuple[str, str], dict[int, np.ndarray]]:
@@ -176,6 +204,9 @@ class _Grid:
             if (scores := item_scores(self._job(cell))) is not None:
                 found.setdefault((cell.entry, cell.augmentation), {})[cell.seed] = scores
         return found
+
+    def _pool(self, calls: int) -> AbstractContextManager[Pool]:
+        return worker_pool(min(self.workers, calls)) if self.ray is None else ray_pool(self.ray)
 
     def _job(self, cell: Cell) -> Job:
         entry = self.suite.entries[cell.entry]

@@ -126,7 +126,7 @@ Workers = Annotated[int | None, typer.Option(min=1, help="cores to use; all if n
 Device = Annotated[
     str, typer.Option(callback=_device, help="'cpu', 'cuda', or 'auto' for a CUDA device if there is one")
 ]
-ExecutorName = Annotated[Literal["local", "ray"], typer.Option("--executor", help="fit in this process or on Ray")]
+ExecutorName = Annotated[Literal["local", "ray"], typer.Option("--executor", help="run on this machine or on Ray")]
 Address = Annotated[str | None, typer.Option(help="address of a Ray cluster; RAY_ADDRESS or a new one if not given")]
 Gpus = Annotated[float | None, typer.Option(min=0, help="GPUs of a Ray task; one with --device cuda if not given")]
 Seed = Annotated[int, typer.Option(min=0, help="seed of the random choice")]

@@ -13,7 +13,19 @@ import typer
 
 import weightspace as ws
 from weightspace.cli._commands import PROGRAM
-from weightspace.cli._options import Device, Workers, find_model, find_objective, settings, usage, use_threads
+from weightspace.cli._options import (
+    Address,
+    Device,
+    ExecutorName,
+    Gpus,
+    Workers,
+    executor_of,
+    find_model,
+    find_objective,
+    settings,
+    usage,
+    use_threads,
+)
 from weightspace.cli._progress import console, print_cell, print_result, say, score_text, training_progress
 
 
@@ -152,12 +164,16 @@ def bench(
     epochs: Annotated[int | None, typer.Option(help="epochs per run; the suite's if not given")] = None,
     workers: Workers = None,
     device: Device = "cpu",
+    executor: ExecutorName = "local",
+    address: Address = None,
+    gpus: Gpus = None,
 ) -> None:
     """Run a grid of models, augmentations and seeds, and write result.json."""
     from weightspace.bench._record import read_result
 
     chosen = _suite(suite)
-    options = {"only": only or None, "epochs": epochs, "workers": workers, "device": device}
+    runner = executor_of(executor, None, device, address, gpus)  # a cell takes one core
+    options = {"only": only or None, "epochs": epochs, "workers": workers, "device": device, "executor": runner}
     path = ws.bench.run_suite(chosen, zoo, out, **options, on_cell=print_cell)
     print_result(read_result(path))
     say(f"wrote {path}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from weightspace.zoo._format import Shard
     from weightspace.zoo._target import ShardTarget
 
+K, T = TypeVar("K"), TypeVar("T")
 WAIT = 1.0
 NAME = "name"
 """The column of a zoo that holds the names of signals, such as their files."""
@@ -174,26 +176,39 @@ class RayExecutor(Executor):
             whole_number("in_flight", self.in_flight)
 
     def run(self, tasks: Iterable[ShardTask], on_progress: OnProgress) -> Iterator[tuple[int, Shard]]:
+        own, workers = versions(), max(1, int(self.cpus))
+        sent = ((task.index, (replace(task, workers=workers, versions=own),)) for task in tasks)
+        for index, (shard, psnr) in self.call(_run, sent, "shard {} could not be fitted"):
+            on_progress(len(psnr), len(psnr), torch.tensor(psnr))
+            yield index, shard
+
+    def call(
+        self, function: Callable[..., T], arguments: Iterable[tuple[K, tuple]], lost: str
+    ) -> Iterator[tuple[K, T]]:
+        """Call a function on the cluster, once for each key; yield keys and results as they come.
+
+        Args:
+            function: that runs there.
+            arguments: keys and arguments, made one by one as they can be worked on.
+            lost: the message for a call whose retries are spent, with a place for the key.
+        """
         ray = _ray()
         with _connected(ray, self.address):
             lasting = {"max_calls": 0}  # a process that used a GPU serves the next task too
             again = {"max_retries": self.retries, "retry_exceptions": [OSError]}
-            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, **lasting, **again)(_run)
+            remote = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, **lasting, **again)(function)
             if not self.wait:
                 self._check_fits(ray)
-            todo, running, own = iter(tasks), dict[Any, int](), versions()
+            todo, running = iter(arguments), dict[Any, K]()
             try:
                 while True:
-                    for task in _next(todo, self._room(ray) - len(running)):
-                        sent = replace(task, workers=max(1, int(self.cpus)), versions=own)
-                        running[remote.remote(sent)] = task.index
+                    for key, own in islice(todo, max(0, self._room(ray) - len(running))):
+                        running[remote.remote(*own)] = key
                     if not running:
                         return
                     for done in ray.wait(list(running), num_returns=1, timeout=WAIT)[0]:
-                        index = running.pop(done)
-                        shard, psnr = _result(ray, done, index)
-                        on_progress(len(psnr), len(psnr), torch.tensor(psnr))
-                        yield index, shard
+                        key = running.pop(done)
+                        yield key, _result(ray, done, lost.format(key))
             finally:
                 for left in running:
                     ray.cancel(left, force=True)
@@ -223,22 +238,14 @@ def _run(task: ShardTask) -> tuple[Shard, Any]:
     return shard, psnr.numpy()
 
 
-def _next(tasks: Iterator[ShardTask], count: int) -> Iterator[ShardTask]:
-    """Iterate over at most ``count`` further tasks."""
-    for _ in range(count):
-        if (task := next(tasks, None)) is None:
-            return
-        yield task
-
-
-def _result(ray: Any, done: Any, index: int) -> tuple[Shard, Any]:
-    """Return the result of a task, or raise what the task itself has raised."""
+def _result(ray: Any, done: Any, lost: str) -> Any:
+    """Return the result of a call, or raise what it has raised itself."""
     try:
         return ray.get(done)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # the error of the task itself
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"shard {index} could not be fitted, its retries are spent: {error}; run again") from error
+        raise RuntimeError(f"{lost}, its retries are spent: {error}; run again") from error
 
 
 def _ray() -> Any:
