@@ -142,7 +142,13 @@ def import_(
         typer.Option(help="whether the networks started from initialisations of their own; unknown if not given"),
     ] = None,
 ) -> None:
-    """Read the field's own format, one .pth state dict a network, into a zoo; what is not said of them is assumed."""
+    """Read the field's own formats into a zoo: .pth state dicts, or the zoo of small CNNs with its layout.csv.
+
+    What is not said of state dicts is assumed.
+    """
+    if (folder / "layout.csv").is_file():
+        print_zoo(ws.zoo.import_cnn_zoo(folder, out))
+        return
     said = {"activation": activation, "omega": omega, "output_shift": output_shift}
     given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     spec = usage(_spec, [1, 1, 1] if widths is None else numbers(widths), given)  # refuses what is no activation

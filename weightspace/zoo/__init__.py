@@ -1,5 +1,6 @@
 """The zoo: networks on disk, with labels, sources, recipe and fit quality. Safetensors shards and one manifest."""
 
+from weightspace.zoo._cnn_zoo import import_cnn_zoo
 from weightspace.zoo._copy import copy
 from weightspace.zoo._inspect import stats, verify
 from weightspace.zoo._ops import merge, sample, split, subset
@@ -13,6 +14,7 @@ __all__ = [
     "ZooWriter",
     "copy",
     "export_state_dicts",
+    "import_cnn_zoo",
     "import_state_dicts",
     "merge",
     "sample",
