@@ -333,7 +333,6 @@ def test_damaged_and_foreign_files(tmp_path: Path) -> None:
         datasets.load(path)
 
 
-@pytest.mark.filterwarnings("ignore:.*expected groups for the split")  # a handful of signals
 def test_plain_arrays_are_loaded_by_their_names(tmp_path: Path) -> None:
     path = tmp_path / "plain.npz"
     np.savez(path, coords=RNG.random((7, 2)), targets=RNG.random((20, 7, 3)), labels=np.arange(20) % 4)

@@ -249,7 +249,6 @@ def test_image_set_refuses_bad_indices_and_names():
 # --- npz ---
 
 
-@pytest.mark.filterwarnings("ignore:.*expected groups for the split")  # a handful of signals
 def test_npz_images_and_labels(tmp_path: Path):
     images = pictures(4, 5, 6, 3)
     np.savez_compressed(tmp_path / "a.npz", images=images, labels=np.array([[2], [0], [1], [1]]), sources=[7, 8, 9, 3])

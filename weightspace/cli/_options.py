@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import json
 import math
 import os
 import re
@@ -89,6 +88,8 @@ def check_input_shape(text: str | None) -> str | None:
 
 def settings(texts: list[str] | None) -> dict[str, Any]:
     """Parse options written as ``name=value``; values are JSON, or else text."""
+    from weightspace._files import parse_json
+
     found = dict[str, Any]()
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -97,7 +98,7 @@ def settings(texts: list[str] | None) -> dict[str, Any]:
         if name in found:
             raise typer.BadParameter(f"expected each name once, got {name!r} twice")
         try:
-            found[name] = json.loads(value)
+            found[name] = parse_json(value)
         except ValueError:
             found[name] = value
     return found

@@ -117,7 +117,7 @@ def split(
 
 @PROGRAM.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="a folder of .pth state dicts with a splits.json")],
+    folder: Annotated[Path, typer.Argument(help="a folder of files of weights, with a splits.json or without")],
     out: Annotated[Path, typer.Argument(help="folder of the zoo to write")],
     splits: Annotated[str, typer.Option(help="the split file, relative to the folder")] = "splits.json",
     widths: Annotated[
@@ -125,7 +125,7 @@ def import_(
         typer.Option(callback=check_widths, help="all widths, such as 2,32,32,1; those of the files if not given"),
     ] = None,
     activation: Annotated[str | None, typer.Option(help="activation of the hidden layers, such as relu")] = None,
-    omega: Annotated[float | None, typer.Option(help="frequency of sines")] = None,
+    omega: Annotated[str | None, typer.Option(help="frequency of sines, or one a hidden layer, such as 30,1")] = None,
     output_shift: Annotated[float | None, typer.Option(help="constant that their class adds to the output")] = None,
     source_pattern: Annotated[
         str | None,
@@ -137,27 +137,69 @@ def import_(
         Literal["auto", "splits", "file"],
         typer.Option(help="labels of the split file, or those beside parameters"),
     ] = "auto",
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="of a folder without a split file: 'folder' for class folders, a .csv of file and label, 'none'"
+        ),
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="pattern of keys to pass over, again for more")] = None,
+    module: Annotated[
+        str | None,
+        typer.Option(help="function that makes the network, as package.module:function: its spec is read off"),
+    ] = None,
     init_regime: Annotated[
         Literal["independent", "shared", "meta", "unknown"] | None,
         typer.Option(help="whether the networks started from initialisations of their own; unknown if not given"),
     ] = None,
 ) -> None:
-    """Read the field's own formats into a zoo: .pth state dicts, or the zoo of small CNNs with its layout.csv.
+    """Read files of weights, one a network, or the zoo of small CNNs with its layout.csv, into a zoo.
 
-    What is not said of state dicts is assumed.
+    What is not said of the networks is assumed.
     """
     if (folder / "layout.csv").is_file():
         print_zoo(ws.zoo.import_cnn_zoo(folder, out))
         return
-    said = {"activation": activation, "omega": omega, "output_shift": output_shift}
+    said = {"activation": activation, "omega": _frequencies(omega), "output_shift": output_shift}
     given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
-    spec = usage(_spec, [1, 1, 1] if widths is None else numbers(widths), given)  # refuses what is no activation
-    given = given if widths is None else {"spec": spec}
+    count = len(given["omega"]) if isinstance(given.get("omega"), list) else 1
+    spec = usage(_spec, [1] * (count + 2) if widths is None else numbers(widths), given)  # refuses no activation
+    if module is not None:
+        if given or widths is not None:
+            raise typer.BadParameter(
+                "expected --module, or --widths, --activation, --omega and --output-shift, got both"
+            )
+        from weightspace.checkpoints._files import load_module
+
+        spec = ws.spec_of(usage(load_module, module))
+    given = given if widths is None and module is None else {"spec": spec}
     if init_regime is not None:
         given["init_regime"] = init_regime
     print_zoo(
-        ws.zoo.import_state_dicts(folder, out, splits=splits, label_from=label_from, source_of=source_pattern, **given)
+        ws.zoo.import_state_dicts(
+            folder,
+            out,
+            splits=splits,
+            label_from=label_from,
+            labels=labels,
+            source_of=source_pattern,
+            ignore=ignore or (),
+            **given,
+        )
     )
+
+
+def _frequencies(text: str | None) -> float | list[float] | None:
+    """Parse the frequency of sines: a number, or one a hidden layer."""
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected --omega as a number, or one a hidden layer such as 30,1, got {text!r}"
+        ) from None
+    return found[0] if len(found) == 1 else found
 
 
 def _spec(widths: list[int], given: dict[str, Any]) -> ws.NetSpec:

@@ -246,9 +246,7 @@ def _find(folder: Path, path: str) -> Path:
 def _number_sources(listings: Mapping[str, Listing], source_of: SourceOf | None) -> None:
     """Number the sources, in order over all files, and the views within each source."""
     every = [path for listing in listings.values() for path in listing.paths]
-    if isinstance(source_of, str):
-        source_of = _by_pattern(source_of)
-    keys: list[Any] = list(range(len(every))) if source_of is None else [source_of(path) for path in every]
+    keys: list[Any] = list(range(len(every))) if source_of is None else keys_by(source_of, every)
     if not all(isinstance(key, int) and not isinstance(key, bool) for key in keys):
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         keys = [numbers[key] for key in keys]
@@ -261,6 +259,12 @@ def _number_sources(listings: Mapping[str, Listing], source_of: SourceOf | None)
         end = start + len(listing.paths)
         listing.source, listing.view, start = keys[start:end], views[start:end], end
         listing.numbered = source_of is None
+
+
+def keys_by(source_of: SourceOf, paths: Sequence[str]) -> list[Any]:
+    """Return the signal that each file was fitted to, as a function or a regular expression says."""
+    function = _by_pattern(source_of) if isinstance(source_of, str) else source_of
+    return [function(path) for path in paths]
 
 
 def _by_pattern(text: str) -> Callable[[str], Hashable]:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from weightspace._spec import NetSpec
-from weightspace._text import few
+from weightspace._text import few, printable
 from weightspace._torch_file import MOST_GROWTH, check_tensors, load_tensors
 from weightspace._weights import Weights, check_finite
+from weightspace.signals._npz import read_arrays
 from weightspace.zoo._layer_order import BY_NAME, in_layer_order, infer, keys_of, released
 from weightspace.zoo._listing import Listing
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 COUNTER = "num_batches_tracked"
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Entries under which training scripts store the state dict beside other things."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Convention:
 
     Args:
         activation: the activation of the hidden layers.
-        omega: the frequency of sines.
+        omega: the frequency of sines, one or one for each hidden layer.
         output_shift: the constant added to the output.
 
     Raises:
@@ -35,7 +41,7 @@ class Convention:
     """
 
     activation: str | None = None
-    omega: float | None = None
+    omega: float | tuple[float, ...] | None = None
     output_shift: float | None = None
 
     def __post_init__(self) -> None:
@@ -66,12 +72,16 @@ class StateDictReader:
     Args:
         spec: the spec of the networks, or ``None`` to infer it from the first file.
         convention: what the tensors do not show, where there is no spec.
+        ignore: patterns of keys to pass over.
 
     Raises:
         ValueError: for a spec and a convention together.
     """
 
-    def __init__(self, spec: NetSpec | None, convention: Convention) -> None:
+    def __init__(self, spec: NetSpec | None, convention: Convention, ignore: Sequence[str] = ()) -> None:
+        if isinstance(ignore, str) or not all(isinstance(pattern, str) for pattern in ignore):
+            raise TypeError(f"ignore: expected a list of patterns of keys, got {ignore!r:.80}")
+        self._ignore = tuple(ignore)
         if spec is not None and convention.given:
             raise ValueError(
                 "spec: expected either a spec or activation, omega and output_shift, got both; the spec says them all"
@@ -122,7 +132,7 @@ class StateDictReader:
             label = state.pop("label", None)
             if label is None and listing.need_file_labels:
                 raise ValueError(f"{file}: expected the key 'label' beside the parameters; or pass label_from='splits'")
-            state = {key: value for key, value in state.items() if key.rpartition(".")[2] != COUNTER}
+            state = {key: value for key, value in state.items() if not self._passed_over(key)}
             if not self._keys:
                 self._learn(state, file)
                 self._label_in_file = label is not None
@@ -136,6 +146,9 @@ class StateDictReader:
         assert self.spec is not None
         check_finite("state dicts", flat, listing.files)
         return Weights(flat, self.spec)
+
+    def _passed_over(self, key: str) -> bool:
+        return key.rpartition(".")[2] == COUNTER or any(fnmatchcase(key, pattern) for pattern in self._ignore)
 
     def _empty(self, listing: Listing) -> Tensor:
         """Return room for the networks of a split, if the files are large enough to hold so many numbers."""
@@ -201,8 +214,31 @@ def load_state_dict(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: for something other than a state dict of dense tensors with their values.
     """
-    state = load_tensors(file)
+    state = _loaded(file)
+    for name in NESTED:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = {**state[name], **({"label": state["label"]} if "label" in state else {})}
+            break
     if not isinstance(state, dict) or not state or not all(isinstance(key, str) for key in state):
         raise ValueError(f"{file}: expected a state dict, names to tensors, got {type(state).__name__}")
     check_tensors(file, state)
     return dict(state)
+
+
+def _loaded(file: Path) -> Any:
+    """Read a file of one of the formats, by its ending."""
+    suffix = file.suffix.lower()
+    if suffix == ".safetensors":
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: expected a safetensors file, got {printable(error)[:200]}") from error
+    if suffix == ".npz":
+        return {name: _tensor(file, name, values) for name, values in read_arrays(file).items()}
+    return load_tensors(file)
+
+
+def _tensor(file: Path, name: str, values: Any) -> Any:
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"{file}, {name!r}: expected numbers, got {values.dtype}")
+    return torch.from_numpy(values)

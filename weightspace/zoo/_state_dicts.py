@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,40 @@ import torch
 from weightspace._files import check_empty, staged, write_atomic
 from weightspace._spec import NetSpec
 from weightspace._table import plain
+from weightspace.zoo._folder import plain_listing, weight_files
 from weightspace.zoo._format import MANIFEST
-from weightspace.zoo._listing import LabelFrom, Listing, SourceOf, look_alike, read_listings
+from weightspace.zoo._listing import LabelFrom, Listing, SourceOf, keys_by, look_alike, read_listings
 from weightspace.zoo._reader import FLOATS, Convention, StateDictReader
 from weightspace.zoo._spec_file import read_spec_file, write_spec_file
 from weightspace.zoo._write import write_zoo
 from weightspace.zoo._zoo import Zoo
+
+LISTING = "splits.json"
 
 
 def import_state_dicts(
     folder: str | Path,
     out: str | Path,
     *,
-    splits: str | Path | Mapping[str, Any] = "splits.json",
+    splits: str | Path | Mapping[str, Any] = LISTING,
     spec: NetSpec | None = None,
     activation: str | None = None,
-    omega: float | None = None,
+    omega: float | Sequence[float] | None = None,
     output_shift: float | None = None,
     label_from: LabelFrom = "auto",
+    labels: str | Path | None = None,
     source_of: SourceOf | None = None,
+    ignore: Sequence[str] = (),
     shard_size: int = 4096,
     provenance: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Zoo:
     """Turn a folder of state dicts into a zoo. Files are read as tensors only; code in them is refused, not run.
+
+    Files are ``.pth``, ``.pt``, ``.ckpt`` or ``.bin`` of ``torch.save``, ``.safetensors`` or ``.npz``, with a state
+    dict alone or under ``"state_dict"``, ``"model_state_dict"`` or ``"model"``, in any floating type. A folder without
+    a listing is read as a whole: its folders ``train``, ``val`` and ``test`` are the splits, or a hash of each file's
+    signal draws 70 : 10 : 20.
 
     What the networks compute is not in such files. It comes from ``spec``, or from ``spec.json``, which
     :func:`export_state_dicts` writes beside ``splits.json``, together with classes, init_regime, recipe and seed. Where
@@ -56,14 +66,17 @@ def import_state_dicts(
         spec: the spec of the networks. Its parameters are matched to the files' keys by name, else by layer: layers
             whose names differ in a number come in the order of the numbers, others in the order of the file.
         activation: activation of the hidden layers, where there is no spec.
-        omega: frequency of the sines, where there is no spec.
+        omega: frequency of the sines, one or one for each hidden layer, where there is no spec.
         output_shift: constant added to the output, where there is no spec.
         label_from: ``"splits"`` (the lists of ``splits``), ``"file"`` (the key ``"label"`` beside the parameters),
             ``"auto"`` (the first of these that is there, else unlabelled), or a function of the path as listed. Labels
             are whole numbers; if any has a fraction, all are real-valued.
+        labels: of a plain folder: ``"folder"``: the folder that a file lies in is its class; a ``.csv`` file with the
+            columns "file", "label" and any further ones, which become columns of the zoo; ``"none"``.
         source_of: the signal that a network was fitted to, as a function of its path as listed, with any hashable
             value, or as a regular expression, of which the groups (or else the match) count. By default each file has
             a source of its own. Networks of one source get the views 0, 1, ... in the order listed.
+        ignore: patterns of keys that are no parameters of the network, such as ``"*.grid"``; they are passed over.
         shard_size: networks in a shard.
         provenance: data set name, licence, citation, ...; the original keys, and how they were matched, are added.
         settings: recipe, init_regime (``"unknown"`` by default), seed, classes, ... as for :meth:`ZooWriter.create`;
@@ -95,20 +108,21 @@ def import_state_dicts(
     """
     folder, out = Path(folder), Path(out)
     check_empty(out, MANIFEST)
+    splits, settings = _listed(folder, splits, labels, source_of, settings)
     listings = read_listings(folder, splits, label_from, source_of)
     real = False
-    convention = Convention(activation, omega, output_shift)
+    convention = Convention(activation, omega if isinstance(omega, float | int | None) else tuple(omega), output_shift)
     if spec is None and not convention.given:
         written = read_spec_file(folder if isinstance(splits, Mapping) else (folder / splits).parent)
         if written is not None:
             spec, settings, real = written[0], {**written[1], **settings}, written[2]
-    reader = StateDictReader(spec, convention)
+    reader = StateDictReader(spec, convention, ignore)
     weights = {split: reader.read(listing) for split, listing in listings.items()}
     if reader.must_warn:
         warnings.warn(f"{folder}: {reader.warning}", UserWarning, stacklevel=2)
-    labels = {split: own.labels() or [None] * len(own.files) for split, own in listings.items()}
-    form = {**reader.form(), **_sources(folder, listings, labels, source_of)}
-    real = real or any(isinstance(label, float) for own in labels.values() for label in own)
+    found = {split: own.labels() or [None] * len(own.files) for split, own in listings.items()}
+    form = {**reader.form(), **_sources(folder, listings, found, source_of)}
+    real = real or any(isinstance(label, float) for own in found.values() for label in own)
     return write_zoo(
         out,
         {split: listing.networks(weights[split], real=real) for split, listing in listings.items()},
@@ -116,6 +130,27 @@ def import_state_dicts(
         provenance={**(provenance or {}), **reader.assumed(), "state_dicts": form},
         **settings,
     )
+
+
+def _listed(
+    folder: Path,
+    splits: str | Path | Mapping[str, Any],
+    labels: str | Path | None,
+    source_of: SourceOf | None,
+    settings: dict[str, Any],
+) -> tuple[str | Path | Mapping[str, Any], dict[str, Any]]:
+    """Return the listing, made of the files of a plain folder where there is none, and the settings with classes."""
+    if splits != LISTING or (folder / LISTING).exists() or not folder.is_dir():
+        if labels is not None:
+            raise ValueError(f"labels: expected them for a folder without a listing, got a listing too: {splits!r:.80}")
+        return splits, settings
+    keys = (
+        None
+        if source_of is None
+        else keys_by(source_of, [f.relative_to(folder).as_posix() for f in weight_files(folder)])
+    )
+    table, classes = plain_listing(folder, labels, keys)
+    return table, {**({"classes": classes} if classes else {}), **settings}
 
 
 def _sources(
