@@ -148,11 +148,15 @@ def test_other_precisions(dtype: torch.dtype) -> None:
 
 def test_checkpoints_of_attention_are_aligned() -> None:
     """From the module on: packed tensors, half of them moved by matrices, come back."""
-    module = nn.Sequential(nn.Linear(3, 8), nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), nn.Linear(8, 2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        block = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        module = nn.Sequential(nn.Linear(3, 8), block, nn.Linear(8, 2))
     state, x = module.state_dict(), torch.zeros(1, 4, 3)
     g = ws.Symmetry.sample(ws.spec_of(module, x), batch=1, generator=generator())
     moved = ws.checkpoints.move_state_dict(state, g)
-    found = ws.checkpoints.align_state_dicts(module, state, moved, group="full", example_input=x)
+    options = {"restarts": 8, "generator": generator(1)}
+    found = ws.checkpoints.align_state_dicts(module, state, moved, group="full", example_input=x, **options)
     assert found.after < 1e-6 * found.before
     other = ws.checkpoints.align_state_dicts(module, state, moved, example_input=x)
     assert other.after > 0.01 * other.before  # permutations alone do not undo matrices
