@@ -10,7 +10,7 @@ import weightspace as ws
 
 NOUNS = ["Axis", "FitConfig", "NetSpec", "Networks", "Param", "Symmetry", "TrainConfig", "Weights", "Zoo"]
 FUNCTIONS = ["evaluate", "fit", "fit_zoo", "mlp", "siren", "spec_of", "train"]
-ROOMS = ["align", "bench", "checkpoints", "datasets", "fitting", "models", "report", "signals"]
+ROOMS = ["adapters", "align", "bench", "checkpoints", "datasets", "fitting", "models", "report", "signals"]
 ROOMS += ["testing", "training", "transforms", "zoo"]
 SURFACE = NOUNS + FUNCTIONS + ROOMS
 ASSERTIONS = ["assert_equivariant", "assert_invariant", "assert_same_function", "check_model", "check_transform"]

@@ -9,6 +9,7 @@ from weightspace._version import __version__ as __version__
 
 if TYPE_CHECKING:  # the same names as below, for readers and type checkers
     from weightspace import (
+        adapters,
         align,
         bench,
         checkpoints,
@@ -43,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "Weights",
     "Zoo",
+    "adapters",
     "align",
     "bench",
     "checkpoints",
@@ -73,6 +75,7 @@ __getattr__ = _lazy(  # importing the package itself must cost nothing: the comm
         "_spec": ["Axis", "NetSpec", "Param"],
         "_symmetry": ["Symmetry"],
         "_weights": ["Weights"],
+        "adapters": [],
         "align": [],
         "bench": [],
         "checkpoints": [],

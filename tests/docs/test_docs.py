@@ -158,7 +158,19 @@ def test_the_result_schema_is_as_listed() -> None:
     assert [name for name in inner if f"`{name}`" not in text] == []
 
 
-ROOMS = ("align", "bench", "checkpoints", "datasets", "fitting", "models", "report", "signals", "testing", "training")
+ROOMS = (
+    "adapters",
+    "align",
+    "bench",
+    "checkpoints",
+    "datasets",
+    "fitting",
+    "models",
+    "report",
+    "signals",
+    "testing",
+    "training",
+)
 ROOMS += ("transforms", "zoo")
 
 
