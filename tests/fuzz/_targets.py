@@ -206,9 +206,56 @@ def removed(path: Path) -> Iterator[None]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def adapter(data: bytes) -> None:
+    """The configuration of a low-rank adapter beside its tensors; where the first byte is odd, the tensors."""
+    place, odd = folder("adapter"), bool(data[:1] and data[0] & 1)
+    config, tensors = _adapter()
+    (place / "adapter_config.json").write_bytes(config if odd else data[1:])
+    (place / "adapter_model.safetensors").write_bytes(data[1:] if odd else tensors)
+    w = ws.adapters.read(place)
+    if w.spec.num_params < 1 << 16:
+        ws.adapters.balance(w)
+        ws.adapters.singular_values(w)
+
+
+@functools.cache
+def _adapter() -> tuple[bytes, bytes]:
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4,
+        "base_model_name_or_path": "base",
+        "alpha_pattern": {"q": 8},
+    }
+    key = "base_model.model.layers.0.q.lora_"
+    return json.dumps(config).encode(), save({f"{key}A.weight": torch.ones(2, 3), f"{key}B.weight": torch.ones(4, 2)})
+
+
+def cnn_zoo(data: bytes) -> None:
+    """The layout of a published zoo of CNNs beside its weights; where the first byte is odd, the measurements."""
+    place, odd = folder("cnn_zoo"), bool(data[:1] and data[0] & 1)
+    layout, metrics = _cnn_zoo()
+    (place / "layout.csv").write_bytes(layout if odd else data[1:])
+    (place / "metrics.csv").write_bytes(data[1:] if odd else metrics)
+    if not (place / "weights.npy").exists():
+        np.save(place / "weights.npy", np.ones((2, 29), np.float32))
+    with removed(place / "zoo"):
+        ws.zoo.import_cnn_zoo(place, place / "zoo")
+
+
+def _cnn_zoo() -> tuple[bytes, bytes]:
+    rows = [("a/bias:0", 0, "(2,)"), ("a/kernel:0", 2, "(3, 3, 1, 2)"), ("b/bias:0", 20, "(3,)")]
+    rows += [("b/kernel:0", 23, "(2, 3)")]
+    layout = "varname,start_idx,shape\n" + "".join(f'{name},{start},"{shape}"\n' for name, start, shape in rows)
+    metrics = "modeldir,step,test_accuracy,config.activation\na,86,0.5,relu\nb,86,0.25,tanh\n"
+    return layout.encode(), metrics.encode()
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (manifest, shard, spec, result, listing, pth, checkpoint, model, idx, cifar, npz, picture)
+    for function in (
+        *(manifest, shard, spec, result, listing, pth, checkpoint, model, idx, cifar, npz, picture, adapter, cnn_zoo),
+    )
 } | {suffix: functools.partial(mesh, suffix=suffix) for suffix in MESHES}
 
 
@@ -250,6 +297,10 @@ def seeds(name: str) -> list[bytes]:
         return [b"\0" + buffer.getvalue(), b"\1" + pickled]
     if name == "checkpoint":
         return [save({"w": torch.ones(2, 2), "b": torch.ones(2)}, {"format": "pt"})]
+    if name == "adapter":
+        return [b"\0" + _adapter()[0], b"\1" + _adapter()[1]]
+    if name == "cnn_zoo":
+        return [b"\0" + _cnn_zoo()[0], b"\1" + _cnn_zoo()[1]]
     if name == "model":
         ws.models.save_model(ws.models.build("mlp", SPEC, 2, hidden=3, seed=0), folder("seed-model"))
         return [(folder("seed-model") / "model.json").read_bytes()]

@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 RECORD = HERE / "record.json"
 NAMES = (
     *("manifest", "shard", "spec", "result", "listing", "pth", "checkpoint", "model", "idx", "cifar", "npz", "picture"),
+    *("adapter", "cnn_zoo"),
     *("off", "obj", "ply", "wrl", "stl"),
 )
 LIMITS = ["-rss_limit_mb=2048", "-timeout=20", "-max_len=8192", "-print_final_stats=1", "-close_fd_mask=1"]

@@ -20,6 +20,7 @@ from weightspace.checkpoints import read_checkpoint
 CONFIG, TENSORS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 _PAIR = re.compile(r"^(?:base_model\.model\.)?(.+)\.(?:lora_(A|B)|lora\.(down|up)|lora_(down|up))(?:\.[^.]+)?\.weight$")
 _ALPHA = re.compile(r"^(?:base_model\.model\.)?(.+)\.alpha$")
+MOST_ALPHA = 1e30
 Pairs = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -125,7 +126,9 @@ def _read_folder(folder: Path) -> tuple[str, Pairs]:
             f"{files[0]}: expected pairs of matrices lora_A and lora_B, got {few(other)} too; leave out what is no "
             "pair (biases, magnitudes, convolutions, embeddings, whole modules)"
         )
-    odd = [n for n, own in halves.items() if len(own) < 2 or own["A"].shape[0] != own["B"].shape[1]]
+    odd = [
+        n for n, own in halves.items() if len(own) < 2 or own["A"].shape[0] != own["B"].shape[1] or not len(own["A"])
+    ]
     if odd or not halves:
         raise ValueError(
             f"{files[0]}: expected lora_A [r, in] and lora_B [out, r] for each module, got others for {few(odd)}"
@@ -140,6 +143,8 @@ def _read_folder(folder: Path) -> tuple[str, Pairs]:
 def _scaling(folder: Path, config: dict[str, Any], alpha: float | None, a: Tensor, name: str) -> float:
     """Return what ``B A`` is multiplied by: ``alpha / r``, or ``alpha / sqrt(r)``."""
     patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise ValueError(f"{folder / CONFIG}: expected an object alpha_pattern, got {type(patterns).__name__}")
     found = (
         alpha
         if alpha is not None
@@ -148,8 +153,8 @@ def _scaling(folder: Path, config: dict[str, Any], alpha: float | None, a: Tenso
             config.get("lora_alpha"),
         )
     )
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        raise ValueError(f"{folder / CONFIG}: expected a finite number lora_alpha, got {found!r}")
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) < MOST_ALPHA:
+        raise ValueError(f"{folder / CONFIG}: expected a finite number lora_alpha, got {str(found)[:100]!r}")
     rank = len(a)
     return found / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
