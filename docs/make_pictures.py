@@ -120,6 +120,23 @@ def results() -> None:
     axis.annotate("phase: -33.5", (-6, 0), xytext=(-5.8, 0), va="center", color="white", fontsize=8)
     save(figure, "results-augmentation.svg")
 
+    rows = record("scale-fashion")["rows"]
+    figure, axis = plt.subplots(figsize=(6, 3.6))
+    names = {"none": "no augmentation", "negate": "signs", "combined": "signs, noise, translation"}
+    names["combined+mixup-permutation"] = "these and aligned MixUp"
+    for (name, label), colour in zip(names.items(), (SOFT, INK, ACCENT, "#2b8a5a"), strict=True):
+        own = sorted((row["train_options"]["share"], row) for row in rows if row["augmentation"] == name)
+        x, y = [share for share, _ in own], [100 * row["test_mean"] for _, row in own]
+        axis.errorbar(
+            x, y, yerr=[100 * (row["test_std"] or 0) for _, row in own], color=colour, marker="o", label=label
+        )
+    axis.set_xscale("log")
+    axis.set_xticks([0.01, 0.03, 0.1, 0.3, 1], ["1 %", "3 %", "10 %", "30 %", "100 %"])
+    axis.minorticks_off()
+    axis.set(xlabel="share of 12,000 training images", ylabel="test accuracy, %")
+    axis.legend(frameon=False)
+    save(figure, "results-scale.svg")
+
     best: dict[tuple[str, str], float] = {}
     for row in record("models-full")["rows"]:
         key = row["track"], row["model"]

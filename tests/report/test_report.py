@@ -286,6 +286,19 @@ def test_bare_result_still_makes_a_page():
     assert "<svg" not in text
 
 
+def test_curves_over_the_amount_of_data(result):
+    def row(share, augmentation, test):
+        return Row(model=f"s-{share}", augmentation=augmentation, train_options={"share": share}, test_mean=test)
+
+    rows = tuple(row(s, a, t) for s, a, t in ((0.1, "none", 0.4), (1.0, "none", 0.6), (0.1, "x", 0.5), (1.0, "x", 0.6)))
+    text = page([Result(rows=rows)], None)
+    assert "over the amount of data" in text
+    assert ">share of the training signals<" in text
+    assert ">10 %<" in text
+    assert "over the amount of data" not in page([Result(rows=rows[:1])], None)
+    assert "over the amount of data" not in page([result], None)
+
+
 def test_csv_has_the_numbers(result):
     rows = list(csv.DictReader(io.StringIO(format_table(result, "csv"))))
     assert len(rows) == len(result.rows)

@@ -14,7 +14,7 @@ from weightspace.report._facts import facts, plain
 from weightspace.report._leaderboard import ENOUGH, HEAD, amount, brief, leaderboards, rules
 from weightspace.report._load import load_result
 from weightspace.report._pictures import Gallery, gallery
-from weightspace.report._plots import difference_bars, validation_curves
+from weightspace.report._plots import amount_curves, difference_bars, validation_curves
 from weightspace.report._tables import (
     ModelTable,
     Verdict,
@@ -118,6 +118,7 @@ def _section(result: Result, ident: str) -> dict[str, Any]:
         "facts": known,
         "boards": boards,
         "rules": rules(boards),
+        "amounts": amount_curves(result, f"{ident}a"),
         "models": [_model(table, f"{ident}m{number}") for number, table in enumerate(tables)],
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weightspace._extras import optional
-from weightspace.bench._record import Row
+from weightspace.bench._record import Result, Row
 from weightspace.report._tables import ModelTable, accuracy, leaders, points
 
 # Each placeholder color becomes a variable of the page's style, so that one plot suits light and dark screens.
@@ -30,6 +30,7 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 5.4
 BASE = "no augmentation"
+AMOUNTS = {"share": "share of the training signals", "views": "views of each signal"}
 
 
 def difference_bars(table: ModelTable, ident: str) -> str | None:
@@ -135,6 +136,47 @@ def _lines(
         yield row.augmentation, curves[row.augmentation], {"color": color, "linestyle": dash, "linewidth": 1.5}
     if table.baseline is not None:
         yield BASE, curves[table.baseline.augmentation], {"color": INK, "linestyle": "-", "linewidth": 1.9}
+
+
+def amount_curves(result: Result, ident: str) -> str | None:
+    """Draw test accuracy over the amount of data, a line for each augmentation, with the seeds' spread.
+
+    Rows that differ in ``share`` or ``views`` count. Nothing is drawn with fewer than two amounts.
+    """
+    tested = [row for row in result.rows if row.test_mean is not None]
+    found = [kind for kind in AMOUNTS if len({row.train_options.get(kind) for row in tested} - {None}) > 1]
+    if not found:
+        return None
+    kind, label = found[0], AMOUNTS[found[0]]
+    rows = [row for row in tested if row.train_options.get(kind) is not None]
+    names = sorted({row.augmentation for row in rows}, key=lambda name: (name != "none", name))
+    with _style():
+        figure = _figure(3.6)
+        axes = figure.add_subplot()
+        for number, name in enumerate(names):
+            own = sorted((row for row in rows if row.augmentation == name), key=lambda row: row.train_options[kind])
+            color, dash = (INK, "-") if number == 0 else (SERIES[(number - 1) % len(SERIES)], _DASHES[number % 4])
+            axes.errorbar(
+                [row.train_options[kind] for row in own],
+                [100 * (row.test_mean or 0.0) for row in own],
+                yerr=[100 * (row.test_std or 0.0) for row in own],
+                color=color,
+                linestyle=dash,
+                marker="o",
+                markersize=3.5,
+                linewidth=1.5,
+                capsize=2,
+                label=BASE if name == "none" else name,
+            )
+        axes.set_xscale("log")
+        ticks = sorted({row.train_options[kind] for row in rows})
+        axes.set_xticks(ticks, [f"{100 * tick:g} %" if kind == "share" else f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(label)
+        axes.set_ylabel("test accuracy, %")
+        bare(axes, "both")
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=8.5, handlelength=2.6)
+        return inline_svg(figure, ident, f"test accuracy by {label}")
 
 
 def _mean_curve(row: Row) -> list[float]:
