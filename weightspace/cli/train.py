@@ -7,7 +7,7 @@ import functools
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -191,7 +191,8 @@ def report(
     from weightspace._files import write_atomic
     from weightspace.report import format_table, write_report
 
-    for form, path in (("csv", csv), ("latex", latex)):
+    forms: tuple[tuple[Literal["csv", "latex"], Path | None], ...] = (("csv", csv), ("latex", latex))
+    for form, path in forms:
         if path is not None:
             write_atomic(path, "\n".join(format_table(result, form) for result in results).encode())
             say(f"wrote {path}")

@@ -215,7 +215,14 @@ def _spec(widths: list[int], given: dict[str, Any]) -> ws.NetSpec:
 def export(
     zoo: Annotated[Path, typer.Argument(help="a zoo")],
     folder: Annotated[Path, typer.Argument(help="new folder of .pth state dicts and a splits.json")],
+    layout: Annotated[
+        Literal["own", "dwsnets", "scalegmn", "nfn"], typer.Option(help="the library whose loader shall read it")
+    ] = "own",
+    absolute: Annotated[
+        bool | None,
+        typer.Option("--absolute/--relative", help="paths in splits.json; as the layout needs if not given"),
+    ] = None,
 ) -> None:
-    """Write a zoo in the field's own format."""
-    ws.zoo.export_state_dicts(ws.Zoo.open(zoo), folder)
+    """Write a zoo in the field's own format, or as another library reads it."""
+    ws.zoo.export_state_dicts(ws.Zoo.open(zoo), folder, layout=layout, absolute=absolute)
     say(f"wrote {folder}")

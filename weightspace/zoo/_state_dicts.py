@@ -16,6 +16,7 @@ from weightspace._spec import NetSpec
 from weightspace._table import plain
 from weightspace.zoo._folder import plain_listing, weight_files
 from weightspace.zoo._format import MANIFEST
+from weightspace.zoo._layouts import LAYOUTS, Layout, write_layout
 from weightspace.zoo._listing import LabelFrom, Listing, SourceOf, keys_by, look_alike, read_listings
 from weightspace.zoo._reader import FLOATS, Convention, StateDictReader
 from weightspace.zoo._spec_file import read_spec_file, write_spec_file
@@ -170,19 +171,31 @@ def _sources(
     return {"sources": "one a file", "alike": list(alike)}
 
 
-def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
+def export_state_dicts(
+    zoo: Zoo, folder: str | Path, *, layout: Layout = "own", absolute: bool | None = None, prefix: str = "zoo"
+) -> None:
     """Write a zoo as ``<split>/000000.pth`` state dicts, a ``spec.json`` and a ``splits.json``, which is written last.
 
     An imported zoo gets back its key names, and its labels in the files if they were there. The lists ``"source"``,
     ``"view"``, ``"psnr"`` and those of further columns in ``splits.json``, beside ``"path"`` and ``"label"``, and the
     spec, classes, init_regime, recipe and seed in ``spec.json`` make an import the inverse.
 
+    Other layouts are those that the loaders of other libraries read. They hold weights and classes, and always a "val"
+    split: where the zoo has none, a tenth of the training sources.
+
     Args:
         zoo: the zoo.
         folder: the folder to write, new or empty.
+        layout: ``"own"``; ``"dwsnets"``: keys ``seq.0.weight``, ``{split: {"path", "label"}}``; ``"scalegmn"``, also
+            of the augmentation release: the same keys, ``{split: [path]}``, the label in each file, a folder for each
+            view; ``"nfn"``: keys ``net.0.linear.weight``, files ``<prefix>_<label>s/net<number>.pth``.
+        absolute: whether paths in ``splits.json`` are absolute; by default in the layout ``"dwsnets"``, whose loader
+            opens them as they are.
+        prefix: of the folders of the layout ``"nfn"``.
 
     Raises:
-        ValueError: for a folder that holds something already, or a zoo whose provenance names keys not its own.
+        ValueError: for a folder that holds something already, a zoo whose provenance names keys not its own, or an
+            unknown layout; for other layouts than the own also for networks that are no chain, and without classes.
         OSError: if the disk is full, with the name of the file; nothing is left behind.
 
     Example:
@@ -196,13 +209,20 @@ def export_state_dicts(zoo: Zoo, folder: str | Path) -> None:
         ['0.weight', '0.bias', '1.weight', '1.bias']
     """
     folder = Path(folder)
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {list(LAYOUTS)}, got {layout!r}")
     check_empty(folder, MANIFEST)
+    if layout != "own":
+        with staged(folder) as stage:
+            always = layout == "dwsnets" if absolute is None else absolute
+            write_layout(zoo, stage, folder, layout, absolute=always, prefix=prefix)
+        return
     form = _form(zoo)
     listing = {}
     with staged(folder) as stage:
         for split in zoo.splits:
             listing[split] = {
-                "path": _export_split(zoo, split, stage, *form),
+                "path": [f"{folder.resolve()}/{p}" if absolute else p for p in _export_split(zoo, split, stage, *form)],
                 "label": zoo.labels(split).tolist(),
                 "source": zoo.sources(split).tolist(),
                 "view": zoo.views(split).tolist(),
