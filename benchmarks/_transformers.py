@@ -1,6 +1,6 @@
 """Barriers between transformers trained from different seeds: permutations alone against heads and matrices.
 
-    python -m benchmarks.resnets transformers [--pairs 3] [--steps 400] [--points 11]
+    python -m benchmarks.resnets transformers [--pairs 3] [--steps 300] [--points 7]
 
 Two vision transformers on Fashion-MNIST (patches of 7x7 pixels), and two decoders that predict the next character of
 the documentation that comes with Python (``pydoc_data.topics``). Each pair is trained from two seeds and compared along
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pydoc_data.topics import topics
 from typing import Any
@@ -66,7 +67,7 @@ def patches(split: str, count: int) -> tuple[Tensor, Tensor]:
         images = ws.datasets.load("fashion-mnist")
     except FileNotFoundError:
         images = ws.datasets.embedded()
-    part = images.split(split)
+    part: Any = images.split(split)
     pixels = (torch.as_tensor(part.images[:count]).float() / 255 - 0.286) / 0.33
     cut = pixels.view(-1, 4, 7, 4, 7).transpose(2, 3).reshape(-1, 16, 49)
     return cut, torch.as_tensor(part.labels[:count]).long()
@@ -75,7 +76,7 @@ def patches(split: str, count: int) -> tuple[Tensor, Tensor]:
 def characters() -> tuple[Tensor, int]:
     """Return the text as numbers of characters, and how many characters there are."""
     text = "\n".join(topics[name] for name in sorted(topics))
-    known = sorted({c for c in text if text.count(c) > 20})
+    known = sorted(c for c, count in Counter(text).items() if count > 20)
     number = {c: i for i, c in enumerate(known)}
     return torch.tensor([number[c] for c in text if c in number]), len(known)
 
@@ -155,8 +156,8 @@ def compare(name: str, task: tuple[Any, ...], pair: int, steps: int, points: int
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--points", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--points", type=int, default=7)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = [

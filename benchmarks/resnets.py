@@ -7,7 +7,7 @@ images), and with batch norms repaired on training images.
 
     python -m benchmarks.resnets [--width 32] [--epochs 3] [--train 30000] [--test 10000] [--points 5]
     python -m benchmarks.resnets tracing LABEL [NAME ...]
-    python -m benchmarks.resnets transformers [--pairs 3] [--steps 400] [--points 11]
+    python -m benchmarks.resnets transformers [--pairs 3] [--steps 300] [--points 7]
 
 The second form reads networks of public libraries with ``ws.spec_of``, see ``benchmarks/_tracing.py``; the third
 compares transformers, see ``benchmarks/_transformers.py``.

@@ -225,3 +225,64 @@ def test_known_bug_matching_runs_where_the_tensors_are() -> None:
     g = match(a, b)
     assert all(perm.is_cuda for perm in g.perm.values())
     assert g.act(b).flat.cpu().equal(match(a.to("cpu"), b.to("cpu")).act(b.to("cpu")).flat)
+
+
+class ResidualMLP(torch.nn.Module):
+    """Two residual blocks between linear ends."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.embed, self.head = torch.nn.Linear(4, width), torch.nn.Linear(width, 2)
+        self.up = torch.nn.ModuleList(torch.nn.Linear(width, inner) for _ in range(2))
+        self.down = torch.nn.ModuleList(torch.nn.Linear(inner, width) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        for up, down in zip(self.up, self.down, strict=True):
+            x = x + down(torch.relu(up(x)))
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("width", "inner", "plain", "restarts"), [(3, 5, False, 16), (3, 5, True, 64), (30, 50, True, 16)]
+)
+def test_known_permutations_of_residual_networks_are_found(width: int, inner: int, plain: bool, restarts: int) -> None:
+    """All of 100, also where ends of ones say nothing of the order of the stream; without restarts not all."""
+    spec = ws.spec_of(ResidualMLP(width, inner), torch.zeros(1, 4))
+    a = ws.testing.random_weights(spec, 100, generator=generator())
+    if plain:
+        for name in ("embed.weight", "head.weight"):
+            a.view(name).fill_(1.0)
+        a.view("embed.bias").zero_()
+    b = ws.Symmetry.sample(spec, batch=100, generator=generator(1), group="permutation").act(a)
+    once = match(a, b)
+    assert not bool((ws.align.distance(a, once.act(b)) == 0).all())
+    found = match(a, b, restarts=restarts, generator=generator(2))
+    assert bool((ws.align.distance(a, found.act(b)) == 0).all())
+
+
+def test_restarts_leave_networks_alone_that_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair that lies on its partner is not started again, and the others end as they would alone."""
+    from weightspace.align import _matching
+
+    a = networks(RESIDUAL, 6, 1)
+    moved = ws.Symmetry.sample(RESIDUAL, batch=3, generator=generator(), group="permutation", dtype=torch.float64).act(
+        a[:3]
+    )
+    b = ws.Weights.cat([moved, networks(RESIDUAL, 3, 2)])
+    sizes, whole = [], _matching.descend
+    monkeypatch.setattr(
+        _matching, "descend", lambda *args, **named: (sizes.append(len(args[1])), whole(*args, **named))[1]
+    )
+    found = match(a, b, restarts=30, generator=generator(3))
+    reached = ws.align.distance(a, found.act(b))
+    assert bool((reached[:3] == 0).all())
+    assert sizes[0] == 6
+    assert min(sizes) == 3
+    best = torch.full((6,), torch.inf, dtype=torch.float64)
+    monkeypatch.undo()
+    for restarts in (0, 5, 30):  # more of them never lead away
+        now = ws.align.distance(a, match(a, b, restarts=restarts, generator=generator(3)).act(b))
+        assert bool((now <= best).all())
+        best = now
+    assert torch.equal(best, reached)

@@ -101,7 +101,8 @@ def match(
             ``"period"``, which counts each bias of a sine or cosine axis in units of its period,
             :math:`c_b = (\omega / 2 \pi)^2`.
         restarts: how many more times to start, from random permutations of ``b``, and random signs wherever the group
-            has signs; the best result is returned. Needs a generator.
+            has signs; the best result is returned, and a network that lies on its partner is left alone. Needs a
+            generator.
         max_sweeps: most passes over all axes.
         generator: draws the order of the axes anew for every sweep, as in the paper, and the restarts; by default the
             spec's order.
@@ -208,13 +209,25 @@ def _matched(
 
 
 def _best(a: Weights, b: Weights, problem: MatchingProblem, orders: list[Tensor], starts: list[Symmetry]) -> Symmetry:
-    """Descend from the networks themselves and from every start; return the best element of each network."""
+    """Descend from the networks themselves and from every start, until a network lies on its partner.
+
+    Returns the best element of each network.
+    """
     left, right = (weights.to(compute_dtype(weights)) for weights in (a, b))
     best = descend(left, right, problem, orders[0])
+    reached = _distance(left, best.act(right), problem) if starts else left.flat
+    found = (16 * torch.finfo(right.dtype).eps) ** 2 * problem.weighted(right.flat.detach()).square().sum(1)
     for start, order in zip(starts, orders[1:], strict=True):
-        other = descend(left, start.act(right), problem, order) @ start
-        nearer = _distance(left, other.act(right), problem) < _distance(left, best.act(right), problem)
-        best = Symmetry.where(nearer, other, best)
+        rows = (reached > found).nonzero()[:, 0]  # the others are there already
+        if not len(rows):
+            break
+        target, moved, begin = left if len(left) == 1 else left[rows], right[rows], start[rows]
+        other = descend(target, begin.act(moved), problem, order) @ begin
+        distance = _distance(target, other.act(moved), problem)
+        gains = (distance < reached[rows]).nonzero()[:, 0]
+        pick = torch.arange(len(right), device=rows.device)
+        pick[rows[gains]] = len(right) + gains
+        best, reached[rows[gains]] = Symmetry.cat([best, other])[pick], distance[gains]
     return best if right.dtype == b.dtype else cast_to(best, b)
 
 
