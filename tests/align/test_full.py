@@ -383,7 +383,7 @@ def test_restarts_draw_signs_wherever_the_group_has_them(monkeypatch: pytest.Mon
         starts.clear()
         w = networks(SPECS[name], 6, 1)
         one = w.replace(torch.ones_like(w.flat))  # permutations move nothing
-        match(one, one, group=group, restarts=1, generator=generator())
+        match(one.replace(2 * one.flat), one, group=group, restarts=1, generator=generator())
         assert starts[0].flat.equal(one.flat)
         turned = {x.name for i, x in enumerate(one.spec.hidden) if bool((starts[1].view(f"{i}.bias") < 0).any())}
         assert turned == signed
