@@ -422,7 +422,7 @@ def test_wrong_usage(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("fit", "nowhere", "new"), "nowhere: expected one of embedded, fashion-mnist, digits, cifar-10, "),
+        (("fit", "nowhere", "new"), "nowhere: expected one of embedded, fashion-mnist, digits, mnist, cifar-10, "),
         (("fit", "nan.npz", "new"), "images: expected finite pixels, got NaN or infinity in image 2"),
         (("fit", "good.npz", "new", "--train", "900"), "counts: 'train' expected 1 to"),
         (("inspect", "nowhere"), "nowhere: expected a zoo, a folder with a manifest.json"),

@@ -23,13 +23,13 @@ class TrainConfig:
         clip: largest norm of the gradient; never clipped where None.
         seed: of shuffling, augmentation and (in benchmarks) of the model's initial weights.
         val_fraction: share of the training sources held out where the zoo has no "val" split.
+        ema: decay, for each step, of a running mean of the model's parameters and running statistics. That mean is
+            validated and kept in place of the last step's; none where 0. In the first steps it forgets faster.
         share: part of the training sources to train on, in (0, 1], with all their views; chosen by a hash of the source
             alone, so that a larger share holds a smaller one. All where None.
         views: train on the first views of each signal, so many; on all where None.
         epoch_steps: steps of an epoch, in as many passes over the training split as they take, for equal budgets on
             splits of different size; one pass where None.
-        ema: decay, for each step, of a running mean of the model's parameters and running statistics. That mean is
-            validated and kept in place of the last step's; none where 0. In the first steps it forgets faster.
 
     Raises:
         TypeError: for a field of another type.
