@@ -533,3 +533,12 @@ def test_aligners_that_tear_heads_apart_refuse() -> None:
             aligner(a, b)
     with pytest.raises(ValueError, match=r"use ws\.align\.match"):
         ws.align.LearnedAligner(spec)
+
+
+def test_the_text_of_an_element_is_one_line() -> None:
+    spec = ws.mlp(2, *[64] * 7, 1, activation="tanh")
+    g = ws.Symmetry.sample(spec, batch=9, generator=generator())
+    assert "\n" not in repr(g)
+    assert "perm of h1, h2, h3, h4 and 3 more axes; scale of h1" in repr(g)
+    assert len(repr(g)) < 300
+    assert repr(ws.Symmetry(ws.siren(2, 4, 1), 2)) == "Symmetry(2 x siren(2-4-1, omega=30), identity)"

@@ -23,6 +23,7 @@ Part = Literal["perm", "scale", "shift", "linear"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 _MOST_CONDITION = 1e12
+MOST_AXES = 4
 _CACHED = 2**18  # scalars of a batch whose temporaries stay in the cache while one chunk is moved
 
 
@@ -96,6 +97,11 @@ class Symmetry:
         self._check_allowed()
         if check:
             self._check_numbers()
+
+    def __repr__(self) -> str:
+        """Say which parts move which axes, in one line whatever the sizes."""
+        parts = [f"{kind} of {_few_axes(list(getattr(self, kind)))}" for kind in PARTS if getattr(self, kind)]
+        return f"Symmetry({self.batch} x {self.spec}, {'; '.join(parts) or 'identity'})"
 
     def _check_allowed(self) -> None:
         """Refuse parts that the activation table does not allow: they would change the function without a word."""
@@ -550,3 +556,9 @@ def _present(parts: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
 
 def _cpu(index: slice | Tensor) -> slice | Tensor:
     return index.cpu() if isinstance(index, Tensor) else index
+
+
+def _few_axes(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - MOST_AXES} more axes" if len(names) > MOST_AXES else ""
+    return ", ".join(names[:MOST_AXES]) + more
