@@ -441,7 +441,7 @@ FORMS: dict[str, Any] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_an_export_does_not_believe_provenance(tmp_path: Path, name: str) -> None:
     zoo = write_zoo(tmp_path / "zoo", train=ws.Networks(weights()), provenance={"state_dicts": FORMS[name]})
-    with pytest.raises(ValueError, match=r"zoo: expected (a distinct key|one of \['float32', 'float16', 'bfloat16'\])"):
+    with pytest.raises(ValueError, match=r"zoo: expected (a distinct key|one of .*'float64')"):
         export_state_dicts(zoo, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
