@@ -110,8 +110,8 @@ def test_a_zoo_records_its_start(images: tuple[Tensor, Tensor], tmp_path: Path) 
 
 
 BAD = {
-    "another spec": (lambda: ws.Weights(torch.zeros(1, 33), ws.siren(2, 8, 1)), "start: expected one network of"),
-    "two networks": (lambda: ws.Weights(torch.zeros(2, SPEC.num_params), SPEC), "start: expected one network of"),
+    "another spec": (lambda: ws.Weights(torch.zeros(1, 33), ws.siren(2, 8, 1)), "start: expected one network or"),
+    "two networks": (lambda: ws.Weights(torch.zeros(2, SPEC.num_params), SPEC), "start: expected one network or"),
     "NaN": (lambda: ws.Weights(torch.full((1, SPEC.num_params), torch.nan), SPEC), "start: expected finite float32"),
     "float64": (lambda: ws.Weights(torch.zeros(1, SPEC.num_params).double(), SPEC), "start: expected finite float32"),
 }
