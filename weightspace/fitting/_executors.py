@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from weightspace.zoo._format import Shard
     from weightspace.zoo._target import ShardTarget
 
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 WAIT = 1.0
 NAME = "name"
 """The column of a zoo that holds the names of signals, such as their files."""
