@@ -131,7 +131,7 @@ def test_seconds_of_an_epoch_are_medians_and_their_mean(zoo: Zoo) -> None:
         return read_as(CellResult, {**settings, **cost, **scores})
 
     done = {Cell("mlp", "none", 0): cell(1.0, 2.0, 90.0), Cell("mlp", "none", 1): cell(4.0)}
-    (row,) = collect(THREE_TRACKS, {("mlp", "none"): None}, done, {}, {}, zoo, 1).rows
+    (row,) = collect(THREE_TRACKS, {("mlp", "none"): None}, done, {}, {}, {}, zoo, 1).rows
     assert row.seconds_epoch == pytest.approx(3.0)
 
 

@@ -445,7 +445,7 @@ def test_gallery_draws_every_fitting_augmentation(zoo):
     assert [strip.name for strip in drawn.strips[1:]] + list(drawn.left_out) == sorted(
         AUGMENTATIONS, key=lambda name: (name in drawn.left_out, list(AUGMENTATIONS).index(name))
     )
-    assert drawn.left_out == ("positive-scale",)
+    assert drawn.left_out == ("positive-scale", "linear-mix")
     assert drawn.size == (6, 9)
     assert set(drawn.labels) == {"shirt", "boot", "bag"}
     assert {len(strip.pictures) for strip in drawn.strips} == {6}
@@ -465,7 +465,7 @@ def test_gallery_aligns_pairs(zoo):
     text = page([make_result(make_row("none", [0.5]))], drawn)
     assert "permutations and signs aligned" in text
     assert f"{drawn.distances['none']:.3g} (not aligned)" in text
-    assert "Left out, because these networks do not have what they need: positive-scale." in text
+    assert "Left out, because these networks do not have what they need: positive-scale, linear-mix." in text
 
 
 def test_networks_of_other_inputs_are_not_drawn(tmp_path, result_path):

@@ -332,7 +332,8 @@ def test_no_reader_of_signals_uses_a_loader_without_bounds():
             continue
         lines = [line for line in file.read_text().splitlines() if ">>>" not in line]
         for word in ("np.load(", "gzip.decompress(", "gzip.open(", "pickle.load", "Unpickler(", "zipfile.ZipFile("):
-            allowed = {"_torch_file.py": "zipfile.ZipFile(", "_parts.py": "zipfile.ZipFile("}.get(file.name)
+            allowed = {"_torch_file.py": "zipfile.ZipFile(", "_parts.py": "zipfile.ZipFile(", "_cnn_zoo.py": "np.load("}
+            allowed = allowed.get(file.name)  # the last maps its file, which no header can make larger
             assert word == allowed or not any(word in line for line in lines), (file, word)
         for line in lines:  # what was just made may be parsed again; what comes from a file has a reader of its own
             assert "json.loads(" not in line or "json.dumps(" in line or "to_json()" in line or "pread" in line, file

@@ -393,7 +393,11 @@ class Zoos(RuleBasedStateMachine):
         first, view = model.parts[0], model.views
         assert first.networks.source is not None
         sources = first.networks.source.unique()
-        added = Part(first.split, self.networks(len(sources), model.real, sources, view), {"again": view}, done=True)
+        networks = self.networks(len(sources), model.real, sources, view)
+        kinds = Manifest.read(path).settings.columns  # an imported zoo knows the names of its files
+        assert set(kinds.values()) <= {"text"}
+        networks = networks.replace(columns={name: np.array(["again"] * len(sources)) for name in kinds})
+        added = Part(first.split, networks, {"again": view}, done=True)
         options = {"views": view + 1, "recipe": {"views": view + 1}, "plan": [(added.split, len(sources), added.key)]}
         made = list[ZooWriter]()
         self.failing(event, lambda: made.append(ZooWriter.extend(path, **options)), Crash(), afterwards=False)

@@ -266,7 +266,8 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     options: dict[str, Any] = {} if address is not None else {"include_dashboard": False}
     own = address is None and "RAY_ADDRESS" not in os.environ
     with _loopback_only(ray) if own else nullcontext():
-        ray.init(address=address, log_to_driver=False, logging_level="WARNING", **options)
+        # "local": without an address Ray would join a cluster that somebody started on this machine
+        ray.init(address="local" if own else address, log_to_driver=False, logging_level="WARNING", **options)
         try:
             yield
         finally:
