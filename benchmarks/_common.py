@@ -5,9 +5,14 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from weightspace._files import read_json
 from weightspace.bench._environment import environment
@@ -26,6 +31,17 @@ def timed(run: Callable[[], Any]) -> float:
 def spread(values: list[float]) -> dict[str, float]:
     """Return the median, the smallest, the largest and the number of repeats."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "repeats": len(values)}
+
+
+def descend(module: nn.Module, optimizer: Optimizer, schedule: LRScheduler, batches: Iterable[Any]) -> nn.Module:
+    """Train a classifier on batches ``(x, y)``, ``y`` whole numbers of any shape; return it in evaluation mode."""
+    for x, y in batches:
+        loss = F.cross_entropy(module(x).flatten(0, -2), y.flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return module.eval()
 
 
 def peak_mb() -> float:

@@ -73,6 +73,14 @@ def _aligned(a: ws.Weights, b: ws.Weights) -> float:
     return ws.align.distance(a, ws.align.match(a, b, group="full").act(b)).mean().item()
 
 
+def join(few: Path, whole: Path, out: Path) -> None:
+    """Write a zoo of the training networks of one zoo, and the validation and test networks of another."""
+    train, rest = ws.Zoo.open(few), ws.Zoo.open(whole)
+    splits = {"train": train["train"], **{name: rest[name] for name in ("val", "test")}}
+    splits = {name: networks.replace(columns={}) for name, networks in splits.items()}
+    ws.zoo.write_zoo(out, splits, classes=rest.classes, provenance=rest.provenance, recipe=train.recipe)
+
+
 def write_zoo(zoo: Path, out: Path, views: int) -> None:
     """Write a zoo whose training networks are the first views of another's, and synthetic ones of them."""
     given = ws.Zoo.open(zoo)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import weightspace as ws
-from benchmarks._common import save
+from benchmarks._common import descend, save
 
 WIDTH, HEADS, LAYERS, BATCH, CONTEXT = 64, 4, 2, 64, 64
 GROUPS = ("permutation", "full")
@@ -114,14 +114,7 @@ def trained(make: Callable[[], nn.Module], draw: Draw, seed: int, steps: int) ->
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3, weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
-    for _ in range(steps):
-        x, y = draw(generator)
-        loss = F.cross_entropy(module(x).flatten(0, -2), y.flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return module.eval()
+    return descend(module, optimizer, schedule, (draw(generator) for _ in range(steps)))
 
 
 @torch.no_grad()

@@ -14,10 +14,12 @@ fits that many images of Fashion-MNIST by every recipe in turns instead: the cos
 kernels of a GPU are compared by ``benchmarks.gpu``.
 
     python -m benchmarks.fit --synthetic 64
+    python -m benchmarks.fit --views-zoo FEW WHOLE OUT
     python -m benchmarks.fit --synthetic-zoo ZOO OUT [--views 4]
 
-measures networks that are made from fitted ones without a fit (``synthetic-views.json``), and writes a zoo whose
-training networks are such views, for the suite ``views``.
+measures networks that are made from fitted ones without a fit (``synthetic-views.json``). The other two write zoos for
+the suite ``views``: the training networks of ``FEW`` with the other splits of ``WHOLE``, and a zoo whose training
+networks are the first views of another's and synthetic ones of them.
 """
 
 from __future__ import annotations
@@ -164,8 +166,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(RECIPES), default=list(RECIPES), help="of the recipes")
     parser.add_argument("--synthetic", type=int, help="measure synthetic views instead, of so many images")
     parser.add_argument("--synthetic-zoo", nargs=2, type=Path, metavar=("ZOO", "OUT"), help="write a zoo of them")
+    parser.add_argument("--views-zoo", nargs=3, type=Path, metavar=("FEW", "WHOLE", "OUT"), help="join two zoos")
     parser.add_argument("--views", type=int, default=4, help="of the written zoo")
     args = parser.parse_args()
+    if args.views_zoo:
+        _synthetic.join(*args.views_zoo)
+        return
     if args.synthetic_zoo:
         _synthetic.write_zoo(*args.synthetic_zoo, args.views)
         return

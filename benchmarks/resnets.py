@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import weightspace as ws
-from benchmarks._common import save
+from benchmarks._common import descend, save
 from benchmarks._tracing import main as tracing
 from benchmarks._transformers import main as transformers
 
@@ -98,15 +98,9 @@ def trained(make: Callable[[], nn.Module], x: Tensor, y: Tensor, *, seed: int, e
     optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = epochs * max(1, len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.2)
-    for _ in range(epochs):
-        order = torch.randperm(len(x), generator=generator)
-        for rows in order[: max(1, len(x) // BATCH) * BATCH].split(BATCH):
-            loss = F.cross_entropy(module(x[rows]), y[rows])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return module.eval()
+    whole = max(1, len(x) // BATCH) * BATCH
+    orders = (torch.randperm(len(x), generator=generator)[:whole].split(BATCH) for _ in range(epochs))
+    return descend(module, optimizer, schedule, ((x[rows], y[rows]) for order in orders for rows in order))
 
 
 @torch.no_grad()

@@ -24,6 +24,12 @@ from torch import Tensor
 
 import weightspace as ws
 
+ROOMS = (
+    *("adapters", "align", "bench", "checkpoints", "datasets", "fitting", "models", "report", "signals", "testing"),
+    *("training", "transforms", "zoo"),
+)
+"""The rooms that users reach as ``ws.<room>``."""
+
 
 def generator(seed: int = 0) -> torch.Generator:
     """Make a seeded generator on the CPU."""

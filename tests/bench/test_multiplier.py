@@ -11,7 +11,7 @@ from _helpers import write_small_zoo
 
 import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
-from weightspace.bench._multiplier import data_multiplier, multipliers
+from weightspace.bench._multiplier import Multiplier, data_multiplier, multipliers
 from weightspace.bench._record import Result, Row, read_result
 from weightspace.report import format_table
 
@@ -72,7 +72,7 @@ def test_a_suite_of_shares_says_what_its_rows_are_worth(tmp_path: Path) -> None:
     for row in result.rows:
         assert (row.data_multiplier is None) == (row.augmentation == "none")
     worth = {row.model: row.data_multiplier for row in result.rows if row.data_multiplier}
-    assert {name: (own["least"], own["most"]) for name, own in worth.items()} == {
+    assert {name: (own.least, own.most) for name, own in worth.items()} == {
         "share-0.2": (1.0, 5.0),
         "share-1.0": (0.2, 1.0),
     }
@@ -90,7 +90,7 @@ def test_a_suite_of_shares_says_what_its_rows_are_worth(tmp_path: Path) -> None:
                     augmentation="x",
                     test_mean=0.5,
                     seeds=(0,),
-                    data_multiplier={"times": 2, "low": 1, "high": 5, "least": 0.2, "most": 5},
+                    data_multiplier=Multiplier(2, 1, 5, 0.2, 5),
                 ),
             )
         )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 import weightspace as ws
 from weightspace.bench import Entry, Suite, run_suite
-from weightspace.bench._paired import compare, holm
+from weightspace.bench._paired import Comparison, compare, holm
 from weightspace.bench._record import Result, Row, read_result
 from weightspace.report import format_table
 from weightspace.report._tables import model_tables
@@ -83,7 +83,7 @@ def test_a_suite_says_how_rows_differ_from_none(tmp_path: Path) -> None:
     assert rows["none"].against_none is None
     paired = rows["noise"].against_none
     assert paired is not None
-    assert paired["difference"] == pytest.approx(np.mean(scores["noise"]) - np.mean(scores["none"]), abs=1e-6)
+    assert paired.difference == pytest.approx(np.mean(scores["noise"]) - np.mean(scores["none"]), abs=1e-6)
     assert "[" in format_table(path)
     # scores that an earlier version did not keep are computed from the models, the same
     before = json.loads(path.read_text())["rows"]
@@ -105,7 +105,7 @@ def test_a_suite_says_how_rows_differ_from_none(tmp_path: Path) -> None:
 )
 def test_a_verdict_rests_on_the_interval(difference: float, low: float, kind: str) -> None:
     """The spread over seeds alone would call all of these a gain: the rows differ by more than it."""
-    paired = {"difference": difference, "low": low, "high": 2 * difference - low, "p": 0.5, "p_corrected": 0.5}
+    paired = Comparison(difference, low, 2 * difference - low, p=0.5, p_corrected=0.5, seeds=2)
     rows = tuple(
         Row(model="m", augmentation=name, seeds=(0, 1), test_mean=test, test_std=0.001, val_mean=test, against_none=own)
         for name, test, own in (("none", 0.5, None), ("noise", 0.6, paired))

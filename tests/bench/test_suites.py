@@ -258,6 +258,29 @@ def test_an_entry_may_have_its_own_seeds_and_epochs(recipe: tuple) -> None:
     assert [len(run.history) for run in row.runs] == [2, 2, 2]
 
 
+def test_a_suite_runs_seed_by_seed(zoo: ws.Zoo, tmp_path: Path) -> None:
+    train = ws.TrainConfig(epochs=1, batch_size=8)
+    entries = {"mlp": Entry("mlp", {"hidden": 4}, seeds=(7,))}
+    suite = Suite("short", entries, ("none", "noise"), train, seeds=(0, 1), leaders=1, leader_seeds=(2,))
+    out = tmp_path / "out"
+    for seeds, ran in (((1,), (1,)), ((1, 3), (1, 3))):
+        result = read_result(run_suite(suite, zoo.path, out, seeds=seeds, workers=1))
+        assert {row.seeds for row in result.rows} == {ran}
+    whole = read_result(run_suite(suite, zoo.path, out, workers=1))  # what is there already counts
+    assert all({0, 1, 7} <= {*row.seeds} <= {0, 1, 2, 7} for row in whole.rows)
+    for wrong in ((), "01", (-1,), (True,)):
+        with pytest.raises((ValueError, TypeError), match="seeds: expected"):
+            run_suite(suite, zoo.path, out, seeds=wrong, workers=1)
+
+
+def test_views_that_a_zoo_does_not_have_are_refused_before_anything_runs(zoo: ws.Zoo, tmp_path: Path) -> None:
+    entries = {name: Entry("mlp", {"hidden": 4}, train) for name, train in (("one", {}), ("three", {"views": 3}))}
+    suite = Suite("views-there", entries, ("none",), ws.TrainConfig(epochs=1, batch_size=8))
+    with pytest.raises(ValueError, match="views: expected at most the 1 of the split 'train', got 3"):
+        run_suite(suite, zoo.path, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_views_that_were_not_trained_on_are_scored_apart() -> None:
     """A model that knows a network's label by its view alone is right on the views that it is asked about."""
     source, view = torch.arange(40).repeat_interleave(3), torch.arange(3).repeat(40)

@@ -241,9 +241,9 @@ def test_a_suite_of_one_experiment_runs(
         assert row.objective is not None
         assert row.test_mean is not None
         assert set(row.evaluations) == evaluations
-    if not (record := ROOT / "benchmarks/results" / f"{suite.name}.json").exists():
-        return
-    committed = read_result(record)
+    if suite is SELF_SUPERVISED:
+        return  # has no record yet
+    committed = read_result(ROOT / "benchmarks/results" / f"{suite.name}.json")
     assert {row.model for row in committed.rows} <= set(suite.entries)
     for row in committed.rows:
         entry = suite.entries[row.model]

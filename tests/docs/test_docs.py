@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import typer.main
+from _helpers import ROOMS
 
 import weightspace as ws
 from weightspace import bench
@@ -156,22 +157,6 @@ def test_the_result_schema_is_as_listed() -> None:
     inner = [field.name for field in dataclasses.fields(Run) if field.name != "history"]
     inner += environment()["hardware"]
     assert [name for name in inner if f"`{name}`" not in text] == []
-
-
-ROOMS = (
-    "adapters",
-    "align",
-    "bench",
-    "checkpoints",
-    "datasets",
-    "fitting",
-    "models",
-    "report",
-    "signals",
-    "testing",
-    "training",
-)
-ROOMS += ("transforms", "zoo")
 
 
 @pytest.mark.parametrize("room", ["weightspace", *ROOMS])

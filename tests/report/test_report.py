@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -19,6 +20,7 @@ import torch
 
 import weightspace as ws
 from weightspace import cli, report
+from weightspace.bench._paired import Comparison
 from weightspace.bench._record import Result, Row, write_result
 from weightspace.report import _pictures, format_table, write_report
 from weightspace.report._load import load_result
@@ -297,6 +299,8 @@ def test_curves_over_the_amount_of_data(result):
     assert ">10 %<" in text
     assert "over the amount of data" not in page([Result(rows=rows[:1])], None)
     assert "over the amount of data" not in page([result], None)
+    other = tuple(dataclasses.replace(r, model=f"other-{r.model}") for r in rows)  # no line joins two models
+    assert "over the amount of data" not in page([Result(rows=rows + other)], None)
 
 
 def test_csv_has_the_numbers(result):
@@ -306,7 +310,7 @@ def test_csv_has_the_numbers(result):
         (own,) = [r for r in result.rows if (r.model, r.augmentation) == (row["model"], row["augmentation"])]
         for name, value in (("test", own.test_mean), ("test_std", own.test_std), ("validation", own.val_mean)):
             assert (None if row[name] == "" else float(row[name])) == value
-    paired = {"difference": 0.03, "low": 0.01, "high": 0.05, "p": 0.01, "p_corrected": 0.02, "seeds": 1}
+    paired = Comparison(0.03, 0.01, 0.05, 0.01, 0.02, 1)
     hostile = 'a,"b"\n'
     text = format_table(Result(rows=(Row(model=hostile, augmentation="x", against_none=paired),)), "csv")
     (row,) = csv.DictReader(io.StringIO(text))

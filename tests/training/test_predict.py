@@ -190,8 +190,8 @@ def test_a_finished_run_is_made_longer(zoo: ws.Zoo, tmp_path: Path) -> None:
 
 def _steps(zoo: ws.Zoo) -> int:
     from weightspace.training._run import Run
-    from weightspace.training._train import TrainConfig, _parts
+    from weightspace.training._train import TrainConfig, parts_of
 
     config = TrainConfig(epochs=1, **FAST)
-    parts = _parts(zoo, config, torch.device("cpu"), 1 << 30)
+    parts = parts_of(zoo, config, torch.device("cpu"), 1 << 30)
     return Run(mlp(), parts, ws.training.Classification(3), None, config).steps

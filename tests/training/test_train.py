@@ -24,7 +24,7 @@ from weightspace.models import MLP
 from weightspace.training import Classification, TrainConfig
 from weightspace.training._config import schedule
 from weightspace.training._run import Run, score
-from weightspace.training._train import _parts
+from weightspace.training._train import parts_of
 from weightspace.transforms import GaussianNoise, MixUp, PositiveScale, RandomApply, Rotate, Transform
 from weightspace.zoo import Zoo, write_zoo
 
@@ -234,7 +234,7 @@ def test_validation_of_a_data_set_split_by_the_library(tmp_path: Path) -> None:
 
     weights = ws.Weights(torch.zeros(len(train), SPEC.num_params), SPEC)
     zoo = write_zoo(tmp_path / "zoo", train=ws.Networks(weights, label=train % 2, source=train))
-    parts = _parts(zoo, TrainConfig(), torch.device("cpu"), 0)
+    parts = parts_of(zoo, TrainConfig(), torch.device("cpu"), 0)
     assert 0.05 < len(parts["val"]) / len(train) < 0.16
 
 
@@ -269,7 +269,7 @@ def test_best_epoch_is_restored(zoo: Zoo) -> None:
 def test_scores_are_those_of_the_restored_model(zoo: Zoo) -> None:
     model, config = mlp(), FAST
     result = ws.train(model, zoo, config=config)
-    parts = _parts(zoo, config, torch.device("cpu"), 0)
+    parts = parts_of(zoo, config, torch.device("cpu"), 0)
     assert score(model, parts["val"], Classification(3)) == result.val == max(line["val"] for line in result.history)
     assert score(model, parts["test"], Classification(3)) == result.test
 
@@ -277,7 +277,7 @@ def test_scores_are_those_of_the_restored_model(zoo: Zoo) -> None:
 def test_normalisation_is_of_the_training_part_alone(zoo: Zoo) -> None:
     model = mlp()
     ws.train(model, zoo, config=FAST, epochs=1)
-    flat = zoo.weights("train").flat[_parts(zoo, FAST, torch.device("cpu"), 0)["train"].rows]
+    flat = zoo.weights("train").flat[parts_of(zoo, FAST, torch.device("cpu"), 0)["train"].rows]
     assert torch.allclose(model.normalize.mean, flat.mean(0), atol=1e-5)
     assert not torch.allclose(model.normalize.mean, zoo.weights("train").flat.mean(0), atol=1e-5)
 
@@ -575,7 +575,7 @@ def test_empty_validation_is_refused(tmp_path: Path) -> None:
 
 
 def trained_on(zoo: Zoo, **options: Any) -> ws.Networks:
-    return zoo["train"][_parts(zoo, replace(FAST, **options), torch.device("cpu"), 2**30)["train"].rows]
+    return zoo["train"][parts_of(zoo, replace(FAST, **options), torch.device("cpu"), 2**30)["train"].rows]
 
 
 def test_a_share_of_the_sources_holds_smaller_ones_with_all_their_views(tmp_path: Path) -> None:
@@ -586,10 +586,10 @@ def test_a_share_of_the_sources_holds_smaller_ones_with_all_their_views(tmp_path
     found = trained_on(zoo, share=0.3)
     assert sorted(found.source.tolist()) == sorted(2 * [*shares[1]])
     held = synthetic(tmp_path / "held")  # its validation split is drawn from what trains
-    parts = _parts(held, replace(FAST, share=0.5), torch.device("cpu"), 2**30)
+    parts = parts_of(held, replace(FAST, share=0.5), torch.device("cpu"), 2**30)
     val = held["train"][parts["val"].rows].source
     assert not {*val.tolist()} & {*held["train"][parts["train"].rows].source.tolist()}
-    whole = _parts(held, FAST, torch.device("cpu"), 2**30)
+    whole = parts_of(held, FAST, torch.device("cpu"), 2**30)
     assert val.equal(held["train"][whole["val"].rows].source)
 
 

@@ -52,7 +52,7 @@ def write(folder: Path, runs: int = 4, shapes: Any = SHAPES, **replaced: Any) ->
 
 
 def outputs(flat: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """What the published networks compute up to activations, by NumPy in TensorFlow's order of axes."""
+    """Compute the outputs of the published networks by NumPy, in TensorFlow's order of axes."""
     parts, start = [], 0
     for _, shape in SHAPES:
         parts.append(flat[start : start + int(np.prod(shape))].reshape(shape))
@@ -132,8 +132,8 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             ValueError,
             "weights.npy: expected a NumPy array",
         ),
-        (lambda f: (f / "metrics.csv").write_text(""), ValueError, "metrics.csv: expected a table with rows as long"),
-        (lambda f: (f / "metrics.csv").write_bytes(b"a\n\xff\n"), ValueError, "metrics.csv: expected a table in CSV"),
+        (lambda f: (f / "metrics.csv").write_text(""), ValueError, "metrics.csv: expected a row for every network"),
+        (lambda f: (f / "metrics.csv").write_bytes(b"a\n\xff\n"), ValueError, "metrics.csv: expected a table in UTF-8"),
         (
             lambda f: (f / "layout.csv").write_text("a,b\n1,2\n"),
             ValueError,

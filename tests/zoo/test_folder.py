@@ -92,8 +92,8 @@ def test_a_table_gives_labels_and_columns(tmp_path: Path) -> None:
         ("file,label\nn0.pth,1\nn0.pth,1\n", "expected every file once, got 'n0.pth' twice"),
         ("file,class\nn0.pth,1\n", "expected the columns 'file' and 'label', got"),
         ("file,label\nn0.pth\n", "line 2: expected 2 values as in the first line"),
-        ("", "expected a row for every file, got none"),
-        (None, "expected a table of labels in UTF-8, got"),
+        ("", "expected a row for every network, got none"),
+        (None, "expected a table in UTF-8, got"),
     ],
 )
 def test_tables_that_miss_something_are_refused(tmp_path: Path, table: str | None, text: str) -> None:

@@ -90,8 +90,8 @@ def _row(
         seconds_epoch=mean(r.seconds_epoch for r in results),
         evaluations=_evaluations(results),
         ensemble=ensemble,
-        against_none=None if compared is None else asdict(compared),
-        data_multiplier=None if worth is None else asdict(worth),
+        against_none=compared,
+        data_multiplier=worth,
         runs=tuple(_run(seed, result) for seed, result in runs),
     )
 

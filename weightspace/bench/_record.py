@@ -12,6 +12,8 @@ from typing import Any
 
 from weightspace._files import parse_json, read_json, unzip, write_atomic
 from weightspace.bench._json import read_as, write_json
+from weightspace.bench._multiplier import Multiplier
+from weightspace.bench._paired import Comparison
 
 RESULT_SCHEMA = 2
 HISTORY = "history.jsonl.gz"
@@ -81,12 +83,10 @@ class Row:
         seconds_epoch: the same of one epoch.
         evaluations: mean and standard deviation of every score of the entry's further evaluations.
         ensemble: scores of the mean of the seeds' outputs, if the entry asks for it.
-        against_none: the test score less that without augmentation, paired by test network and seed: ``difference``,
-            ``low`` and ``high`` of its 95 % interval, ``p``, ``p_corrected`` for the number of rows, ``seeds``; None
-            for the row without augmentation, without a test split, and in earlier results.
+        against_none: the test score less that without augmentation, paired by test network and seed; None for the row
+            without augmentation, without a test split, and in earlier results.
         data_multiplier: how many times the row's data the model needs without augmentation to score as well, where it
-            was trained on several amounts: ``times``, ``low`` and ``high`` of its 95 % interval, and ``least`` and
-            ``most``, between which the curve can tell.
+            was trained on several amounts.
         runs: one record for each seed.
     """
 
@@ -110,8 +110,8 @@ class Row:
     seconds_epoch: float | None = None
     evaluations: dict[str, dict[str, float | None]] = field(default_factory=dict)
     ensemble: EnsembleScores | None = None
-    against_none: dict[str, Any] | None = None
-    data_multiplier: dict[str, Any] | None = None
+    against_none: Comparison | None = None
+    data_multiplier: Multiplier | None = None
     runs: tuple[Run, ...] = ()
 
     @property

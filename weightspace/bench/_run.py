@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from weightspace._checks import whole_number
 from weightspace.bench._benchmarks import check_card
 from weightspace.bench._cell import (
     Cell,
@@ -36,6 +37,7 @@ from weightspace.bench._suite import Suite, suite_named
 from weightspace.bench._suites import SUITES
 from weightspace.fitting import RayExecutor
 from weightspace.fitting._executors import LocalExecutor, executor_named
+from weightspace.training._train import parts_of
 from weightspace.zoo import Zoo
 
 OnCell = Callable[[Cell, CellResult, int, int], None]
@@ -47,6 +49,7 @@ def run_suite(
     out: str | Path,
     *,
     only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
     epochs: int | None = None,
     workers: int | None = None,
     device: str = "cpu",
@@ -65,6 +68,8 @@ def run_suite(
         zoo: folder of a zoo, with labels if a cell is to classify.
         out: folder of the results.
         only: names of the entries to run; all of them if None.
+        seeds: replace the suite's seeds for every row, so that a long suite runs seed by seed; none are added for the
+            leading rows then.
         epochs: replaces the epochs of the suite's budget.
         workers: number of processes, of one thread each; as many as cores if None, and one on CUDA.
         device: where cells train.
@@ -93,6 +98,8 @@ def run_suite(
     chosen = _chosen(given, only)
     if epochs is not None:
         chosen = replace(chosen, train=replace(chosen.train, epochs=epochs))
+    if seeds is not None:
+        chosen = _with_seeds(chosen, seeds)
     with sigterm_interrupts():
         return _measure(chosen, Path(zoo), Path(out), workers, device, executor, on_cell)
 
@@ -103,6 +110,15 @@ def _chosen(suite: Suite, only: Sequence[str] | None) -> Suite:
     if unknown := [name for name in only if name not in suite.entries]:
         raise ValueError(f"only: expected entries among {list(suite.entries)}, got {unknown[0]!r}")
     return replace(suite, entries={name: entry for name, entry in suite.entries.items() if name in only})
+
+
+def _with_seeds(suite: Suite, seeds: Sequence[int]) -> Suite:
+    """Return a suite that runs these seeds alone."""
+    if isinstance(seeds, str) or not seeds:
+        raise ValueError(f"seeds: expected at least one whole number, got {seeds!r}")
+    own = tuple(whole_number("seeds", seed, 0) for seed in seeds)
+    entries = {name: replace(entry, seeds=()) for name, entry in suite.entries.items()}
+    return replace(suite, entries=entries, seeds=own, leaders=0, leader_seeds=())
 
 
 def _measure(
@@ -127,6 +143,7 @@ def _measure(
     tracks = {name: built(entry, opened, 0).track for name, entry in suite.entries.items()}
     for entry in suite.entries.values():
         objective_of(entry, opened)  # raises for an unknown one
+        parts_of(opened, replace(suite.train, **entry.train), torch.device("cpu"), 0)  # raises for views not there
     grid = _Grid(suite, zoo, out, 1 if device != "cpu" else workers or os.cpu_count() or 1, device, on_cell, ray)
     grid.check(first)
     check_grid(suite, transforms, opened, out)

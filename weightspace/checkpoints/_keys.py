@@ -12,7 +12,7 @@ from weightspace._text import few
 from weightspace._weights import is_counter
 
 PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What parallel wrappers, ``torch.compile`` and training scripts put before the keys of a network."""
+"""Prefixes that parallel wrappers, ``torch.compile`` and training scripts put before the keys of a network."""
 _WRAPPED = re.compile(rf"^({'|'.join(map(re.escape, PREFIXES))})+|(?<=\.)_orig_mod\.")
 
 

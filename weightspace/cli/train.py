@@ -161,6 +161,9 @@ def bench(
     only: Annotated[
         list[str] | None, typer.Option(help="an entry to run; all if not given, several if repeated")
     ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="a seed to run for every row; the suite's if not given")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="epochs per run; the suite's if not given")] = None,
     workers: Workers = None,
     device: Device = "cpu",
@@ -173,7 +176,14 @@ def bench(
 
     chosen = _suite(suite)
     runner = executor_of(executor, None, device, address, gpus)  # a cell takes one core
-    options = {"only": only or None, "epochs": epochs, "workers": workers, "device": device, "executor": runner}
+    options = {
+        "only": only or None,
+        "seeds": seed or None,
+        "epochs": epochs,
+        "workers": workers,
+        "device": device,
+        "executor": runner,
+    }
     path = ws.bench.run_suite(chosen, zoo, out, **options, on_cell=print_cell)
     print_result(read_result(path))
     say(f"wrote {path}")

@@ -71,9 +71,8 @@ def check_signals(coords: Tensor, targets: Tensor, spec: NetSpec) -> None:
 def check_start(start: Weights, spec: NetSpec, signals: int = 1) -> None:
     """Raise ``ValueError`` unless networks of the spec can start from this one, or from these, one for each signal."""
     check_weights("start", start)
-    if replace(start.spec, init=spec.init) != spec or start.flat.shape not in {
-        (n, spec.num_params) for n in (1, signals)
-    }:
+    shapes = [(count, spec.num_params) for count in (1, signals)]
+    if replace(start.spec, init=spec.init) != spec or start.flat.shape not in shapes:
         many = f" or {signals} networks" if signals > 1 else ""
         raise ValueError(f"start: expected one network{many} of {spec}, got {list(start.flat.shape)} of {start.spec}")
     if start.dtype != torch.float32 or not bool(start.flat.isfinite().all()):

@@ -1,4 +1,4 @@
-"""New networks of a signal from one that was fitted to it: leave it along directions that hardly matter, and return."""
+"""New networks of a signal from one that was fitted to it: leave it, and return to its function."""
 
 from __future__ import annotations
 
@@ -119,7 +119,6 @@ def _noise(weights: Weights, generator: torch.Generator) -> Tensor:
 
 def _flat(weights: Weights, coords: Tensor, noise: Tensor, iterations: int, damping: float) -> Tensor:
     """Damp the part of the noise that changes the outputs, by conjugate gradients in all networks at once."""
-
     flat = weights.flat.detach().requires_grad_()
     values = evaluate(weights.replace(flat), coords).flatten(1)
     dual = torch.zeros_like(values, requires_grad=True)

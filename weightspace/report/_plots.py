@@ -149,6 +149,8 @@ def amount_curves(result: Result, ident: str) -> str | None:
         return None
     kind, label = found[0], AMOUNTS[found[0]]
     rows = [row for row in tested if row.train_options.get(kind) is not None]
+    if len({(row.augmentation, row.train_options[kind]) for row in rows}) < len(rows):
+        return None  # of several models, whose points one line cannot join
     names = sorted({row.augmentation for row in rows}, key=lambda name: (name != "none", name))
     with _style():
         figure = _figure(3.6)

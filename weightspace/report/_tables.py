@@ -128,10 +128,9 @@ def verdict(rows: Sequence[Row], networks: float | None) -> Verdict:
         return Verdict("unknown", base)
     best = max(augmented, key=lambda row: row.val_mean or 0.0)
     assert best.test_mean is not None
-    if (paired := interval(best)) is not None:
-        gain, low, high = paired
-        kind = "not" if gain <= 0 else "helped" if low > 0 else "unclear"
-        return Verdict(kind, base, best, gain, (high - low) / 2, "paired")
+    if (paired := best.against_none) is not None:
+        kind = "not" if paired.difference <= 0 else "helped" if paired.low > 0 else "unclear"
+        return Verdict(kind, base, best, paired.difference, (paired.high - paired.low) / 2, "paired")
     gain, source = best.test_mean - base.test_mean, None
     stds = [row.test_std for row in (base, best) if row.test_std is not None]
     spread = None
@@ -234,16 +233,16 @@ def tex(text: str) -> str:
 
 def _csv(tables: Sequence[ModelTable]) -> str:
     names = ["model", "augmentation", "test", "test_std", "validation", "train", "seconds", "seeds"]
-    names += ["difference", "low", "high", "p", "p_corrected", "times", "times_low", "times_high"]
+    paired, worth = ["difference", "low", "high", "p", "p_corrected"], ["times", "low", "high"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
+    writer.writerow([*names, *paired, worth[0], *(f"times_{end}" for end in worth[1:])])
     for each in tables:
         for row in each.rows:
-            paired, worth = row.against_none or {}, row.data_multiplier or {}
             own = [each.model, row.augmentation, row.test_mean, row.test_std, row.val_mean, row.train_last]
-            own += [row.seconds_mean, len(row.seeds), *(paired.get(name) for name in names[8:13])]
-            writer.writerow([*own, *(worth.get(name) for name in ("times", "low", "high"))])
+            own += [row.seconds_mean, len(row.seeds)]
+            own += [getattr(row.against_none, name, None) for name in paired]
+            writer.writerow(own + [getattr(row.data_multiplier, name, None) for name in worth])
     return out.getvalue()
 
 
@@ -284,48 +283,42 @@ def points(value: float | None) -> str:
     return text if text == "0.0" else ("+" if value > 0 else MINUS) + text
 
 
-def interval(row: Row) -> tuple[float, float, float] | None:
-    """Return a row's difference from no augmentation and the ends of its 95 % interval, where it was compared."""
-    own = row.against_none or {}
-    found = [number(own.get(name)) for name in ("difference", "low", "high")]
-    return None if None in found else (found[0], found[1], found[2])  # pyright: ignore[reportReturnType]
-
-
 def paired_points(row: Row, table: ModelTable) -> str:
     """Write a row's difference from no augmentation, with its 95 % interval and a star where it is beyond chance.
 
     A star stands for p < 0.05 after the correction for the number of rows.
 
     Example:
+        >>> from weightspace.bench._paired import Comparison
         >>> from weightspace.bench._record import Result
-        >>> paired = {"difference": 0.031, "low": 0.012, "high": 0.05, "p": 0.001, "p_corrected": 0.02, "seeds": 3}
+        >>> paired = Comparison(difference=0.031, low=0.012, high=0.05, p=0.001, p_corrected=0.02, seeds=3)
         >>> rows = Row(model="m", augmentation="none", test_mean=0.5), Row(
         ...     model="m", augmentation="noise", test_mean=0.531, against_none=paired
         ... )
         >>> paired_points(rows[1], model_tables(Result(rows=rows))[0])
         '+3.1 [+1.2, +5.0] *'
     """
-    if (paired := interval(row)) is None:
+    own = row.against_none
+    if own is None:
         return points(table.difference(row))
-    p = number((row.against_none or {}).get("p_corrected"))
-    star = " *" if p is not None and p < 0.05 else ""
-    return f"{points(paired[0])} [{points(paired[1])}, {points(paired[2])}]{star}"
+    star = " *" if own.p_corrected < 0.05 else ""
+    return f"{points(own.difference)} [{points(own.low)}, {points(own.high)}]{star}"
 
 
 def times(row: Row) -> str:
     """Write how many times the data a row is worth, with its 95 % interval; ends of the measured curve are bounds.
 
     Example:
-        >>> worth = {"times": 2.34, "low": 1.2, "high": 10.0, "least": 0.1, "most": 10.0}
+        >>> from weightspace.bench._multiplier import Multiplier
+        >>> worth = Multiplier(times=2.34, low=1.2, high=10.0, least=0.1, most=10.0)
         >>> times(Row(model="m", augmentation="noise", data_multiplier=worth)), times(Row(model="m", augmentation="x"))
         ('2.3 [1.2, ≥ 10]', '–')
     """
-    own = row.data_multiplier or {}
-    found = [number(own.get(name)) for name in ("times", "low", "high")]
-    if None in found:
+    own = row.data_multiplier
+    if own is None:
         return DASH
-    least, most = number(own.get("least")) or 0.0, number(own.get("most")) or math.inf
-    texts = [f"{'≥ ' if value >= most else '≤ ' if value <= least else ''}{value:.2g}" for value in found if value]
+    found = (own.times, own.low, own.high)
+    texts = [f"{'≥ ' if value >= own.most else '≤ ' if value <= own.least else ''}{value:.2g}" for value in found]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 

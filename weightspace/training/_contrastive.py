@@ -45,9 +45,8 @@ class Contrastive(Objective):
     Reference:
         Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, 2020, equation 1; on
         weights: Navon et al., *Equivariant Architectures for Learning in Deep Weight Spaces*, 2023. Departures: a view
-        is compared with the views of the other kind alone; fits of one
-        signal are no pair of different ones; where the training loop transforms networks, the second
-        view is a moved copy of the first.
+        is compared with the views of the other kind alone; fits of one signal are no pair of different ones; where the
+        training loop transforms networks, the second view is a moved copy of the first.
     """
 
     score_name = "retrieval accuracy"

@@ -128,7 +128,7 @@ def train(
     if not isinstance(objective, Objective):
         objective = Classification.for_zoo(zoo) if objective is None else objective_for(objective, zoo)
     objective.check(model)
-    parts = _parts(zoo, config, torch.device(device), resident_bytes)
+    parts = parts_of(zoo, config, torch.device(device), resident_bytes)
     for name, part in parts.items():
         part.check(objective, name)
     if isinstance(model, WeightModel):
@@ -219,7 +219,7 @@ def _check_types(model: nn.Module, zoo: Zoo) -> None:
         )
 
 
-def _parts(zoo: Zoo, config: TrainConfig, device: torch.device, resident_bytes: int) -> dict[str, Part]:
+def parts_of(zoo: Zoo, config: TrainConfig, device: torch.device, resident_bytes: int) -> dict[str, Part]:
     """Return the splits to train on; validation networks are held out by source where the zoo has none."""
     if "train" not in zoo.splits:
         raise ValueError(f"expected a zoo with a 'train' split, got {list(zoo.splits)}; fit or import one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from weightspace._networks import Networks
 from weightspace._spec import Axis, NetSpec, Param
 from weightspace._weights import Weights
+from weightspace.zoo._csv import read_csv
 from weightspace.zoo._write import write_zoo
 from weightspace.zoo._zoo import Zoo
 
@@ -77,7 +77,7 @@ def import_cnn_zoo(folder: str | Path, out: str | Path, *, label: str = "test_ac
         raise FileNotFoundError(f"{folder / missing[0]}: expected {LAYOUT}, {METRICS} and {WEIGHTS}, got no such file")
     variables = _variables(folder / LAYOUT)
     spec = _spec(folder / LAYOUT, variables)
-    rows = _table(folder / METRICS)
+    rows = read_csv(folder / METRICS)
     try:
         flat = np.load(folder / WEIGHTS, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
@@ -106,7 +106,7 @@ def import_cnn_zoo(folder: str | Path, out: str | Path, *, label: str = "test_ac
 def _variables(path: Path) -> list[_Variable]:
     """Read the variables in the order of the array, which they must fill."""
     found = []
-    for row in _table(path):
+    for row in read_csv(path):
         try:
             shape = ast.literal_eval(row["shape"])
             shape = tuple(shape) if isinstance(shape, Iterable) else (shape,)
@@ -164,17 +164,6 @@ def _spec(path: Path, variables: Sequence[_Variable]) -> NetSpec:
         return NetSpec(tuple(axes.values()), tuple(params))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a table in CSV, got something else: {error}") from error
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise ValueError(f"{path}: expected a table with rows as long as its head, got none or others")
-    return rows
 
 
 def _chosen(path: Path, rows: Sequence[dict[str, str]], last: bool) -> tuple[list[int], list[int], list[int]]:

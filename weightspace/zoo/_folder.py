@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 
 from weightspace._split import hashed
 from weightspace._text import few
+from weightspace.zoo._csv import read_csv
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".npz", ".ckpt", ".bin")
 """Endings of files that an import reads."""
 SPLITS = ("train", "val", "test")
-MOST_TABLE = 1 << 28
 TEST, VAL = 0.2, 0.1
 _FILE = ("file", "path", "name")
 
@@ -91,7 +90,7 @@ def _labels(folder: Path, paths: Sequence[str], labels: str | Path | None) -> tu
 
 def _from_table(file: Path, paths: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
     """Read labels and further columns from a CSV file with a row a network."""
-    rows = _rows(file)
+    rows = read_csv(file)
     key = next((name for name in _FILE if name in rows[0]), None)
     if key is None or "label" not in rows[0]:
         raise ValueError(f"{file}: expected the columns 'file' and 'label', got {few(rows[0])}")
@@ -110,25 +109,6 @@ def _from_table(file: Path, paths: Sequence[str]) -> tuple[dict[str, list[Any]],
         return out, []
     names = sorted(set(columns["label"]))
     return {**out, "label": [names.index(value) for value in columns["label"]]}, names
-
-
-def _rows(file: Path) -> list[dict[str, str]]:
-    try:
-        if file.stat().st_size > MOST_TABLE:
-            raise ValueError(f"{file}: expected a table of at most {MOST_TABLE >> 20} MiB, got a larger one")
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected a table of labels in UTF-8, got {error}") from error
-    try:
-        rows = list(csv.DictReader(text.splitlines(), strict=True))
-    except csv.Error as error:
-        raise ValueError(f"{file}: expected comma-separated values, got {error}") from error
-    if not rows:
-        raise ValueError(f"{file}: expected a row for every file, got none")
-    for number, row in enumerate(rows, 2):
-        if None in row or None in row.values():
-            raise ValueError(f"{file}, line {number}: expected {len(rows[0])} values as in the first line, got others")
-    return rows
 
 
 def _number(text: str) -> int | float | str | None:
